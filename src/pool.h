@@ -1,0 +1,29 @@
+/* pool.h - a fixed set of threads that work through numbered chunks together.
+ *
+ * A pool is passed in, never global. Chunks are handed out as threads finish (one slow core does not end the stage
+ * alone), so nothing that a chunk computes may depend on which thread ran it or on the order: that is what makes the
+ * output the same for any thread count. Waiting threads spin for a few microseconds, then sleep. */
+#ifndef QUERN_POOL_H
+#define QUERN_POOL_H
+
+#include "error.h"
+
+struct pool;
+
+/* Work on chunk `index` of [0, chunks). `thread` in [0, pool_threads) names the scratch that this call may use. */
+typedef void pool_fn(void *arg, size_t index, size_t thread);
+
+/* `threads` >= 1 counts the calling thread. Where the system refuses threads the pool is smaller (pool_threads tells);
+ * QUERN_EMEM only when the pool itself cannot be allocated. */
+struct pool *pool_open(size_t threads, struct quern_error *err);
+void pool_close(struct pool *pool);      /* NULL is allowed */
+size_t pool_threads(const struct pool *pool);
+
+/* Run fn for every chunk and wait for all. One caller at a time; fn must not call pool_run on the same pool. */
+void pool_run(struct pool *pool, pool_fn *fn, void *arg, size_t chunks);
+
+/* How many threads to use when the user names none: physical (and, on hybrid machines, performance) cores within the
+ * affinity mask and the cgroup's CPU quota, at least 1. `why` (may be NULL, capacity `size`) gets one sentence. */
+size_t pool_default_threads(char *why, size_t size);
+
+#endif

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# make test: every build that this machine can make and run, each with warnings as errors; one closing line.
+set -u
+cd "$(dirname "$0")/.."
+passed=0 failed=0 skipped=0
+
+add() {     # LABEL COMMAND...: run a suite and add its last line up
+    local label=$1 log
+    shift
+    echo "== $label"
+    log=$(mktemp)
+    "$@" 2>&1 | tee "$log"
+    set -- $(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -1)
+    rm -f "$log"
+    if [ $# -ne 6 ]; then
+        echo "FAIL $label ended without a result"
+        failed=$((failed + 1))
+    else
+        passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+    fi
+}
+
+build() {   # LABEL COMMAND...: a build counts as one test
+    local label=$1
+    shift
+    echo "== build: $label"
+    if "$@" >/tmp/quern-build.$$ 2>&1; then passed=$((passed + 1)); else
+        tail -40 /tmp/quern-build.$$
+        failed=$((failed + 1))
+        echo "FAIL build: $label"
+    fi
+    rm -f /tmp/quern-build.$$
+}
+
+build release make tests
+add release env BUILD=build bash tests/suite.sh
+build asan make asan
+add asan env BUILD=build-asan bash tests/suite.sh
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
