@@ -1,0 +1,263 @@
+/* How chunks are handed out: `ticket` holds a generation in its upper half and the chunks that nobody has taken yet in its lower
+ * half. A thread takes one by compare-and-swap; only after that does it read the job. The job cannot end before the chunk is
+ * done, so what it reads is the job that the chunk belongs to, however late the thread came. The caller therefore waits for the
+ * chunks, never for threads that took none: with more threads than cores the caller does most of the work itself instead of
+ * waiting for each thread to be scheduled once per stage. */
+#include "pool.h"
+
+#include <pthread.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "machine.h"
+
+/* How long a thread looks for work before it sleeps. Stages of a decode step follow each other within a few microseconds; a
+ * sleeping thread takes 20 to 50 to come back. */
+#define SPIN_SECONDS 50e-6
+
+enum { STACK_BYTES = 512 * 1024, THREADS_MOST = 1024, LINE = 64 };
+
+struct worker {
+    struct pool *pool;
+    size_t       index;      /* 1.. ; 0 is the caller of pool_run */
+    pthread_t    id;
+};
+
+struct pool {
+    size_t           threads;
+    bool             spin;           /* every thread has a core of its own */
+    struct worker   *workers;        /* [threads - 1] */
+    pthread_mutex_t  lock;
+    pthread_cond_t   work, idle;
+
+    /* The job: written by the caller before it stores the ticket. */
+    pool_fn *fn;
+    void    *arg;
+    size_t   base;                   /* index of the first chunk */
+    uint32_t chunks;
+
+    _Alignas(LINE) atomic_uint_least64_t ticket;   /* generation << 32 | chunks not taken  */
+    _Alignas(LINE) atomic_uint_least32_t done;     /* chunks finished                      */
+    _Alignas(LINE) atomic_uint sleepers;           /* threads in, or on their way into, cond_wait on work */
+    atomic_uint waiting;                           /* the caller is in cond_wait on idle   */
+    atomic_bool closing;
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Take chunks of the current job until none is left; gives how many were done. */
+static void take_chunks(struct pool *p, size_t thread)
+{
+    uint_least64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    while ((uint32_t)ticket != 0) {
+        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire)) {
+            relax();
+            continue;
+        }
+        uint32_t chunks = p->chunks;
+        p->fn(p->arg, p->base + (chunks - (uint32_t)ticket), thread);
+        /* After this addition the job may be over and p->chunks another's. */
+        if (atomic_fetch_add(&p->done, 1) + 1 == chunks && atomic_load(&p->waiting)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->idle);
+            pthread_mutex_unlock(&p->lock);
+        }
+        ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    }
+}
+
+static bool has_work(struct pool *p)
+{
+    return (uint32_t)atomic_load(&p->ticket) != 0 || atomic_load(&p->closing);
+}
+
+static bool job_done(struct pool *p) { return atomic_load(&p->done) == p->chunks; }
+
+/* Look for the condition for a while; false when it did not come. */
+static bool spin_until(struct pool *p, bool (*condition)(struct pool *))
+{
+    if (condition(p))
+        return true;
+    if (!p->spin)
+        return false;
+    double end = machine_clock() + SPIN_SECONDS;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (condition(p))
+                return true;
+            relax();
+        }
+    } while (machine_clock() < end);
+    return false;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    while (!atomic_load(&p->closing)) {
+        if (!spin_until(p, has_work)) {
+            /* The count is raised before the last look, and the caller looks at it after storing the ticket: one of the two
+             * sees the other. */
+            pthread_mutex_lock(&p->lock);
+            atomic_fetch_add(&p->sleepers, 1);
+            while (!has_work(p))
+                pthread_cond_wait(&p->work, &p->lock);
+            atomic_fetch_sub(&p->sleepers, 1);
+            pthread_mutex_unlock(&p->lock);
+        }
+        take_chunks(p, w->index);
+    }
+    return NULL;
+}
+
+static void wake_workers(struct pool *p, size_t wanted)
+{
+    size_t sleepers = atomic_load(&p->sleepers);
+    if (sleepers == 0)
+        return;
+    pthread_mutex_lock(&p->lock);
+    if (wanted >= sleepers) {
+        pthread_cond_broadcast(&p->work);
+    } else {
+        for (size_t i = 0; i < wanted; i++)
+            pthread_cond_signal(&p->work);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* One job of at most UINT32_MAX chunks. */
+static void run_job(struct pool *p, uint32_t chunks)
+{
+    uint_least64_t generation = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
+    p->chunks = chunks;
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    atomic_store(&p->ticket, generation << 32 | chunks);
+    wake_workers(p, chunks - 1);
+    take_chunks(p, 0);
+    if (spin_until(p, job_done))
+        return;
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->waiting, 1);
+    while (!job_done(p))
+        pthread_cond_wait(&p->idle, &p->lock);
+    atomic_store(&p->waiting, 0);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pool_run(struct pool *p, pool_fn *fn, void *arg, size_t chunks)
+{
+    if (p->threads == 1 || chunks == 1) {
+        for (size_t i = 0; i < chunks; i++)
+            fn(arg, i, 0);
+        return;
+    }
+    p->fn = fn;
+    p->arg = arg;
+    p->base = 0;
+    while (chunks > 0) {
+        uint32_t now = chunks < UINT32_MAX ? (uint32_t)chunks : UINT32_MAX;
+        run_job(p, now);
+        p->base += now;
+        chunks -= now;
+    }
+}
+
+/* Start workers until the system refuses; they take no signals but those that a fault of their own raises. */
+static void start_workers(struct pool *p, size_t wanted)
+{
+    pthread_attr_t attr;
+    sigset_t mask, old;
+    if (pthread_attr_init(&attr) != 0)
+        return;
+    size_t stack = STACK_BYTES;
+#ifdef PTHREAD_STACK_MIN
+    if (stack < (size_t)PTHREAD_STACK_MIN)
+        stack = (size_t)PTHREAD_STACK_MIN;
+#endif
+    pthread_attr_setstacksize(&attr, stack);     /* a refusal leaves the default */
+    sigfillset(&mask);
+    sigdelset(&mask, SIGBUS);
+    sigdelset(&mask, SIGSEGV);
+    sigdelset(&mask, SIGFPE);
+    sigdelset(&mask, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &mask, &old);
+    while (p->threads < wanted) {
+        struct worker *w = &p->workers[p->threads - 1];
+        w->pool = p;
+        w->index = p->threads;
+        if (pthread_create(&w->id, &attr, worker_main, w) != 0)
+            break;
+        p->threads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+}
+
+struct pool *pool_open(size_t threads, struct quern_error *err)
+{
+    if (threads < 1 || threads > THREADS_MOST) {
+        ERR(err, QUERN_EUSAGE, "%zu threads asked for, 1 to %d are possible", threads, THREADS_MOST);
+        return NULL;
+    }
+    struct pool *p = mem_take_aligned(1, (sizeof *p + LINE - 1) / LINE * LINE, "a thread pool", err);
+    if (!p)
+        return NULL;
+    *p = (struct pool){.threads = 1};
+    if (threads == 1)
+        return p;
+    p->workers = mem_take(threads - 1, sizeof *p->workers, "the threads of a pool", err);
+    if (!p->workers) {
+        free(p);
+        return NULL;
+    }
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->idle, NULL);
+    struct machine machine;
+    machine_read(&machine, "", NULL, 0);
+    p->spin = threads <= machine.parallel;
+    start_workers(p, threads);
+    return p;
+}
+
+void pool_close(struct pool *p)
+{
+    if (!p)
+        return;
+    if (p->workers) {
+        pthread_mutex_lock(&p->lock);
+        atomic_store(&p->closing, true);
+        pthread_cond_broadcast(&p->work);
+        pthread_mutex_unlock(&p->lock);
+        for (size_t i = 0; i + 1 < p->threads; i++)
+            pthread_join(p->workers[i].id, NULL);
+        pthread_cond_destroy(&p->work);
+        pthread_cond_destroy(&p->idle);
+        pthread_mutex_destroy(&p->lock);
+        free(p->workers);
+    }
+    free(p);
+}
+
+size_t pool_threads(const struct pool *p) { return p->threads; }
+
+size_t pool_default_threads(char *why, size_t size)
+{
+    struct machine machine;
+    machine_read(&machine, "", NULL, 0);
+    if (why)
+        machine_explain(&machine, why, size);
+    return machine.threads;
+}
+
+size_t quern_default_threads(void) { return pool_default_threads(NULL, 0); }
