@@ -27,6 +27,8 @@ void cpu_detect(struct cpu *cpu);
 /* Lower the level to the one called `word` ("ref", "avx2", ...; NULL: no cap). False for an unknown word or a level of
  * another family or above what is there; cpu is untouched then. */
 bool cpu_cap(struct cpu *cpu, const char *word);
+/* Whether kernels of `level` may run: it is of the CPU's family and not above its (capped) level. CPU_REF always may. */
+bool cpu_has(const struct cpu *cpu, enum cpu_level level);
 const char *cpu_level_name(enum cpu_level level);
 
 #endif

@@ -24,14 +24,15 @@
  * A matrix product takes its activations in the form that its weight format multiplies best. They are prepared once per
  * vector and used by every product that reads the vector. A prepared vector is one run of bytes, 64-byte aligned:
  *
- *   ACT_F32      float x[cols]
+ *   ACT_F32      float x[padded]
  *   ACT_BF16     uint16_t x[padded]                     round to nearest even; NaN stays NaN
  *   ACT_Q8_32    int8_t q[padded]; float d[padded/32];  int16_t sums[padded/16]
  *   ACT_Q8_256   int8_t q[padded]; float d[padded/256]; int16_t sums[padded/16]
  *
- * padded = cols rounded up to 256 (the tail is zero); each array begins at a multiple of 64 bytes. x ~ d * q with d = max|x| / 127 over
- * the block, q in [-127, 127], rounded to nearest even; sums[i] = sum of q over 16 columns. A block with a NaN or Inf gets d =
- * NaN, so that it reaches the logits and is reported. */
+ * padded = cols rounded up to 256; the tail, and the gaps before an array that begins at the next multiple of 64 bytes, are zero.
+ * x ~ d * q with d = max|x| / 127 over the block and q = x * (127 / max|x|), both in float, rounded to nearest even: q in [-127,
+ * 127]. sums[i] = sum of q over 16 columns. A block with a NaN or Inf gets d = NaN and q = 0, so that it reaches the logits and
+ * is reported; one whose max|x| is below 2^-100 gets d = 0 and q = 0. */
 enum act_kind { ACT_F32, ACT_BF16, ACT_Q8_32, ACT_Q8_256, ACT_KINDS };
 
 struct act_layout {
@@ -88,7 +89,8 @@ typedef void layer_norm_fn(float *out, const float *x, const float *weight, cons
  * the larger term. */
 typedef void rope_fn(float *x, const float *cs, size_t pairs, bool interleaved);
 
-/* gate-and-multiply: out = f(gate) * up, and the bare functions. In place allowed. ULP(4). */
+/* gate-and-multiply: out = f(gate) * up, and the bare functions. In place allowed (out may be gate or up). ULP(4) and, since the
+ * argument v of gelu's exp(-v) is itself rounded, ULP(4 + 4 |v|) for gelu; a result below FLT_MIN may be flushed to 0. */
 typedef void gate_fn(float *out, const float *gate, const float *up, size_t n);
 typedef void unary_fn(float *out, const float *x, size_t n);
 
@@ -113,7 +115,8 @@ enum kv_type { KV_F32, KV_F16, KV_BF16, KV_Q8_0, KV_Q4_0, KV_TYPES };
  * head_dim is a multiple of 32 for Q8_0 and Q4_0, any positive number otherwise. SUM, bound head_dim * FLT_EPSILON. */
 typedef void attn_scores_fn(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                             size_t head_dim, float scale);
-/* out[i] += sum over t of probs[i * ATTN_TILE + t] * v[t]; out + i * out_stride, head_dim values. SUM, bound ATTN_TILE * FLT_EPSILON. */
+/* out[i] += sum over t of probs[i * ATTN_TILE + t] * v[t]; out + i * out_stride, head_dim values. SUM, bound ATTN_TILE *
+ * FLT_EPSILON, the old out counted as a term. */
 typedef void attn_mix_fn(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
                          size_t head_dim);
 /* One step of online softmax over n <= ATTN_TILE scores: m = max(*max, scores); scores = exp(scores - m), 0 where -INFINITY;
@@ -145,6 +148,9 @@ struct kernels {
     KERNEL_SLOT(attn_scores_fn)  attn_scores[KV_TYPES];
     KERNEL_SLOT(attn_mix_fn)     attn_mix[KV_TYPES];
     KERNEL_SLOT(softmax_step_fn) softmax_step;
+    /* What the slots of the table need as scratch at most: a level that needs more raises them. */
+    size_t                scratch_fixed;                /* bytes */
+    size_t                scratch_per_col;              /* bytes per column, rounded up to 256 columns */
 };
 
 /* Fill the table for a CPU (cpu_detect, perhaps capped by cpu_cap). */

@@ -1,0 +1,147 @@
+#include "cpu.h"
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+static const char *const names[CPU_LEVELS] = { "ref", "avx2", "avx512", "amx", "neon", "dotprod", "i8mm" };
+
+const char *cpu_level_name(enum cpu_level level)
+{
+    return names[level];
+}
+
+bool cpu_has(const struct cpu *cpu, enum cpu_level level)
+{
+    bool arm = cpu->level >= CPU_NEON;
+    return level == CPU_REF || (level <= cpu->level && (level >= CPU_NEON) == arm);
+}
+
+bool cpu_cap(struct cpu *cpu, const char *word)
+{
+    if (!word)
+        return true;
+    for (enum cpu_level level = CPU_REF; level < CPU_LEVELS; level++)
+        if (!strcmp(word, names[level])) {
+            if (!cpu_has(cpu, level))
+                return false;
+            cpu->level = level;
+            if (level < CPU_AVX512)
+                cpu->avx512_bf16 = cpu->avx512_vbmi = false;
+            if (level == CPU_REF)
+                cpu->avx_vnni = false;
+            if (level != CPU_I8MM)
+                cpu->bf16 = false;
+            return true;
+        }
+    return false;
+}
+
+#if defined(__x86_64__)
+
+/* Which register states the system saves (XCR0): 1-2 SSE and AVX, 5-7 the AVX-512 ones, 17-18 tiles. */
+static uint64_t saved_states(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+/* Linux gives a process the 8 KB of tile state only when it asks, before its threads start. */
+static bool tiles_permitted(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+static bool bit(uint32_t word, int n)
+{
+    return word >> n & 1;
+}
+
+static void read_name(char name[64])
+{
+    uint32_t words[12] = { 0 };
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t *w = words + 4 * i;
+        if (!__get_cpuid(0x80000002 + i, w, w + 1, w + 2, w + 3))
+            return;
+    }
+    const char *text = (const char *)words;
+    size_t begin = 0, end = strnlen(text, sizeof words);
+    while (begin < end && text[begin] == ' ')
+        begin++;
+    while (end > begin && text[end - 1] == ' ')
+        end--;
+    memcpy(name, text + begin, end - begin);
+    name[end - begin] = 0;
+}
+
+void cpu_detect(struct cpu *cpu)
+{
+    uint32_t a, b1, c1, d1, b7 = 0, c7 = 0, d7 = 0, a71 = 0, unused;
+    *cpu = (struct cpu){ .level = CPU_REF };
+    read_name(cpu->name);
+    if (!__get_cpuid(1, &a, &b1, &c1, &d1) || !bit(c1, 27))       /* OSXSAVE: xgetbv exists */
+        return;
+    if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) && a >= 1)
+        __get_cpuid_count(7, 1, &a71, &unused, &unused, &unused);
+    uint64_t saved = saved_states();
+
+    bool avx2 = bit(c1, 28) && bit(c1, 12) && bit(c1, 29) && bit(b7, 5) && bit(b7, 8);   /* AVX, FMA, F16C, AVX2, BMI2 */
+    if ((saved & 0x6) != 0x6 || !avx2)
+        return;
+    cpu->level = CPU_AVX2;
+    cpu->avx_vnni = bit(a71, 4);
+
+    bool avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31) && bit(c7, 11);   /* F, DQ, BW, VL, VNNI */
+    if ((saved & 0xe6) != 0xe6 || !avx512)
+        return;
+    cpu->level = CPU_AVX512;
+    cpu->avx512_bf16 = bit(a71, 5);
+    cpu->avx512_vbmi = bit(c7, 1);
+
+    bool amx = bit(d7, 24) && bit(d7, 25) && bit(d7, 22) && cpu->avx512_bf16 && cpu->avx512_vbmi;   /* TILE, INT8, BF16 */
+#ifdef AMX_EMULATE
+    amx = cpu->avx512_bf16 && cpu->avx512_vbmi;           /* tiles are plain C in this build: kernels/x86 */
+#else
+    amx = amx && (saved & 0x60000) == 0x60000 && tiles_permitted();
+#endif
+    if (amx)
+        cpu->level = CPU_AMX;
+}
+
+#elif defined(__aarch64__)
+
+void cpu_detect(struct cpu *cpu)
+{
+    /* Bits of the kernel's AT_HWCAP and AT_HWCAP2, spelled out for headers that lack the newer ones. */
+    enum { ASIMD = 1 << 1, ASIMDHP = 1 << 10, ASIMDDP = 1 << 20, I8MM_2 = 1 << 13, BF16_2 = 1 << 14 };
+    unsigned long caps = getauxval(AT_HWCAP), caps2 = getauxval(AT_HWCAP2);
+    *cpu = (struct cpu){ .level = CPU_REF };
+    if (!(caps & ASIMD))
+        return;
+    cpu->level = CPU_NEON;
+    if (!(caps & ASIMDDP) || !(caps & ASIMDHP))
+        return;
+    cpu->level = CPU_DOTPROD;
+    if (!(caps2 & I8MM_2) || !(caps2 & BF16_2))
+        return;
+    cpu->level = CPU_I8MM;
+    cpu->bf16 = true;
+}
+
+#else
+
+void cpu_detect(struct cpu *cpu)
+{
+    *cpu = (struct cpu){ .level = CPU_REF };
+}
+
+#endif
