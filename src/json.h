@@ -1,7 +1,8 @@
 /* json.h - a JSON document as a tree, for config.json, tokenizer.json, index files and requests.
  *
- * Hostile input is expected: depth, node count and size are limited, numbers and UTF-8 are checked, duplicate keys refused. The
- * tree lives in one arena. RFC 8259. */
+ * Hostile input is expected: depth and size are limited, numbers and UTF-8 are checked, duplicate keys, lone surrogates and
+ * numbers beyond a double are refused. The tree lives in one arena, whose limit bounds the number of nodes (about 110 bytes
+ * each, at most one per two bytes of input). RFC 8259. */
 #ifndef QUERN_JSON_H
 #define QUERN_JSON_H
 
@@ -24,7 +25,7 @@ struct json {
 };
 
 struct json_limits {
-    size_t depth;                 /* 0: 64 */
+    size_t depth;                 /* 0: 64; at most 512 */
     size_t bytes;                 /* of input; 0: 1 GiB */
 };
 
@@ -45,7 +46,8 @@ void text_add(struct text *t, const char *data, size_t n);
 void text_addf(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "..." with escapes; invalid UTF-8 becomes U+FFFD. */
 void text_add_json(struct text *t, const char *data, size_t n);
-/* The shortest decimal that reads back as the same float/double; null for NaN and Inf. Never a locale's comma. */
+/* The shortest decimal that reads back as the same double, or as the same float when the value is one (0.1f gives 0.1); whole
+ * numbers below 2^53 in full; null for NaN and Inf. Never a locale's comma (nor has text_addf). */
 void text_add_number(struct text *t, double value);
 void text_free(struct text *t);
 
