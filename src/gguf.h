@@ -9,7 +9,6 @@
 #ifndef QUERN_GGUF_H
 #define QUERN_GGUF_H
 
-#include "arena.h"
 #include "error.h"
 #include "map.h"
 
@@ -47,7 +46,7 @@ struct gguf_kv {
 };
 
 struct gguf_tensor {
-    struct gguf_string name;         /* at most 64 bytes, no NUL */
+    struct gguf_string name;         /* 1 to 63 bytes, no control characters */
     uint32_t           type;         /* a format id of kernels/formats.h */
     uint32_t           dims;         /* 1..4 */
     size_t             shape[4];     /* innermost (contiguous) first; 1 past dims */
@@ -75,14 +74,16 @@ struct gguf {
     size_t              data_offset; /* of part 0 */
     size_t              trailing;    /* bytes after the last tensor of the last part: a warning, not an error */
     size_t              gaps;        /* bytes between tensors beyond alignment padding */
-    struct arena        arena;       /* holds the tables and the indexes */
+    bool                unpadded;    /* the last part ends with its last byte of content, not with padding to the alignment */
+    bool                view;        /* the bytes are the caller's (gguf_view) */
     struct gguf_index  *index;       /* name -> position, gguf.c's own */
 };
 
 /* `options` may be NULL. QUERN_EFORMAT, QUERN_EUNSUPPORTED (version, byte order, tensor type), QUERN_EIO, QUERN_EMEM; the
  * message begins with the path and names byte offset, key or tensor, found and allowed. On failure nothing is held. */
 bool gguf_open(struct gguf *g, const char *path, const struct gguf_options *options, struct quern_error *err);
-/* The same from memory that the caller keeps (tests, fuzzing). `name` stands for the path in messages. */
+/* The same from memory that the caller keeps (tests, fuzzing). `name` stands for the path in messages. Further parts of a split
+ * file are not looked for, as with header_only. */
 bool gguf_view(struct gguf *g, const void *data, size_t size, const char *name, const struct gguf_options *options,
                struct quern_error *err);
 void gguf_close(struct gguf *g);
@@ -107,6 +108,10 @@ bool gguf_array_f64(const struct gguf_value *array, size_t i, double *out);
 struct gguf_string gguf_array_string(const struct gguf_value *array, size_t *cursor);
 
 const char *gguf_type_name(enum gguf_type type);    /* "u32", "string", "array" ... */
+size_t gguf_type_bytes(enum gguf_type type);        /* of a number or bool; 0 for the others */
+/* Decode one number or bool from packed[gguf_type_bytes(type)]; and any little-endian unsigned number of n <= 8 bytes. */
+void gguf_scalar(struct gguf_value *out, enum gguf_type type, const uint8_t *packed);
+uint64_t gguf_little_endian(const uint8_t *p, size_t n);
 bool gguf_string_is(struct gguf_string s, const char *text);
 
 /* ---- writing (gguf_write.c) ------------------------------------------------------------------------------------
