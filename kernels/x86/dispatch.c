@@ -1,9 +1,29 @@
 /* dispatch.c - which slots the x86 kernels take over, level by level. No kernel code here: it is built for the baseline. */
-#include "kernels.h"
+#include "x86.h"
 
 void dispatch_x86(struct kernels *table);
 
+static void serve(struct kernels *table, uint32_t format, const char *isa, size_t tile, matmul_fn *matmul)
+{
+    table->matmul[format].isa = isa;
+    table->matmul[format].tile = tile;
+    table->matmul[format].matmul = matmul;
+}
+
+static void add_avx512(struct kernels *table)
+{
+    static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
+        { FORMAT_Q4_0, matmul_q4_0_avx512 }, { FORMAT_Q8_0, matmul_q8_0_avx512 }, { FORMAT_Q4_K, matmul_q4_k_avx512 },
+        { FORMAT_Q5_K, matmul_q5_k_avx512 }, { FORMAT_Q6_K, matmul_q6_k_avx512 },
+    };
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
+        serve(table, products[i].format, "avx512", 64, products[i].matmul);
+    if (table->scratch_fixed < matmul_scratch_avx512())
+        table->scratch_fixed = matmul_scratch_avx512();
+}
+
 void dispatch_x86(struct kernels *table)
 {
-    (void)table;
+    if (table->cpu.level >= CPU_AVX512)
+        add_avx512(table);
 }

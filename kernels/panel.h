@@ -1,0 +1,46 @@
+/* panel.h - how weight formats and matrix products meet: the shape of a format's runs, and the panels made of them.
+ *
+ * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned bytes
+ * (value + offset) and the scales they share; everything else is shared:
+ *
+ *   one to three tokens   the run stays in registers and is multiplied at once
+ *   more                  16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
+ *                         first-level cache while all tokens of the batch pass by
+ *
+ * A row whose columns are no multiple of 256 ends in a run padded with zero bytes, which decode to nothing.
+ *
+ * Two kinds, whose sums are defined so that every path and every batch size gives the same bits:
+ *   super   sub-scales are integers below one float: with total = sum_s scale[s] * idot[s] and low = sum_s min[s] * sum of x over s,
+ *           both exact in int32, a run adds   acc = fma(d * dx, (float)total, acc), then acc = fma(-(dmin * dx), (float)low, acc)
+ *   small   a float scale per sub-block: in order of s,   acc = fma(scale[s] * dx[s], (float)idot[s], acc), then with minimums
+ *           acc = fma(-min[s], dx[s] * (float)sum of x over s, acc)
+ * idot[s] is the integer dot of the values (offset taken off) and the int8 activations. Super formats take ACT_Q8_256, small ones
+ * ACT_Q8_32. */
+#ifndef QUERN_PANEL_H
+#define QUERN_PANEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { PANEL_ROWS = 16, PANEL_COLS = 256 };
+
+enum panel_kind { PANEL_SUPER, PANEL_SMALL };
+
+/* What the shared parts must know of a format. Compile-time constants: they choose code. */
+struct panel_shape {
+    enum panel_kind kind;
+    unsigned        sub;        /* columns per scale and minimum: 16 or 32                             */
+    unsigned        offset;     /* 2^offset was added to the values; 0: they are unsigned as they are  */
+    bool            mins;
+    unsigned        bytes;      /* of a run in the file                                                */
+};
+
+/* 16 rows by 256 columns. q[c][r]: columns 4c to 4c + 3 of row r, one lane of a byte dot product. */
+struct panel {
+    uint8_t q[PANEL_COLS / 4][PANEL_ROWS][4];
+    union { int32_t i[16][PANEL_ROWS]; float f[16][PANEL_ROWS]; } scale;         /* [sub-block][row]                    */
+    union { int16_t i[8][PANEL_ROWS][2]; float f[8][PANEL_ROWS]; } min;          /* super: pairs of sub-blocks, [0, 63] */
+    float   d[PANEL_ROWS], dmin[PANEL_ROWS];                                     /* super                               */
+};
+
+#endif

@@ -1,0 +1,291 @@
+#include "matmul_avx512.h"
+
+/* The many-token product: panels of weights against tokens, lanes are rows.
+ *
+ * One microkernel call multiplies two panels (32 rows) with up to six tokens in one run of 256 columns: 12 accumulators for the byte
+ * dots, 12 for the scaled sums, two vectors of weights, two of scales and a broadcast fill 29 of 32 registers. Per 32 columns and
+ * accumulator there are eight dots and one multiplication by the scale, all on the same two ports of Zen 4 and 5, so 8/9 of the dot
+ * peak is the ceiling (4/5 for scales per 16 columns and for float scales, which need two multiplications). */
+enum { PANELS = 2, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
+
+struct many_scratch {
+    float           acc[BLOCK_TOKS + TOKS][BLOCK_ROWS];
+    struct panel    panels[BLOCK_PANELS];
+    struct token_run tokens[TOKS];
+    uint8_t         copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
+};
+
+size_t matmul_scratch_avx512(void)
+{
+    return (sizeof(struct many_scratch) + 63) & ~(size_t)63;
+}
+
+void transpose_16x16_avx512(void *out, const void *in, size_t in_step)
+{
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i++)
+        a[i] = _mm512_load_si512((const char *)in + (size_t)i * in_step);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {            /* a[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
+        a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
+        a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
+        a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
+        a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; s++) {
+        __m512i p = _mm512_shuffle_i32x4(a[s], a[4 + s], 0x88), q = _mm512_shuffle_i32x4(a[s], a[4 + s], 0xdd);
+        __m512i u = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0x88), v = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0xdd);
+        char *to = (char *)out + 64 * s;
+        _mm512_store_si512(to, _mm512_shuffle_i32x4(p, u, 0x88));
+        _mm512_store_si512(to + 64 * 8, _mm512_shuffle_i32x4(p, u, 0xdd));
+        _mm512_store_si512(to + 64 * 4, _mm512_shuffle_i32x4(q, v, 0x88));
+        _mm512_store_si512(to + 64 * 12, _mm512_shuffle_i32x4(q, v, 0xdd));
+    }
+}
+
+static ALWAYS_INLINE __m512i broadcast_4_bytes(const int8_t *bytes)
+{
+    int32_t value;
+    memcpy(&value, bytes, 4);
+    return _mm512_set1_epi32(value);
+}
+
+/* idot += 4 * steps columns' products, beginning at column 4 * c. */
+static ALWAYS_INLINE void dots(__m512i idot[PANELS][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps, int toks)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < steps; i++) {
+        __m512i w0 = _mm512_load_si512(p[0].q[c + i]), w1 = _mm512_load_si512(p[1].q[c + i]);
+#pragma GCC unroll 6
+        for (int t = 0; t < toks; t++) {
+            __m512i v = broadcast_4_bytes(x[t] + 4 * (c + i));
+            idot[0][t] = _mm512_dpbusd_epi32(idot[0][t], w0, v);
+            idot[1][t] = _mm512_dpbusd_epi32(idot[1][t], w1, v);
+        }
+    }
+}
+
+/* acc[t][0..32) += the two panels times token t's run; x[t]: its 256 values. */
+static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                      const struct token_run *token, int toks, const struct panel_shape shape)
+{
+    const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub;
+    __m512i total[PANELS][TOKS], idot[PANELS][TOKS];
+#pragma GCC unroll 6
+    for (int t = 0; t < toks; t++)
+        total[0][t] = total[1][t] = _mm512_setzero_si512();
+#pragma GCC unroll 1
+    for (int s = 0; s < subs; s++) {
+#pragma GCC unroll 6
+        for (int t = 0; t < toks; t++)
+            idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
+        dots(idot, p, x, s * steps, steps, toks);
+        __m512i s0 = _mm512_load_si512(p[0].scale.i[s]), s1 = _mm512_load_si512(p[1].scale.i[s]);
+#pragma GCC unroll 6
+        for (int t = 0; t < toks; t++) {
+            total[0][t] = _mm512_add_epi32(total[0][t], _mm512_mullo_epi32(idot[0][t], s0));
+            total[1][t] = _mm512_add_epi32(total[1][t], _mm512_mullo_epi32(idot[1][t], s1));
+        }
+    }
+    __m512 d0 = _mm512_load_ps(p[0].d), d1 = _mm512_load_ps(p[1].d);
+#pragma GCC unroll 6
+    for (int t = 0; t < toks; t++) {
+        __m512 dx = _mm512_set1_ps(token[t].dx[0]);
+        __m512 a0 = _mm512_fmadd_ps(_mm512_mul_ps(d0, dx), _mm512_cvtepi32_ps(total[0][t]), _mm512_loadu_ps(acc[t]));
+        __m512 a1 = _mm512_fmadd_ps(_mm512_mul_ps(d1, dx), _mm512_cvtepi32_ps(total[1][t]), _mm512_loadu_ps(acc[t] + 16));
+        if (shape.mins) {
+            __m512i low0 = _mm512_setzero_si512(), low1 = low0;
+            for (int s = 0; s < subs / 2; s++) {
+                __m512i pair = broadcast_4_bytes((const int8_t *)(token[t].sums + 2 * s));
+                low0 = _mm512_dpwssd_epi32(low0, _mm512_load_si512(p[0].min.i[s]), pair);
+                low1 = _mm512_dpwssd_epi32(low1, _mm512_load_si512(p[1].min.i[s]), pair);
+            }
+            a0 = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(p[0].dmin), dx), _mm512_cvtepi32_ps(low0), a0);
+            a1 = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(p[1].dmin), dx), _mm512_cvtepi32_ps(low1), a1);
+        }
+        _mm512_storeu_ps(acc[t], a0);
+        _mm512_storeu_ps(acc[t] + 16, a1);
+    }
+}
+
+static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                      const struct token_run *token, int toks, const struct panel_shape shape)
+{
+    const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub, per_dx = 32 / (int)shape.sub;
+    __m512i idot[PANELS][TOKS];
+    __m512 sum[PANELS][TOKS];
+#pragma GCC unroll 6
+    for (int t = 0; t < toks; t++) {
+        sum[0][t] = _mm512_loadu_ps(acc[t]);
+        sum[1][t] = _mm512_loadu_ps(acc[t] + 16);
+    }
+#pragma GCC unroll 1
+    for (int s = 0; s < subs; s++) {
+#pragma GCC unroll 6
+        for (int t = 0; t < toks; t++)
+            idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
+        dots(idot, p, x, s * steps, steps, toks);
+        __m512 s0 = _mm512_load_ps(p[0].scale.f[s]), s1 = _mm512_load_ps(p[1].scale.f[s]);
+#pragma GCC unroll 6
+        for (int t = 0; t < toks; t++) {
+            __m512 dx = _mm512_set1_ps(token[t].dx[s / per_dx]);
+            sum[0][t] = _mm512_fmadd_ps(_mm512_mul_ps(s0, dx), _mm512_cvtepi32_ps(idot[0][t]), sum[0][t]);
+            sum[1][t] = _mm512_fmadd_ps(_mm512_mul_ps(s1, dx), _mm512_cvtepi32_ps(idot[1][t]), sum[1][t]);
+        }
+        if (shape.mins) {
+            __m512 m0 = _mm512_load_ps(p[0].min.f[s]), m1 = _mm512_load_ps(p[1].min.f[s]);
+#pragma GCC unroll 6
+            for (int t = 0; t < toks; t++) {
+                __m512 dsum = _mm512_set1_ps(token[t].dsum[s]);
+                sum[0][t] = _mm512_fnmadd_ps(m0, dsum, sum[0][t]);
+                sum[1][t] = _mm512_fnmadd_ps(m1, dsum, sum[1][t]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int t = 0; t < toks; t++) {
+        _mm512_storeu_ps(acc[t], sum[0][t]);
+        _mm512_storeu_ps(acc[t] + 16, sum[1][t]);
+    }
+}
+
+/* Two, four or six tokens; an odd batch repeats its last token into a spare row of acc. */
+typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks);
+
+static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token, int toks, const struct panel_shape shape)
+{
+    if (shape.kind == PANEL_SUPER) {
+        if (toks == 6) micro_super(acc, p, x, token, 6, shape);
+        else if (toks == 4) micro_super(acc, p, x, token, 4, shape);
+        else micro_super(acc, p, x, token, 2, shape);
+    } else {
+        if (toks == 6) micro_small(acc, p, x, token, 6, shape);
+        else if (toks == 4) micro_small(acc, p, x, token, 4, shape);
+        else micro_small(acc, p, x, token, 2, shape);
+    }
+}
+
+static void micro_super_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16 });
+}
+
+static void micro_super_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32 });
+}
+
+static void micro_super_16_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                                int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true });
+}
+
+static void micro_super_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                                int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .mins = true });
+}
+
+static void micro_small_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16 });
+}
+
+static void micro_small_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32 });
+}
+
+static void micro_small_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                                int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .mins = true });
+}
+
+static micro_fn *micro_of(const struct panel_shape *shape)
+{
+    if (shape->kind == PANEL_SUPER)
+        return shape->mins ? (shape->sub == 16 ? micro_super_16_mins : micro_super_32_mins)
+                           : (shape->sub == 16 ? micro_super_16 : micro_super_32);
+    return shape->sub == 16 ? micro_small_16 : shape->mins ? micro_small_32_mins : micro_small_32;
+}
+
+/* The run `run` of `rows` rows to panels; an even number of them, the last ones perhaps empty. Gives the number. */
+static size_t fill_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+                         const struct format_avx512 *format)
+{
+    size_t panels = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS, bytes = format->shape.bytes;
+    size_t left = job->row_bytes - run * bytes;
+
+    for (size_t p = 0; p < panels; p++) {
+        size_t first = p * PANEL_ROWS, count = first >= rows ? 0 : rows - first < PANEL_ROWS ? rows - first : PANEL_ROWS;
+        const uint8_t *from = (const uint8_t *)job->weights + (row + first) * job->row_bytes + run * bytes;
+        if (count == 0) {
+            memset(&scratch->panels[p], 0, sizeof scratch->panels[p]);
+        } else if (left >= bytes) {
+            format->panel(&scratch->panels[p], from, job->row_bytes, count);
+        } else {
+            for (size_t r = 0; r < count; r++) {
+                memset(scratch->copy[r], 0, bytes);
+                memcpy(scratch->copy[r], from + r * job->row_bytes, left);
+            }
+            format->panel(&scratch->panels[p], scratch->copy[0], sizeof scratch->copy[0], count);
+        }
+    }
+    return panels;
+}
+
+/* Up to six tokens against all panels of a block in one run. */
+static void multiply_group(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout, size_t tok,
+                           size_t toks, size_t first, size_t run, size_t panels, const struct format_avx512 *format, micro_fn *fn)
+{
+    const int8_t *x[TOKS];
+    int padded = (int)(toks + 1) / 2 * 2;
+
+    for (int t = 0; t < padded; t++) {
+        size_t which = tok + ((size_t)t < toks ? (size_t)t : toks - 1);
+        const uint8_t *act = (const uint8_t *)job->acts + which * job->act_stride;
+        x[t] = (const int8_t *)act + run * PANEL_COLS;
+        token_run_init(&scratch->tokens[t], act, layout, run, format->shape);
+    }
+    for (size_t p = 0; p < panels; p += PANELS)
+        fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p], x, scratch->tokens, padded);
+}
+
+static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok, size_t toks,
+                           const struct format_avx512 *format)
+{
+    const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
+    micro_fn *fn = micro_of(&format->shape);
+
+    memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
+        size_t panels = fill_block(scratch, job, row, rows, run, format);
+        for (size_t t = 0; t < toks; t += TOKS)
+            multiply_group(scratch, job, &layout, tok + t, toks - t < TOKS ? toks - t : TOKS, tok, run, panels, format, fn);
+    }
+    for (size_t t = 0; t < toks; t++)
+        memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
+}
+
+void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                          const struct format_avx512 *format)
+{
+    if (job->toks <= DECODE_TOKS) {
+        for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
+            format->decode(job, row, row_end - row < PANEL_ROWS ? row_end - row : PANEL_ROWS);
+        return;
+    }
+    for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
+        for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
+            multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok,
+                           job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, format);
+}

@@ -1,0 +1,396 @@
+/* matmul_avx512.h - what every weight format shares on AVX-512 VNNI: the run in registers, the one-token product, the panel.
+ *
+ * A format is a function `void run_NAME_avx512(struct run *out, const uint8_t *bytes)`; RUN_KERNELS-like glue is written out per
+ * format: two wrappers around decode_rows and fill_panel, into which the function is inlined. */
+#ifndef QUERN_MATMUL_AVX512_H
+#define QUERN_MATMUL_AVX512_H
+
+#include "x86.h"
+#include "panel.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* 256 columns of a row, in the file's order of columns. */
+struct run {
+    __m512i q[4];           /* u8, value + offset                                               */
+    __m512i scale;          /* super: i32 per sub-block (8 or 16), small: f32, as bits          */
+    __m256i min;            /* super: i16 per sub-block, small: f32 per 32 columns, as bits     */
+    float   d, dmin;        /* super                                                            */
+};
+typedef void run_fn(struct run *out, const uint8_t *bytes);
+
+/* What a token's activations offer for one run. */
+struct token_run {
+    int32_t init[16];       /* -(2^offset) * sum of x per sub-block: the dots' start values     */
+    int16_t sums[16];       /* super with minimums: sums of x per sub-block                     */
+    float   dx[8];          /* super: dx[0]; small: per 32 columns                              */
+    float   dsum[8];        /* small with minimums: dx * sum of x                               */
+} __attribute__((aligned(64)));
+
+/* Rows of a format for few tokens (toks <= DECODE_TOKS); rows in [row, row + rows), rows <= 16. */
+enum { DECODE_TOKS = 3 };
+typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
+/* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. */
+typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
+
+struct format_avx512 {
+    struct panel_shape shape;
+    decode_fn         *decode;
+    panel_fn          *panel;
+};
+
+/* The product by way of the format's two functions; scratch of MATMUL_SCRATCH_AVX512 bytes. */
+void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                          const struct format_avx512 *format);
+
+/* Rows of 16 dwords become columns: out[i][j] = in[j][i]. `in` and `out` in steps of 64 bytes. */
+void transpose_16x16_avx512(void *out, const void *in, size_t in_step);
+
+/* ---- a token's side --------------------------------------------------------------------------------------------- */
+
+/* Sums of x per 32 columns as i32, from the 16 sums per 16 columns. */
+static ALWAYS_INLINE __m256i sums_32(__m256i sums)
+{
+    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+}
+
+static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *act, const struct act_layout *layout, size_t run,
+                                         const struct panel_shape shape)
+{
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
+    __m512i wide = shape.sub == 16 ? _mm512_cvtepi16_epi32(sums) : _mm512_zextsi256_si512(sums_32(sums));
+    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, shape.offset))
+                                : _mm512_setzero_si512();
+    _mm512_store_si512(out->init, init);
+    if (shape.kind == PANEL_SUPER) {
+        memcpy(&out->dx[0], act + layout->scales + run * 4, 4);
+        if (shape.mins) {
+            if (shape.sub == 16)
+                _mm256_store_si256((__m256i *)out->sums, sums);
+            else
+                _mm_store_si128((__m128i *)out->sums, _mm256_cvtepi32_epi16(_mm512_castsi512_si256(wide)));
+        }
+    } else {
+        __m256 dx = _mm256_loadu_ps((const float *)(const void *)(act + layout->scales + run * 32));
+        _mm256_store_ps(out->dx, dx);
+        if (shape.mins)
+            _mm256_store_ps(out->dsum, _mm256_mul_ps(dx, _mm256_cvtepi32_ps(sums_32(sums))));
+    }
+}
+
+/* ---- one to three tokens ---------------------------------------------------------------------------------------- */
+
+/* In each 128-bit lane: the sums of a, b, c, d's four dwords. */
+static ALWAYS_INLINE __m512i sum_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* [a's low half + a's high half | the same of b] */
+static ALWAYS_INLINE __m512i fold_halves(__m512i a, __m512i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+}
+
+/* [a0 + a1, a2 + a3, b0 + b1, b2 + b3] of 128-bit lanes */
+static ALWAYS_INLINE __m512i fold_pairs(__m512i a, __m512i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* Sixteen rows' vectors to the vector of their sums. */
+static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
+{
+    __m512i quad[4];
+    for (int i = 0; i < 4; i++) {
+        /* lanes of 128 bits: rows i, 4 + i, 8 + i, 12 + i, as sum_lanes wants them */
+        __m512i low = fold_halves(rows[i], rows[4 + i]), high = fold_halves(rows[8 + i], rows[12 + i]);
+        quad[i] = fold_pairs(low, high);
+    }
+    return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
+}
+
+/* The partial results of up to 16 rows and one token in one run, waiting to be summed across lanes. */
+struct decode_sums {
+    __m512i dot[16][4];      /* super: [row][0]; small: [row][part]                          */
+    __m128i low[4][4];       /* super with minimums: row r at [r % 4][r / 4]                 */
+};
+
+static ALWAYS_INLINE void dot_super(struct decode_sums *sums, size_t r, const struct run *w, const int8_t *x,
+                                    const struct token_run *token, const struct panel_shape shape)
+{
+    __m512i total = shape.offset ? _mm512_mullo_epi32(w->scale, _mm512_load_si512(token->init)) : _mm512_setzero_si512();
+    __m512i step = shape.sub == 16 ? _mm512_set1_epi32(4) : _mm512_set1_epi32(2);
+    __m512i index = shape.sub == 16 ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+                                    : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    for (int k = 0; k < 4; k++) {
+        __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[k], _mm512_loadu_si512(x + 64 * k));
+        total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(index, w->scale)));
+        index = _mm512_add_epi32(index, step);
+    }
+    sums->dot[r][0] = total;
+    if (!shape.mins)
+        return;
+    if (shape.sub == 32) {
+        __m128i min = _mm256_castsi256_si128(w->min);
+        sums->low[r % 4][r / 4] = _mm_madd_epi16(min, _mm_load_si128((const __m128i *)token->sums));
+    } else {
+        __m256i low = _mm256_madd_epi16(w->min, _mm256_load_si256((const __m256i *)token->sums));
+        sums->low[r % 4][r / 4] = _mm_add_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    }
+}
+
+static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const int8_t *x,
+                                    const struct panel_shape shape)
+{
+    __m512i dot[4];
+    for (int k = 0; k < 4; k++)
+        dot[k] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[k], _mm512_loadu_si512(x + 64 * k));
+    if (shape.sub == 16) {
+        for (int k = 0; k < 4; k++)
+            sums->dot[r][k] = dot[k];
+    } else {
+        sums->dot[r][0] = fold_pairs(dot[0], dot[1]);
+        sums->dot[r][1] = fold_pairs(dot[2], dot[3]);
+    }
+}
+
+/* Add a run to the accumulators (lanes: rows). */
+static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const float *d, const float *dmin,
+                                         const struct token_run *token, const struct panel_shape shape)
+{
+    __m512i rows[16];
+    for (int r = 0; r < 16; r++)
+        rows[r] = sums->dot[r][0];
+    __m512 dx = _mm512_set1_ps(token->dx[0]);
+    acc = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(d), dx), _mm512_cvtepi32_ps(sum_16_rows(rows)), acc);
+    if (shape.mins) {
+        __m512i low = sum_lanes(_mm512_load_si512(sums->low[0]), _mm512_load_si512(sums->low[1]),
+                                _mm512_load_si512(sums->low[2]), _mm512_load_si512(sums->low[3]));
+        acc = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(dmin), dx), _mm512_cvtepi32_ps(low), acc);
+    }
+    return acc;
+}
+
+/* scale and min: [sub-block][row], as in a panel. */
+static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_sums *sums, const __m512 *scale, const __m512 *min,
+                                         const struct token_run *token, const struct panel_shape shape)
+{
+    const int per_part = 4, parts = shape.sub == 16 ? 4 : 2, per_dx = shape.sub == 16 ? 2 : 1;
+    for (int part = 0; part < parts; part++) {
+        __m512i quad[4], idot[4];
+        for (int i = 0; i < 4; i++)          /* quad[i]: 128-bit lanes are sub-blocks, dwords rows 4i to 4i + 3 */
+            quad[i] = sum_lanes(sums->dot[4 * i][part], sums->dot[4 * i + 1][part], sums->dot[4 * i + 2][part],
+                                sums->dot[4 * i + 3][part]);
+        __m512i a = _mm512_shuffle_i32x4(quad[0], quad[1], 0x44), b = _mm512_shuffle_i32x4(quad[2], quad[3], 0x44);
+        __m512i c = _mm512_shuffle_i32x4(quad[0], quad[1], 0xee), d = _mm512_shuffle_i32x4(quad[2], quad[3], 0xee);
+        idot[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+        idot[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        idot[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+        idot[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+        for (int i = 0; i < per_part; i++) {
+            int s = part * per_part + i;
+            __m512 dot = _mm512_cvtepi32_ps(shape.offset ? _mm512_add_epi32(idot[i], _mm512_set1_epi32(token->init[s])) : idot[i]);
+            acc = _mm512_fmadd_ps(_mm512_mul_ps(scale[s], _mm512_set1_ps(token->dx[s / per_dx])), dot, acc);
+            if (shape.mins)
+                acc = _mm512_fnmadd_ps(min[s], _mm512_set1_ps(token->dsum[s]), acc);
+        }
+    }
+    return acc;
+}
+
+/* in[r]: 8 floats of row r; out[s]: lane r is in[r][s]. */
+static ALWAYS_INLINE void transpose_16x8(__m512 out[8], const float in[16][8])
+{
+    __m512 a[8], b[8];
+    for (int i = 0; i < 8; i++)              /* row i in the lower half, row 8 + i in the upper */
+        a[i] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(in[i])), _mm256_load_ps(in[8 + i]), 1);
+    for (int i = 0; i < 4; i++) {
+        b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {            /* a[4i + s]: dwords s and 4 + s of rows 4i to 4i + 3 (and 8 more) */
+        a[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[4 * i]), _mm512_castps_pd(b[4 * i + 2])));
+        a[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[4 * i]), _mm512_castps_pd(b[4 * i + 2])));
+        a[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[4 * i + 1]), _mm512_castps_pd(b[4 * i + 3])));
+        a[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[4 * i + 1]), _mm512_castps_pd(b[4 * i + 3])));
+    }
+    for (int s = 0; s < 4; s++) {
+        /* 128-bit lanes: a[s] = rows 0-3 s, rows 0-3 4+s, rows 8-11 s, rows 8-11 4+s; a[4 + s] the same of rows 4-7, 12-15 */
+        __m512 low = _mm512_shuffle_f32x4(a[s], a[4 + s], 0x88), high = _mm512_shuffle_f32x4(a[s], a[4 + s], 0xdd);
+        out[s] = _mm512_shuffle_f32x4(low, low, 0xd8);
+        out[4 + s] = _mm512_shuffle_f32x4(high, high, 0xd8);
+    }
+}
+
+/* Ask for the lines of a run that will be read soon. */
+static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
+{
+    for (unsigned i = 0; i < size; i += 64)
+        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T0);
+}
+
+/* A run's place: in the row, or copied and padded where the row ends within it. */
+static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job, unsigned bytes)
+{
+    size_t left = job->row_bytes - run * bytes;
+    if (left >= bytes)
+        return row + run * bytes;
+    memset(copy, 0, bytes);
+    memcpy(copy, row + run * bytes, left);
+    return copy;
+}
+
+static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, size_t toks, run_fn *unpack,
+                                      const struct panel_shape shape)
+{
+    const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
+    const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    struct decode_sums sums[DECODE_TOKS];
+    struct token_run token[DECODE_TOKS];
+    float d[16] __attribute__((aligned(64))) = { 0 }, dmin[16] __attribute__((aligned(64))) = { 0 };
+    float scale[2][16][8] __attribute__((aligned(64))), min[16][8] __attribute__((aligned(64)));
+    uint8_t copy[PANEL_COLS / 32 * 36];
+    __m512 acc[DECODE_TOKS];
+
+    for (size_t t = 0; t < toks; t++)
+        acc[t] = _mm512_setzero_ps();
+    if (rows < PANEL_ROWS) {
+        memset(sums, 0, sizeof sums);
+        memset(scale, 0, sizeof scale);
+        memset(min, 0, sizeof min);
+    }
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
+        for (size_t t = 0; t < toks; t++)
+            token_run_init(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, shape);
+        for (size_t r = 0; r < rows; r++) {
+            const uint8_t *bytes = whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes);
+            struct run w;
+            prefetch_run(weights + (r + PANEL_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
+            unpack(&w, bytes);
+            for (size_t t = 0; t < toks; t++) {
+                const int8_t *x = (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
+                if (shape.kind == PANEL_SUPER)
+                    dot_super(&sums[t], r, &w, x, &token[t], shape);
+                else
+                    dot_small(&sums[t], r, &w, x, shape);
+            }
+            if (shape.kind == PANEL_SUPER) {
+                d[r] = w.d;
+                if (shape.mins)
+                    dmin[r] = w.dmin;
+            } else {
+                _mm256_store_si256((__m256i *)scale[0][r], _mm512_castsi512_si256(w.scale));
+                if (shape.sub == 16)
+                    _mm256_store_si256((__m256i *)scale[1][r], _mm512_extracti32x8_epi32(w.scale, 1));
+                if (shape.mins)
+                    _mm256_store_si256((__m256i *)min[r], w.min);
+            }
+        }
+        __m512 scales[16], mins[8];
+        if (shape.kind == PANEL_SMALL) {
+            transpose_16x8(scales, (const float (*)[8])scale[0]);
+            if (shape.sub == 16)
+                transpose_16x8(scales + 8, (const float (*)[8])scale[1]);
+            if (shape.mins)
+                transpose_16x8(mins, (const float (*)[8])min);
+        }
+        for (size_t t = 0; t < toks; t++)
+            acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], &sums[t], d, dmin, &token[t], shape)
+                                               : finish_small(acc[t], &sums[t], scales, mins, &token[t], shape);
+    }
+    for (size_t t = 0; t < toks; t++)
+        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+}
+
+static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, size_t rows, run_fn *unpack,
+                                        const struct panel_shape shape)
+{
+    if (job->toks == 1)
+        decode_rows(job, row, rows, 1, unpack, shape);
+    else if (job->toks == 2)
+        decode_rows(job, row, rows, 2, unpack, shape);
+    else
+        decode_rows(job, row, rows, 3, unpack, shape);
+}
+
+/* ---- what several formats need ---------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE float half_at(const uint8_t *bytes)
+{
+    uint16_t half;
+    memcpy(&half, bytes, 2);
+    return _cvtsh_ss(half);
+}
+
+/* The eight f16 that begin blocks of `bytes` bytes. */
+static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t bytes)
+{
+    int16_t half[8];
+    for (size_t i = 0; i < 8; i++)
+        memcpy(&half[i], block + i * bytes, 2);
+    return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+}
+
+static ALWAYS_INLINE __m512i as_scale(__m256 scales)
+{
+    return _mm512_zextsi256_si512(_mm256_castps_si256(scales));
+}
+
+/* 32 bytes' low nibbles, then their high nibbles. */
+static ALWAYS_INLINE __m512i nibbles_of_32(const uint8_t *bytes)
+{
+    const __m512i shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4);
+    __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
+    return _mm512_and_si512(_mm512_srlv_epi32(twice, shift), _mm512_set1_epi8(15));
+}
+
+/* 16 bytes' low nibbles, their high nibbles, the same of 16 others. */
+static ALWAYS_INLINE __m512i nibbles_of_16_and_16(const uint8_t *one, const uint8_t *two)
+{
+    const __m512i shift = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4);
+    __m512i both = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)one)), 0xff00,
+                                               _mm_loadu_si128((const __m128i *)two));
+    return _mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi8(15));
+}
+
+/* ---- panels ----------------------------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
+                                     const struct panel_shape shape)
+{
+    struct { __m512i q[4], scale, min; } natural[PANEL_ROWS];
+
+    if (rows < PANEL_ROWS)
+        memset(natural, 0, sizeof natural);
+    memset(out->d, 0, sizeof out->d + sizeof out->dmin);
+    for (size_t r = 0; r < rows; r++) {
+        struct run w;
+        unpack(&w, bytes + r * stride);
+        for (int k = 0; k < 4; k++)
+            natural[r].q[k] = w.q[k];
+        natural[r].scale = w.scale;
+        if (shape.mins)
+            natural[r].min = _mm512_zextsi256_si512(w.min);
+        if (shape.kind == PANEL_SUPER) {
+            out->d[r] = w.d;
+            if (shape.mins)
+                out->dmin[r] = w.dmin;
+        }
+    }
+    for (int k = 0; k < 4; k++)
+        transpose_16x16_avx512(out->q[16 * k], &natural[0].q[k], sizeof natural[0]);
+    transpose_16x16_avx512(out->scale.i, &natural[0].scale, sizeof natural[0]);
+    if (shape.mins) {
+        uint8_t whole[16][64] __attribute__((aligned(64)));
+        transpose_16x16_avx512(whole, &natural[0].min, sizeof natural[0]);
+        memcpy(&out->min, whole, sizeof out->min);
+    }
+}
+
+#endif
