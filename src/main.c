@@ -1,9 +1,67 @@
-#include <stdio.h>
+/* quern: find the verb, call it. */
+#include <stdlib.h>
+#include <string.h>
 
-#include "quern.h"
+#include "cmd.h"
 
-int main(void)
+/* One row per verb, in the order in which --help shows them. */
+static const struct verb *const verbs[] = {
+    NULL
+};
+
+const struct program quern_program = {
+    .name = "quern",
+    .summary = "run language models from GGUF files on the processor that you have",
+    .verbs = verbs,
+    .count = sizeof verbs / sizeof *verbs - 1,
+};
+
+static const struct verb *find_verb(const char *name)
 {
-    printf("quern %s\n", QUERN_VERSION);
-    return 0;
+    for (size_t i = 0; i < quern_program.count; i++)
+        if (strcmp(verbs[i]->name, name) == 0)
+            return verbs[i];
+    return NULL;
+}
+
+static int unknown_verb(const char *name)
+{
+    const char *names[sizeof verbs / sizeof *verbs] = {NULL};
+    char shown[120];
+    for (size_t i = 0; i < quern_program.count; i++)
+        names[i] = verbs[i]->name;
+    const char *meant = options_nearest(name, names, quern_program.count);
+    text_escape(shown, sizeof shown, name, strlen(name));
+    if (meant)
+        fprintf(stderr, "quern: unknown verb '%s': did you mean '%s'?\n", shown, meant);
+    else
+        fprintf(stderr, "quern: unknown verb '%s'; 'quern --help' lists them\n", shown);
+    return QUERN_EUSAGE;
+}
+
+int main(int argc, char **argv)
+{
+    cli_start("quern");
+    if (argc < 2) {
+        options_overview(stderr, &quern_program);
+        return QUERN_EUSAGE;
+    }
+    const char *word = argv[1];
+    bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+    if (help && argc > 2) {
+        const struct verb *verb = find_verb(argv[2]);
+        if (!verb)
+            return unknown_verb(argv[2]);
+        options_help(stdout, &quern_program, verb);
+    } else if (help) {
+        options_overview(stdout, &quern_program);
+    } else if (strcmp(word, "--version") == 0) {
+        printf("quern %s\n", QUERN_VERSION);
+    } else if (strcmp(word, "--generate") == 0) {
+        return cli_generate(&quern_program, argc > 2 ? argv[2] : NULL);
+    } else {
+        const struct verb *verb = find_verb(word);
+        return verb ? verb->main(argc - 1, argv + 1) : unknown_verb(word);
+    }
+    return cli_finish(0);
 }

@@ -1,0 +1,192 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "machine.h"
+
+/* The only mutable globals of the programs: a signal handler has no other way to be told or to tell. */
+static volatile int signal_seen;
+static const char *program_name = "quern";
+
+/* ---- start and end ---------------------------------------------------------------------------------------------- */
+
+/* Only async-signal-safe calls. Whatever was not flushed is lost: it was computed from bytes that are gone. */
+static void on_bus_error(int number)
+{
+    static const char text[] = ": a model file changed while in use, or its disk cannot be read (SIGBUS)\n";
+    (void)number;
+    ssize_t ignored = write(2, program_name, strlen(program_name));
+    ignored = write(2, text, sizeof text - 1);
+    (void)ignored;
+    _exit(QUERN_EIO);
+}
+
+void cli_start(const char *program)
+{
+    program_name = program;
+    /* A file opened later must not become descriptor 0, 1 or 2. stdout is opened for reading, so that writing to it fails and
+     * is reported as it would be without us. */
+    static const int modes[3] = {O_RDONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", modes[fd]) == -1)
+            _exit(QUERN_EIO);
+    struct sigaction action = {.sa_handler = on_bus_error};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_DFL);
+}
+
+static void on_stop(int number)
+{
+    if (signal_seen) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    signal_seen = number;
+}
+
+const volatile int *cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_stop, .sa_flags = 0};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return &signal_seen;
+}
+
+int cli_fail(const struct quern_error *err)
+{
+    if (err->code == QUERN_EINTERRUPT)
+        return 128 + (signal_seen ? signal_seen : SIGINT);
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", program_name, err->text);
+    return err->code;
+}
+
+void cli_warn(const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    fprintf(stderr, "%s: warning: ", program_name);
+    vfprintf(stderr, format, list);
+    fputc('\n', stderr);
+    va_end(list);
+}
+
+int cli_finish(int code)
+{
+    errno = 0;
+    bool bad = fflush(stdout) != 0;
+    int why = errno;
+    bad = ferror(stdout) || bad;
+    if (!bad && close(dup(1)) != 0)            /* NFS and the like report a full disk here */
+        bad = true, why = errno;
+    if (!bad || code != 0)
+        return code;
+    fprintf(stderr, "%s: cannot write to standard output: %s\n", program_name, strerror(why ? why : EIO));
+    return QUERN_EIO;
+}
+
+bool cli_begin(const struct program *program, const struct verb *verb, int argc, char **argv, void *settings, int *code)
+{
+    struct quern_error err;
+    const struct args *args = settings;
+    if (!options_parse(verb, argc, argv, settings, &err)) {
+        options_free(verb, settings);
+        *code = cli_fail(&err);
+        return false;
+    }
+    if (!args->help)
+        return true;
+    options_help(stdout, program, verb);
+    options_free(verb, settings);
+    *code = cli_finish(0);
+    return false;
+}
+
+int cli_end(const struct verb *verb, void *settings, int code)
+{
+    options_free(verb, settings);
+    return cli_finish(code);
+}
+
+int cli_generate(const struct program *program, const char *what)
+{
+    if (what && strcmp(what, "man") == 0)
+        options_manual(stdout, program);
+    else if (!what || !options_completion(stdout, program, what)) {
+        fprintf(stderr, "%s: --generate needs one of man, bash, zsh, fish\n", program_name);
+        return QUERN_EUSAGE;
+    }
+    return cli_finish(0);
+}
+
+int cli_main(const struct program *program, int argc, char **argv)
+{
+    cli_start(program->name);
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        printf("%s %s\n", program->name, QUERN_VERSION);
+        return cli_finish(0);
+    }
+    if (argc > 1 && strcmp(argv[1], "--generate") == 0)
+        return cli_generate(program, argv[2]);
+    return program->verbs[0]->main(argc, argv);
+}
+
+/* ---- terminal --------------------------------------------------------------------------------------------------- */
+
+bool cli_terminal(int fd)
+{
+    const char *term = getenv("TERM");
+    return isatty(fd) && !(term && strcmp(term, "dumb") == 0);
+}
+
+void progress_begin(struct progress *p, const char *what)
+{
+    *p = (struct progress){.what = what, .begin = machine_clock(), .on = cli_terminal(2)};
+}
+
+void progress_show(struct progress *p, double share)
+{
+    enum { WIDTH = 30 };
+    double now = machine_clock(), spent = now - p->begin;
+    if (!p->on || (now - p->shown < 0.1 && share < 1))
+        return;
+    p->shown = now;
+    int full = (int)(share * WIDTH);
+    fprintf(stderr, "\r%s [", p->what);
+    for (int i = 0; i < WIDTH; i++)
+        fputc(i < full ? '#' : '.', stderr);
+    fprintf(stderr, "] %3.0f %%", 100 * share);
+    if (share > 0 && spent > 1) {
+        long left = (long)(spent / share * (1 - share) + 0.5);
+        fprintf(stderr, ", %ld:%02ld left ", left / 60, left % 60);
+    }
+    fputs("\033[K", stderr);
+    fflush(stderr);
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->on)
+        fputs("\r\033[K", stderr);
+    p->on = false;
+}
+
+const char *cli_bytes(char *out, size_t size, size_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1000 && unit < 4; unit++)
+        value /= 1024;
+    snprintf(out, size, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
+    return out;
+}

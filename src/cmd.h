@@ -1,0 +1,10 @@
+/* cmd.h - the verbs of quern. Each is one file, src/cmd_NAME.c, with its option table and `int cmd_NAME(int argc, char **argv)`,
+ * whose argv[0] is the verb. A new verb is that file, two lines here and one row in main.c. */
+#ifndef QUERN_CMD_H
+#define QUERN_CMD_H
+
+#include "cli.h"
+
+extern const struct program quern_program;
+
+#endif

@@ -1,0 +1,352 @@
+/* Help, manual page and shell completions from the option tables. Only write to the stream that they are given. */
+#include <string.h>
+
+#include "options.h"
+
+enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
+
+/* `text` in lines of at most HELP_WIDTH columns, the first starting at `column`, the others at `indent`. */
+static void print_wrapped(FILE *out, const char *text, size_t column, size_t indent)
+{
+    for (bool first = true; *text; first = false) {
+        size_t n = strcspn(text, " \n");
+        if (!first && column + 1 + n > HELP_WIDTH) {
+            fprintf(out, "\n%*s", (int)indent, "");
+            column = indent;
+        } else if (!first && column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fwrite(text, 1, n, out);
+        column += n;
+        text += n;
+        if (*text == '\n') {
+            fprintf(out, "\n%*s", (int)indent, "");
+            column = indent;
+        }
+        text += *text != 0;
+    }
+    fputc('\n', out);
+}
+
+static void print_option(FILE *out, const struct option *o)
+{
+    char left[200];
+    int n = snprintf(left, sizeof left, o->letter ? "  -%c, " : "      ", o->letter);
+    n += snprintf(left + n, sizeof left - (size_t)n, "--%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+    fprintf(out, "%-*s", HELP_COLUMN, left);
+    if (n >= HELP_COLUMN - 1)
+        fprintf(out, "\n%*s", HELP_COLUMN, "");
+    char text[1200];
+    int used = snprintf(text, sizeof text, "%s", o->help);
+    if (o->kind == OPTION_CHOICE && !strchr(o->arg, '|'))
+        used += snprintf(text + used, sizeof text - (size_t)used, ": %s", o->choices);
+    if (o->fallback)
+        snprintf(text + used, sizeof text - (size_t)used, " [%s]", o->fallback);
+    print_wrapped(out, text, HELP_COLUMN, HELP_COLUMN);
+}
+
+static void print_usage(FILE *out, const struct program *p, const struct verb *verb)
+{
+    fprintf(out, "%s%s%s [OPTIONS]%s%s\n", p->name, p->single ? "" : " ", p->single ? "" : verb->name, verb->operands ? " " : "",
+            verb->operands ? verb->operands : "");
+}
+
+void options_help(FILE *out, const struct program *program, const struct verb *verb)
+{
+    struct option_walk walk = {0};
+    size_t offset;
+    const char *heading;
+    bool first = true;
+    fputs("Usage: ", out);
+    print_usage(out, program, verb);
+    fputc('\n', out);
+    print_wrapped(out, verb->summary, 0, 0);
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading)); first = false) {
+        if (first || heading)
+            fprintf(out, "\n%s:\n", heading ? heading : "Options");
+        print_option(out, o);
+    }
+    if (verb->details) {
+        fputc('\n', out);
+        print_wrapped(out, verb->details, 0, 0);
+    }
+}
+
+void options_overview(FILE *out, const struct program *program)
+{
+    fprintf(out, "Usage: %s VERB [OPTIONS] [ARGUMENTS]\n\n", program->name);
+    print_wrapped(out, program->summary, 0, 0);
+    fputs("\nVerbs:\n", out);
+    for (size_t i = 0; i < program->count; i++) {
+        fprintf(out, "  %-14s", program->verbs[i]->name);
+        print_wrapped(out, program->verbs[i]->summary, 16, 16);
+    }
+    fprintf(out, "\n'%s help VERB' tells more of a verb; '%s --version' and '%s --cpu' of this build and machine.\n", program->name,
+            program->name, program->name);
+}
+
+/* ---- manual ----------------------------------------------------------------------------------------------------- */
+
+/* Text for roff: a backslash is doubled, a hyphen stays a hyphen, no line begins with a control character. */
+static void print_roff(FILE *out, const char *text)
+{
+    bool start = true;
+    for (; *text; text++) {
+        if (start && (*text == '.' || *text == '\''))
+            fputs("\\&", out);
+        start = *text == '\n';
+        if (*text == '\\')
+            fputs("\\e", out);
+        else if (*text == '-')
+            fputs("\\-", out);
+        else if (*text == '\n')
+            fputs("\n.br\n", out);
+        else
+            fputc(*text, out);
+    }
+    fputc('\n', out);
+}
+
+static void manual_verb(FILE *out, const struct program *p, const struct verb *verb)
+{
+    struct option_walk walk = {0};
+    size_t offset;
+    const char *heading;
+    if (!p->single) {
+        fputs(".SS ", out);
+        print_usage(out, p, verb);
+        print_roff(out, verb->summary);
+    }
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+        if (heading)
+            fprintf(out, ".PP\n%s:\n", heading);
+        fputs(".TP\n.B ", out);
+        if (o->letter)
+            fprintf(out, "\\-%c\\fR, \\fB", o->letter);
+        fprintf(out, "\\-\\-%s%s%s\n", o->name, o->arg ? " \\fI" : "", o->arg ? o->arg : "");
+        print_roff(out, o->help);
+        if (o->kind == OPTION_CHOICE)
+            fprintf(out, "One of %s.\n", o->choices);
+        if (o->fallback) {
+            fputs("Default: ", out);
+            print_roff(out, o->fallback);
+        }
+    }
+    if (verb->details) {
+        fputs(".PP\n", out);
+        print_roff(out, verb->details);
+    }
+}
+
+void options_manual(FILE *out, const struct program *p)
+{
+    fprintf(out, ".TH %s 1 \"\" \"quern %s\" \"User Commands\"\n.SH NAME\n%s \\- ", p->name, QUERN_VERSION, p->name);
+    print_roff(out, p->summary);
+    fputs(".SH SYNOPSIS\n", out);
+    for (size_t i = 0; i < p->count; i++) {
+        fputs(i ? ".br\n.B " : ".B ", out);
+        print_usage(out, p, p->verbs[i]);
+    }
+    fprintf(out, ".SH %s\n", p->single ? "OPTIONS" : "VERBS");
+    for (size_t i = 0; i < p->count; i++)
+        manual_verb(out, p, p->verbs[i]);
+    fputs(".SH EXIT STATUS\n"
+          ".TP\n0\nsuccess\n.TP\n1\nfailure at run time (logits that are not finite, ...)\n.TP\n2\nwrong usage\n"
+          ".TP\n3\ninvalid file\n.TP\n4\nvalid but unsupported\n.TP\n5\nnot enough memory, or more than the limit\n"
+          ".TP\n6\nreading or writing failed\n.TP\n7\na quality gate was not met\n.TP\n8\na limit was met (context length, ...)\n"
+          ".TP\n130, 141, 143\nended by SIGINT, SIGPIPE, SIGTERM\n"
+          ".SH ENVIRONMENT\n.TP\n.B QUERN_CPU\nhighest instruction set to use: ref, avx2, avx512, amx, neon, dotprod, i8mm\n"
+          ".TP\n.B NO_COLOR\nno colours on a terminal\n", out);
+}
+
+/* ---- completions ------------------------------------------------------------------------------------------------ */
+
+/* Words between single quotes for any of the three shells; quotes inside are left out. */
+static void print_quoted(FILE *out, const char *text, const char *drop)
+{
+    for (; *text; text++)
+        if (*text != '\'' && !strchr(drop, *text))
+            fputc(*text, out);
+}
+
+static bool takes_file(const struct option *o) { return o->kind == OPTION_FILE; }
+
+static void print_choices(FILE *out, const char *choices, char between)
+{
+    for (; *choices; choices++)
+        fputc(*choices == '|' ? between : *choices, out);
+}
+
+static void identifier(char *out, size_t size, const char *name)
+{
+    snprintf(out, size, "%s", name);
+    for (; *out; out++)
+        if (*out == '-')
+            *out = '_';
+}
+
+static void bash_verb(FILE *out, const struct verb *verb, const char *indent)
+{
+    struct option_walk walk = {0};
+    size_t offset;
+    const char *heading;
+    fprintf(out, "%scase $prev in\n", indent);
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+        if (o->kind == OPTION_SWITCH)
+            continue;
+        fprintf(out, "%s    --%s", indent, o->name);
+        if (o->letter)
+            fprintf(out, "|-%c", o->letter);
+        fputs(") ", out);
+        if (o->choices) {
+            fputs("COMPREPLY=($(compgen -W '", out);
+            print_choices(out, o->choices, ' ');
+            fputs("' -- \"$cur\"))", out);
+        } else if (takes_file(o)) {
+            fputs("COMPREPLY=($(compgen -f -- \"$cur\"))", out);
+        } else {
+            fputs("COMPREPLY=()", out);
+        }
+        fputs("; return ;;\n", out);
+    }
+    fprintf(out, "%sesac\n%swords='--help", indent, indent);
+    walk = (struct option_walk){0};
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));)
+        fprintf(out, " --%s", o->name);
+    fputs("'\n", out);
+}
+
+static void bash(FILE *out, const struct program *p, const char *id)
+{
+    fprintf(out, "# bash completion for %s, written by '%s --generate bash'\n_%s()\n{\n", p->name, p->name, id);
+    fputs("    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=\n", out);
+    if (p->single) {
+        bash_verb(out, p->verbs[0], "    ");
+    } else {
+        fputs("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        COMPREPLY=($(compgen -W '", out);
+        for (size_t i = 0; i < p->count; i++)
+            fprintf(out, "%s ", p->verbs[i]->name);
+        fputs("help --help --version --cpu' -- \"$cur\"))\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n", out);
+        for (size_t i = 0; i < p->count; i++) {
+            fprintf(out, "    %s)\n", p->verbs[i]->name);
+            bash_verb(out, p->verbs[i], "        ");
+            fputs("        ;;\n", out);
+        }
+        fputs("    esac\n", out);
+    }
+    fprintf(out, "    case $cur in\n        -*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")) ;;\n"
+                 "        *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n    esac\n}\n"
+                 "complete -o filenames -F _%s %s\n", id, p->name);
+}
+
+/* Characters that mean something inside a zsh _arguments specification. */
+#define ZSH_DROP "[]:\\`$"
+
+static void zsh_verb(FILE *out, const struct verb *verb, const char *indent)
+{
+    struct option_walk walk = {0};
+    size_t offset;
+    const char *heading;
+    fprintf(out, "%s_arguments -S '--help[show help]'", indent);
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+        const char *star = o->kind == OPTION_TEXTS ? "*" : "";
+        for (int form = o->letter ? 0 : 1; form < 2; form++) {
+            fprintf(out, " \\\n%s    '%s", indent, star);
+            if (form == 0)
+                fprintf(out, "-%c", o->letter);
+            else
+                fprintf(out, "--%s%s", o->name, o->arg ? "=" : "");
+            fputc('[', out);
+            print_quoted(out, o->help, ZSH_DROP);
+            fputc(']', out);
+            if (o->arg) {
+                fputc(':', out);
+                print_quoted(out, o->arg, ZSH_DROP "|");
+                fputc(':', out);
+                if (o->choices) {
+                    fputc('(', out);
+                    print_choices(out, o->choices, ' ');
+                    fputc(')', out);
+                } else if (takes_file(o)) {
+                    fputs("_files", out);
+                }
+            }
+            fputc('\'', out);
+        }
+    }
+    fprintf(out, " \\\n%s    '*:file:_files'\n", indent);
+}
+
+static void zsh(FILE *out, const struct program *p, const char *id)
+{
+    fprintf(out, "#compdef %s\n# zsh completion, written by '%s --generate zsh'\n_%s()\n{\n", p->name, p->name, id);
+    if (p->single) {
+        zsh_verb(out, p->verbs[0], "    ");
+    } else {
+        fputs("    if (( CURRENT == 2 )); then\n        local -a verbs=(\n", out);
+        for (size_t i = 0; i < p->count; i++) {
+            fprintf(out, "            '%s:", p->verbs[i]->name);
+            print_quoted(out, p->verbs[i]->summary, ZSH_DROP);
+            fputs("'\n", out);
+        }
+        fputs("            'help:tell more of a verb')\n        _describe verb verbs\n        return\n    fi\n"
+              "    local verb=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $verb in\n", out);
+        for (size_t i = 0; i < p->count; i++) {
+            fprintf(out, "    %s)\n", p->verbs[i]->name);
+            zsh_verb(out, p->verbs[i], "        ");
+            fputs("        ;;\n", out);
+        }
+        fputs("    esac\n", out);
+    }
+    fprintf(out, "}\n_%s \"$@\"\n", id);
+}
+
+static void fish(FILE *out, const struct program *p)
+{
+    fprintf(out, "# fish completion for %s, written by '%s --generate fish'\n", p->name, p->name);
+    for (size_t i = 0; i < p->count; i++) {
+        const struct verb *verb = p->verbs[i];
+        struct option_walk walk = {0};
+        size_t offset;
+        const char *heading;
+        if (!p->single) {
+            fprintf(out, "complete -c %s -n __fish_use_subcommand -f -a %s -d '", p->name, verb->name);
+            print_quoted(out, verb->summary, "\\");
+            fputs("'\n", out);
+        }
+        for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+            fprintf(out, "complete -c %s", p->name);
+            if (!p->single)
+                fprintf(out, " -n '__fish_seen_subcommand_from %s'", verb->name);
+            fprintf(out, " -l %s", o->name);
+            if (o->letter)
+                fprintf(out, " -s %c", o->letter);
+            if (o->choices) {
+                fputs(" -x -a '", out);
+                print_choices(out, o->choices, ' ');
+                fputc('\'', out);
+            } else if (o->arg) {
+                fputs(takes_file(o) ? " -r -F" : " -x", out);
+            }
+            fputs(" -d '", out);
+            print_quoted(out, o->help, "\\");
+            fputs("'\n", out);
+        }
+    }
+}
+
+bool options_completion(FILE *out, const struct program *program, const char *shell)
+{
+    char id[64];
+    identifier(id, sizeof id, program->name);
+    if (strcmp(shell, "bash") == 0)
+        bash(out, program, id);
+    else if (strcmp(shell, "zsh") == 0)
+        zsh(out, program, id);
+    else if (strcmp(shell, "fish") == 0)
+        fish(out, program);
+    else
+        return false;
+    return true;
+}
