@@ -10,16 +10,26 @@ static void serve(struct kernels *table, uint32_t format, const char *isa, size_
     table->matmul[format].matmul = matmul;
 }
 
+static void need_scratch(struct kernels *table, size_t bytes)
+{
+    if (table->scratch_fixed < bytes)
+        table->scratch_fixed = bytes;
+}
+
 static void add_avx512(struct kernels *table)
 {
     static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
         { FORMAT_Q4_0, matmul_q4_0_avx512 }, { FORMAT_Q8_0, matmul_q8_0_avx512 }, { FORMAT_Q4_K, matmul_q4_k_avx512 },
+        { FORMAT_F32, matmul_f32_avx512 }, { FORMAT_F16, matmul_f16_avx512 }, { FORMAT_BF16, matmul_bf16_avx512 },
         { FORMAT_Q5_K, matmul_q5_k_avx512 }, { FORMAT_Q6_K, matmul_q6_k_avx512 },
     };
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
         serve(table, products[i].format, "avx512", 64, products[i].matmul);
-    if (table->scratch_fixed < matmul_scratch_avx512())
-        table->scratch_fixed = matmul_scratch_avx512();
+    table->act_prepare[ACT_Q8_32].fn = act_prepare_q8_32_avx512;
+    table->act_prepare[ACT_Q8_256].fn = act_prepare_q8_256_avx512;
+    table->act_prepare[ACT_Q8_32].isa = table->act_prepare[ACT_Q8_256].isa = "avx512";
+    need_scratch(table, matmul_scratch_avx512());
+    need_scratch(table, matmul_float_scratch_avx512());
 }
 
 void dispatch_x86(struct kernels *table)

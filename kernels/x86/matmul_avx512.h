@@ -7,11 +7,10 @@
 
 #include "x86.h"
 #include "panel.h"
+#include "vector_avx512.h"
 
 #include <immintrin.h>
 #include <string.h>
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 /* 256 columns of a row, in the file's order of columns. */
 struct run {

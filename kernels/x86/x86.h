@@ -6,6 +6,11 @@
 
 matmul_fn matmul_q4_0_avx512, matmul_q8_0_avx512, matmul_q4_k_avx512, matmul_q5_k_avx512, matmul_q6_k_avx512;
 
+matmul_fn matmul_f32_avx512, matmul_f16_avx512, matmul_bf16_avx512;
+act_prepare_fn act_prepare_q8_32_avx512, act_prepare_q8_256_avx512;
+
+/* Bytes of scratch. */
+size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
 
 #endif

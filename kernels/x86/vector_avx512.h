@@ -1,0 +1,43 @@
+/* vector_avx512.h - sums across the lanes of AVX-512 vectors, several vectors at a time. */
+#ifndef QUERN_VECTOR_AVX512_H
+#define QUERN_VECTOR_AVX512_H
+
+#include <immintrin.h>
+
+#include <stddef.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* Lane i of the result is the sum of v[i]'s sixteen lanes, by the same tree for each i: lane l + lane 8 + l; of these lane l (0-3) + lane 4 + l; then
+ * (0 + 2) + (1 + 3). */
+static ALWAYS_INLINE __m512 sum_16_vectors(const __m512 *v)
+{
+    __m512 quad[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(v[i], v[4 + i], 0x44), _mm512_shuffle_f32x4(v[i], v[4 + i], 0xee));
+        __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44), _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xee));
+        quad[i] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+    }
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(quad[0], quad[1]), _mm512_unpackhi_ps(quad[0], quad[1]));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(quad[2], quad[3]), _mm512_unpackhi_ps(quad[2], quad[3]));
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+}
+
+/* The sum of one vector by that tree. */
+static ALWAYS_INLINE float sum_vector(__m512 v)
+{
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 quad = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quad = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
+    return _mm_cvtss_f32(_mm_add_ss(quad, _mm_shuffle_ps(quad, quad, 1)));
+}
+
+/* The first n of sixteen lanes, n >= 16: all. */
+static ALWAYS_INLINE __mmask16 lanes_16(size_t n)
+{
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+
+#endif
