@@ -118,15 +118,18 @@ bool gguf_string_is(struct gguf_string s, const char *text);
  *
  * A writer collects keys and tensor descriptions, then streams the tensors in order to a temporary file in the target's
  * directory; gguf_writer_commit syncs, renames and syncs the directory. Until then, and after any failure or kill, the
- * target is what it was. Free space is checked when the data begins. */
+ * target is what it was. When the data begins, free space is checked and the header is read back with gguf_open, so that a
+ * file which this library would refuse is refused before the work is done. Any failure removes the temporary file at once; what
+ * a killed run left behind (".TARGET.quern-PID-N", no longer locked) is removed by the next writer for the same target. */
 struct gguf_writer;
 
 struct gguf_writer_options {
     bool force;                      /* an existing target may be replaced; else QUERN_EUSAGE */
-    size_t alignment;                /* 0: 32, or the value of general.alignment among the keys */
+    size_t alignment;                /* 0: what general.alignment says among the keys, else 32. The key is added where it is needed */
     uint32_t version;                /* 0: 3 */
     const struct map *inputs;        /* files that the target must not be (same device and inode): QUERN_EUSAGE */
     size_t input_count;
+    bool unpadded;                   /* end with the last byte of content, as some files do, not with padding */
 };
 
 /* Checks the directory and the target first; creates the temporary file. */
@@ -139,10 +142,11 @@ bool gguf_writer_bool(struct gguf_writer *w, const char *key, bool value, struct
 bool gguf_writer_text(struct gguf_writer *w, const char *key, const char *value, struct quern_error *err);
 bool gguf_writer_array(struct gguf_writer *w, const char *key, enum gguf_type type, const void *packed, size_t n, size_t bytes,
                        struct quern_error *err);
-/* Describe every tensor before the first byte of data is written. `t->data`, `offset` and `part` are not used. */
+/* Describe every tensor before the first byte of data is written. Only name, type, dims and shape are used. */
 bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, struct quern_error *err);
 /* The data of the next tensor, whole or in pieces; padding is the writer's business. */
 bool gguf_writer_data(struct gguf_writer *w, const void *data, size_t bytes, struct quern_error *err);
+/* Where only the very last step fails (syncing the directory), the error is given although the new file is there, complete. */
 bool gguf_writer_commit(struct gguf_writer *w, struct quern_error *err);
 /* Removes the temporary file unless committed. NULL is allowed. */
 void gguf_writer_close(struct gguf_writer *w);
