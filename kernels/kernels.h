@@ -12,7 +12,8 @@
  *   ULP(n)  each result within n units in the last place of the exact value
  *   SUM     |got - exact| <= bound * sum of |terms|, bound said at the op
  * Within one rung every result for one token is bitwise independent of how many tokens are in the batch and of how rows are cut
- * into chunks: batch splits and thread counts do not change the output. */
+ * into chunks: batch splits and thread counts do not change the output. The same holds for the elementwise functions (gates, axpy,
+ * dequantize): a value does not depend on where its piece begins or ends; and for attention, on how many queries share a call. */
 #ifndef QUERN_KERNELS_H
 #define QUERN_KERNELS_H
 
@@ -81,7 +82,8 @@ typedef void quantize_fn(void *blocks, const float *x, size_t n);
 
 /* out = x / sqrt(mean(x^2) + eps) * weight. weight NULL: 1. In place allowed. SUM-like: relative error <= (n + 8) * FLT_EPSILON. */
 typedef void rms_norm_fn(float *out, const float *x, const float *weight, size_t n, float eps);
-/* out = (x - mean) / sqrt(var + eps) * weight + bias; weight and bias may be NULL. In place allowed. */
+/* out = (x - mean) / sqrt(var + eps) * weight + bias; weight and bias may be NULL. In place allowed. SUM: each
+ * mean within (n + 8) * FLT_EPSILON of the mean of the magnitudes that it is made of. */
 typedef void layer_norm_fn(float *out, const float *x, const float *weight, const float *bias, size_t n, float eps);
 
 /* Rotate `pairs` pairs of x by the angles whose cosines and sines are given: pair i is (x[2i], x[2i+1]) when interleaved, (x[i],
@@ -98,7 +100,8 @@ typedef void unary_fn(float *out, const float *x, size_t n);
 typedef void axpy_fn(float *out, const float *x, float a, size_t n);
 /* Sum of a[i] * b[i]. SUM, bound n * FLT_EPSILON. */
 typedef float dot_fn(const float *a, const float *b, size_t n);
-/* In place softmax of x[0..n): exp(x - max) / sum. -INFINITY gives 0; all -INFINITY gives all 0. ULP(8) relative. */
+/* In place softmax of x[0..n): exp(x - max) / sum. -INFINITY gives 0; all -INFINITY gives all 0. Relative
+ * error <= (8 + |x - max|) * FLT_EPSILON: the difference is rounded before exp. */
 typedef void softmax_fn(float *x, size_t n);
 
 /* ---- attention over a tile of keys ------------------------------------------------------------------------------
@@ -121,7 +124,7 @@ typedef void attn_mix_fn(float *out, size_t out_stride, const float *probs, size
                          size_t head_dim);
 /* One step of online softmax over n <= ATTN_TILE scores: m = max(*max, scores); scores = exp(scores - m), 0 where -INFINITY;
  * *sum = *sum * exp(*max - m) + sum of scores; *max = m. Gives the factor exp(old max - m) for what was accumulated so far
- * (1 when old max and m are both -INFINITY). ULP(8) relative. */
+ * (1 when old max and m are the same). Relative errors as softmax's. */
 typedef float softmax_step_fn(float *scores, size_t n, float *max, float *sum);
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,257 @@
+/* The checker checked: kernels with one planted fault each, which the checks must find. Each runs in a process of its own, because
+ * a read beyond a buffer ends it: that counts as found. */
+#include "kernels_check.h"
+
+#include "numbers.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The sound kernels below the faults; set in the child only. */
+static const struct kernels *sound;
+
+/* ---- products of Q8_0, written out so that each can go wrong in its own way ------------------------------------- */
+
+enum matmul_fault {
+    NO_FAULT, DROPPED_TAIL, DROPPED_ROW, WRITE_OVERRUN, READ_OVERRUN, DOUBLED_SCALE, SATURATING_ADD, BATCH_ORDER, NAN_LOST
+};
+
+static float row_times_act(const uint8_t *row, const char *act, size_t cols, enum matmul_fault fault, size_t toks)
+{
+    struct act_layout layout = act_layout(ACT_Q8_32, cols);
+    const float *d = (const float *)(const void *)(act + layout.scales);
+    size_t blocks = cols / 32, used = fault == DROPPED_TAIL && blocks > 1 ? blocks - blocks % 2 : blocks;
+    float sum = 0;
+    for (size_t i = 0; i < used; i++) {
+        size_t b = fault == BATCH_ORDER && toks > 1 ? used - 1 - i : i;
+        const int8_t *w = (const int8_t *)row + b * 34 + 2, *x = (const int8_t *)act + b * 32;
+        int dot = 0;
+        for (size_t j = 0; j < 32; j += 2) {
+            int pair = w[j] * x[j] + w[j + 1] * x[j + 1];
+            if (fault == SATURATING_ADD && pair > 32385)          /* an int16 that gives way a little before its end */
+                pair = 32385 - 129;
+            dot += pair;
+        }
+        float scale = f16_to_f32(load_u16(row + b * 34));
+        sum = fmaf((float)dot, scale * (fault == NAN_LOST && isnan(d[b]) ? 0 : d[b]), sum);
+    }
+    return fault == DOUBLED_SCALE ? 2 * sum : sum;
+}
+
+static void multiply(const struct matmul_job *job, size_t begin, size_t end, enum matmul_fault fault)
+{
+    for (size_t t = 0; t < job->toks; t++)
+        for (size_t r = begin; r < (fault == DROPPED_ROW && end > begin + 1 ? end - 1 : end); r++) {
+            const uint8_t *row = (const uint8_t *)job->weights + r * job->row_bytes;
+            job->out[t * job->out_stride + r] = row_times_act(row, (const char *)job->acts + t * job->act_stride, job->cols, fault,
+                                                              job->toks);
+        }
+    volatile uint8_t next = 0;
+    if (fault == READ_OVERRUN && end > begin)
+        next = ((const volatile uint8_t *)job->weights)[end * job->row_bytes];
+    (void)next;
+    if (fault == WRITE_OVERRUN && job->toks > 1 && end < job->out_stride)
+        job->out[end] = 0;
+}
+
+static void matmul_without_fault(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, NO_FAULT);
+}
+
+static void matmul_dropped_tail(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, DROPPED_TAIL);
+}
+
+static void matmul_dropped_row(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, DROPPED_ROW);
+}
+
+static void matmul_write_overrun(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, WRITE_OVERRUN);
+}
+
+static void matmul_read_overrun(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, READ_OVERRUN);
+}
+
+static void matmul_doubled_scale(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, DOUBLED_SCALE);
+}
+
+static void matmul_saturating(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, SATURATING_ADD);
+}
+
+static void matmul_batch_order(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, BATCH_ORDER);
+}
+
+static void matmul_nan_lost(const struct matmul_job *job, size_t begin, size_t end, void *scratch)
+{
+    (void)scratch;
+    multiply(job, begin, end, NAN_LOST);
+}
+
+/* ---- the other families ----------------------------------------------------------------------------------------- */
+
+static void silu_dropped_tail(float *out, const float *x, size_t n)
+{
+    sound->silu.fn(out, x, n / 8 * 8);
+    memcpy(out + n / 8 * 8, x + n / 8 * 8, n % 8 * sizeof *x);
+}
+
+static void dequantize_doubled_scale(float *out, const void *blocks, size_t n)
+{
+    sound->dequantize[FORMAT_Q4_K].fn(out, blocks, n);
+    for (size_t i = 0; i < n; i++)
+        out[i] *= 2;
+}
+
+static void dequantize_overrun(float *out, const void *blocks, size_t n)
+{
+    sound->dequantize[FORMAT_F16].fn(out, blocks, n);
+    ((volatile float *)out)[n] = 0;
+}
+
+/* Halves away from zero instead of to even. */
+static void prepare_rounds_away(void *out, const float *x, size_t cols)
+{
+    struct act_layout layout = act_layout(ACT_Q8_32, cols);
+    int8_t *q = out;
+    sound->act_prepare[ACT_Q8_32].fn(out, x, cols);
+    for (size_t i = 0; i < cols; i++) {
+        float d = ((const float *)(const void *)((char *)out + layout.scales))[i / 32];
+        if (d > 0)
+            q[i] = (int8_t)roundf(x[i] / d);
+    }
+}
+
+static void quantize_unguarded(void *blocks, const float *x, size_t n)
+{
+    float clean[4096];
+    for (size_t i = 0; i < n; i++)
+        clean[i] = isfinite(x[i]) ? x[i] : 0;
+    sound->quantize[FORMAT_Q8_0].fn(blocks, clean, n);
+}
+
+static void softmax_unshifted(float *x, size_t n)
+{
+    float sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] = expf(x[i]);
+    for (size_t i = 0; i < n; i++)
+        x[i] /= sum;
+}
+
+static void mix_last_key_lost(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride,
+                              size_t nk, size_t head_dim)
+{
+    sound->attn_mix[KV_F16].fn(out, out_stride, probs, nq, v, v_stride, nk > 1 ? nk - nk % 2 : nk, head_dim);
+}
+
+static void scores_reassociated(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride,
+                                size_t nk, size_t head_dim, float scale)
+{
+    sound->attn_scores[KV_F32].fn(scores, q, q_stride, nq, k, k_stride, nk, head_dim, scale);
+    for (size_t i = 0; nq > 4 && i < nk; i++)
+        scores[i] = nextafterf(scores[i], 0);
+}
+
+/* ---- planting --------------------------------------------------------------------------------------------------- */
+
+struct fault {
+    const char *name;
+    matmul_fn  *matmul;                /* of Q8_0; the others are planted by number */
+};
+static const struct fault faults[] = {
+    { "product: dropped tail", matmul_dropped_tail },       { "product: dropped row", matmul_dropped_row },
+    { "product: write overrun", matmul_write_overrun },     { "product: read overrun", matmul_read_overrun },
+    { "product: doubled scale", matmul_doubled_scale },     { "product: saturating add", matmul_saturating },
+    { "product: order by batch", matmul_batch_order },      { "product: NaN lost", matmul_nan_lost },
+    { "silu: dropped tail", NULL },                         { "dequantize: doubled scale", NULL },
+    { "dequantize: write overrun", NULL },                  { "act_prepare: wrong ties", NULL },
+    { "quantize: NaN lost", NULL },                         { "softmax: no maximum", NULL },
+    { "attn_mix: last key lost", NULL },                    { "attn_scores: order by batch", NULL },
+};
+static const struct fault no_fault = { "no fault in the same product without one", matmul_without_fault };
+
+static void plant(struct kernels *t, const struct fault *fault)
+{
+    if (fault->matmul) {
+        t->matmul[FORMAT_Q8_0].matmul = fault->matmul;
+        return;
+    }
+    switch (fault - faults) {
+    case 8:  t->silu.fn = silu_dropped_tail; break;
+    case 9:  t->dequantize[FORMAT_Q4_K].fn = dequantize_doubled_scale; break;
+    case 10: t->dequantize[FORMAT_F16].fn = dequantize_overrun; break;
+    case 11: t->act_prepare[ACT_Q8_32].fn = prepare_rounds_away; break;
+    case 12: t->quantize[FORMAT_Q8_0].fn = quantize_unguarded; break;
+    case 13: t->softmax.fn = softmax_unshifted; break;
+    case 14: t->attn_mix[KV_F16].fn = mix_last_key_lost; break;
+    case 15: t->attn_scores[KV_F32].fn = scores_reassociated; break;
+    }
+}
+
+/* In the child: how many values the checks found wrong. */
+static size_t run_planted(const struct kernels *ref, uint64_t seed, const struct fault *fault)
+{
+    struct kernels table = *ref;
+    struct check c = { .table = &table, .ref = ref, .rung = "planted", .random = seed, .seed = seed };
+    struct rlimit none = { 0, 0 };
+    int quiet = open("/dev/null", O_WRONLY);
+    dup2(quiet, 1);
+    dup2(quiet, 2);
+    setrlimit(RLIMIT_CORE, &none);
+    sound = ref;
+    plant(&table, fault);
+    check_table(&c, ref, false);
+    fflush(NULL);
+    return c.all_failures;
+}
+
+static void check_fault(const struct kernels *ref, uint64_t seed, const struct fault *fault)
+{
+    char name[96];
+    int status = 0;
+    snprintf(name, sizeof name, "selftest finds %s", fault->name);
+    test_begin(name);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(run_planted(ref, seed, fault) ? 1 : 0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child, "fork");
+    if (fault == &no_fault)
+        CHECK(status == 0, "a sound kernel fails the checks (status %d)", status);
+    else
+        CHECK(status != 0, "a kernel with this fault passes the checks");
+    test_finish();
+}
+
+void check_faults(const struct kernels *ref, uint64_t seed)
+{
+    check_fault(ref, seed, &no_fault);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        check_fault(ref, seed, &faults[i]);
+}
