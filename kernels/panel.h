@@ -30,7 +30,7 @@ enum panel_kind { PANEL_SUPER, PANEL_SMALL };
 struct panel_shape {
     enum panel_kind kind;
     unsigned        sub;        /* columns per scale and minimum: 16 or 32                             */
-    unsigned        offset;     /* 2^offset was added to the values; 0: they are unsigned as they are  */
+    unsigned        offset;     /* added to the values: a power of two, 0 where they are unsigned      */
     bool            mins;
     unsigned        bytes;      /* of a run in the file                                                */
 };

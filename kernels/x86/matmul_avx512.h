@@ -7,6 +7,7 @@
 
 #include "x86.h"
 #include "panel.h"
+#include "unpack.h"
 #include "vector_avx512.h"
 
 #include <immintrin.h>
@@ -23,7 +24,7 @@ typedef void run_fn(struct run *out, const uint8_t *bytes);
 
 /* What a token's activations offer for one run. */
 struct token_run {
-    int32_t init[16];       /* -(2^offset) * sum of x per sub-block: the dots' start values     */
+    int32_t init[16];       /* -offset * sum of x per sub-block: the dots' start values     */
     int16_t sums[16];       /* super with minimums: sums of x per sub-block                     */
     float   dx[8];          /* super: dx[0]; small: per 32 columns                              */
     float   dsum[8];        /* small with minimums: dx * sum of x                               */
@@ -61,7 +62,7 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 {
     __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
     __m512i wide = shape.sub == 16 ? _mm512_cvtepi16_epi32(sums) : _mm512_zextsi256_si512(sums_32(sums));
-    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, shape.offset))
+    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, (unsigned)__builtin_ctz(shape.offset)))
                                 : _mm512_setzero_si512();
     _mm512_store_si512(out->init, init);
     if (shape.kind == PANEL_SUPER) {
@@ -356,6 +357,13 @@ static ALWAYS_INLINE __m512i nibbles_of_16_and_16(const uint8_t *one, const uint
     __m512i both = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)one)), 0xff00,
                                                _mm_loadu_si128((const __m128i *)two));
     return _mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi8(15));
+}
+
+/* 16 values, with the offset that makes them unsigned, by index. */
+static ALWAYS_INLINE __m512i look_up(const int8_t values[16], int offset, __m512i index)
+{
+    __m128i table = _mm_add_epi8(_mm_loadu_si128((const __m128i *)values), _mm_set1_epi8((char)offset));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), index);
 }
 
 /* ---- panels ----------------------------------------------------------------------------------------------------- */

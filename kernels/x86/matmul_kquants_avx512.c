@@ -1,6 +1,6 @@
 #include "matmul_avx512.h"
 
-/* The k-quants on AVX-512: one function per format from the file's bytes to a run in registers. */
+/* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
 /* The eight 6-bit scales and minimums in twelve bytes: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in their lower six bits; 8-11 the lower
  * nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper two of bytes 0-3 and 4-7. */
@@ -98,7 +98,7 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 5, .mins = false, .bytes = 210 }
+#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .mins = false, .bytes = 210 }
 
 static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -113,5 +113,172 @@ static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
     static const struct format_avx512 format = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512 };
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+}
+
+/* Four planes of two bits in 32 bytes, lowest plane first: 128 values. */
+static ALWAYS_INLINE void pairs_of_32(__m512i q[2], const uint8_t *bytes)
+{
+    const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
+    const __m512i second = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 6, 6, 6, 6, 6, 6, 6, 6);
+    __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
+    q[0] = _mm512_and_si512(_mm512_srlv_epi32(twice, first), _mm512_set1_epi8(3));
+    q[1] = _mm512_and_si512(_mm512_srlv_epi32(twice, second), _mm512_set1_epi8(3));
+}
+
+/* 16 bytes: scale in the low nibble, minimum in the high one; 64 bytes of pairs; d, dmin. */
+static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
+{
+    __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
+    out->d = half_at(bytes + 80);
+    out->dmin = half_at(bytes + 82);
+    out->scale = _mm512_cvtepu8_epi32(_mm_and_si128(scales, nibble));
+    out->min = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(scales, 4), nibble));
+    pairs_of_32(out->q, bytes + 16);
+    pairs_of_32(out->q + 2, bytes + 48);
+}
+
+#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = true, .bytes = 84 }
+
+static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+}
+
+static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+}
+
+void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx512 format = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512 };
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+}
+
+/* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. Scales have six bits and
+ * an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
+static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
+{
+    uint32_t a, b, c;
+    memcpy(&a, bytes + 96, 4);
+    memcpy(&b, bytes + 100, 4);
+    memcpy(&c, bytes + 104, 4);
+    const uint32_t nibble = 0x0f0f0f0f, pair = 0x30303030;
+    __m128i scales = _mm_setr_epi32((int)((a & nibble) | (c << 4 & pair)), (int)((b & nibble) | (c << 2 & pair)),
+                                    (int)((a >> 4 & nibble) | (c & pair)), (int)((b >> 4 & nibble) | (c >> 2 & pair)));
+    out->d = half_at(bytes + 108);
+    out->scale = _mm512_sub_epi32(_mm512_cvtepu8_epi32(scales), _mm512_set1_epi32(32));
+    pairs_of_32(out->q, bytes + 32);
+    pairs_of_32(out->q + 2, bytes + 64);
+
+    /* turns bit 0 (bit 1 in the upper half) of each byte to bit 2 */
+    __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1);
+    __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
+    for (int k = 0; k < 4; k++) {
+        out->q[k] = _mm512_or_si512(out->q[k], _mm512_and_si512(_mm512_rolv_epi32(high, turn), _mm512_set1_epi8(4)));
+        turn = _mm512_sub_epi32(turn, _mm512_set1_epi32(2));
+    }
+}
+
+#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .mins = false, .bytes = 110 }
+
+static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+}
+
+static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+}
+
+void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx512 format = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512 };
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE __m512i unit_scales(void)
+{
+    return _mm512_zextsi256_si512(_mm256_set1_epi32(1));
+}
+
+/* 64 bytes of pairs, d. */
+static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes)
+{
+    out->d = half_at(bytes + 64);
+    out->scale = unit_scales();
+    pairs_of_32(out->q, bytes);
+    pairs_of_32(out->q + 2, bytes + 32);
+}
+
+#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .mins = false, .bytes = 66 }
+
+static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+}
+
+static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+}
+
+void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx512 format = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512 };
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+}
+
+/* Base-3 digits: byte * 3^n modulo 256, times 3, divided by 256; the last step is two comparisons. */
+static ALWAYS_INLINE __m512i base3_digits(__m512i bytes, __m512i power)
+{
+    const __m512i low = _mm512_set1_epi16(0xff);
+    __m512i even = _mm512_and_si512(_mm512_mullo_epi16(bytes, _mm512_and_si512(power, low)), low);
+    __m512i odd = _mm512_slli_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(bytes, 8), _mm512_srli_epi16(power, 8)), 8);
+    __m512i fraction = _mm512_or_si512(even, odd);
+    __m512i one = _mm512_maskz_set1_epi8(_mm512_cmpge_epu8_mask(fraction, _mm512_set1_epi8(86)), 1);
+    return _mm512_mask_set1_epi8(one, _mm512_cmpge_epu8_mask(fraction, _mm512_set1_epi8((char)171)), 2);
+}
+
+static ALWAYS_INLINE __m512i quarters(__m128i a, __m128i b, __m128i c, __m128i d)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(a, b)), _mm256_setr_m128i(c, d), 1);
+}
+
+/* 32 bytes of five digits: values 0-159; 16 of five: 160-239; 4 of four: 240-255; d. */
+static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes)
+{
+    const __m128i p0 = _mm_set1_epi8(1), p1 = _mm_set1_epi8(3), p2 = _mm_set1_epi8(9), p3 = _mm_set1_epi8(27), p4 = _mm_set1_epi8(81);
+    const __m128i rising = _mm_setr_epi8(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27);
+    __m256i first = _mm256_loadu_si256((const __m256i *)bytes);
+    __m128i second = _mm_loadu_si128((const __m128i *)(bytes + 32));
+    int32_t last;
+    memcpy(&last, bytes + 48, 4);
+    __m512i whole = _mm512_broadcast_i64x4(first);
+    out->d = half_at(bytes + 52);
+    out->scale = unit_scales();
+    out->q[0] = base3_digits(whole, quarters(p0, p0, p1, p1));
+    out->q[1] = base3_digits(whole, quarters(p2, p2, p3, p3));
+    out->q[2] = base3_digits(_mm512_inserti64x4(whole, _mm256_broadcastsi128_si256(second), 1), quarters(p4, p4, p0, p1));
+    out->q[3] = base3_digits(quarters(second, second, second, _mm_set1_epi32(last)), quarters(p2, p3, p4, rising));
+}
+
+#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .mins = false, .bytes = 54 }
+
+static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+}
+
+static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+}
+
+void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx512 format = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512 };
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
 }
