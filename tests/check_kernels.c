@@ -78,13 +78,13 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--rung") && i + 1 < argc)
             only = argv[++i];
     }
-    static struct kernels ref, tables[2];
+    static struct kernels ref, tables[RUNGS];
     struct cpu found;
     const struct kernels *below = NULL;
     cpu_detect(&found);
     rung_table(&ref, &rungs[0], &found);
     for (size_t i = 0; i < RUNGS && !selftest_only; i++) {
-        struct kernels *table = &tables[i % 2];
+        struct kernels *table = &tables[i];
         if (!cpu_has(&found, rungs[i].level) || (i > 0 && rungs[i].additions && !has_additions(&rungs[i], &found))) {
             test_skip(rungs[i].name, "this CPU does not have it");
             continue;
