@@ -259,5 +259,3 @@ size_t pool_default_threads(char *why, size_t size)
         machine_explain(&machine, why, size);
     return machine.threads;
 }
-
-size_t quern_default_threads(void) { return pool_default_threads(NULL, 0); }
