@@ -603,13 +603,15 @@ static bool parse(struct gguf *g, const struct gguf_options *options, struct que
     reader_limit(&r, limit);
     if (!read_keys(g, &r, keys) || !index_keys(g, err))
         return false;
-    const struct gguf_value *value = gguf_find(g, "general.alignment");
-    if (value && value->type != GGUF_U32)
-        return ERR(err, QUERN_EFORMAT, "key 'general.alignment': expected u32, found %s", gguf_type_name(value->type));
-    if (value)
-        alignment = (uint32_t)value->as.u;
+    const struct gguf_kv *kv = gguf_find_kv(g, "general.alignment");
+    if (kv && kv->value.type != GGUF_U32)
+        return ERR(err, QUERN_EFORMAT, "key 'general.alignment' at byte %zu: expected u32, found %s", kv->offset,
+                   gguf_type_name(kv->value.type));
+    if (kv)
+        alignment = (uint32_t)kv->value.as.u;
     if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)))
-        return ERR(err, QUERN_EFORMAT, "key 'general.alignment' is %u, allowed are powers of two from 8 to 65536", alignment);
+        return ERR(err, QUERN_EFORMAT, "key 'general.alignment' at byte %zu is %u, allowed are powers of two from 8 to 65536",
+                   kv->offset, alignment);
     g->alignment = alignment;
     reader_limit(&r, limit);
     if (!read_tensors(g, &r, tensors))
@@ -736,10 +738,16 @@ void gguf_close(struct gguf *g)
 
 /* ---- looking up ----------------------------------------------------------------------------------------------- */
 
-const struct gguf_value *gguf_find(const struct gguf *g, const char *key)
+const struct gguf_kv *gguf_find_kv(const struct gguf *g, const char *key)
 {
     const struct entry *entry = find_entry(g->index->keys, g->kv_count, key);
-    return entry ? &g->kvs[entry->at].value : NULL;
+    return entry ? &g->kvs[entry->at] : NULL;
+}
+
+const struct gguf_value *gguf_find(const struct gguf *g, const char *key)
+{
+    const struct gguf_kv *kv = gguf_find_kv(g, key);
+    return kv ? &kv->value : NULL;
 }
 
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name)

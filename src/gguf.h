@@ -90,6 +90,7 @@ void gguf_close(struct gguf *g);
 
 /* NULL when absent. */
 const struct gguf_value  *gguf_find(const struct gguf *g, const char *key);
+const struct gguf_kv     *gguf_find_kv(const struct gguf *g, const char *key);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name);
 
 /* Typed readers. An absent key leaves *out untouched and gives true (set the default first); a key of another type, or

@@ -61,58 +61,62 @@ void gguf_scalar(struct gguf_value *out, enum gguf_type type, const uint8_t *pac
     }
 }
 
-static bool type_error(const char *key, const char *expected, const struct gguf_value *value, struct quern_error *err)
+static bool type_error(const struct gguf_kv *kv, const char *key, const char *expected, struct quern_error *err)
 {
-    return ERR(err, QUERN_EFORMAT, "key '%s': expected %s, found %s", key, expected, gguf_type_name(value->type));
+    return ERR(err, QUERN_EFORMAT, "key '%s' at byte %zu: expected %s, found %s", key, kv->offset, expected,
+               gguf_type_name(kv->value.type));
 }
 
 bool gguf_read_u32(const struct gguf *g, const char *key, uint32_t *out, struct quern_error *err)
 {
-    const struct gguf_value *value = gguf_find(g, key);
-    if (!value)
+    const struct gguf_kv *kv = gguf_find_kv(g, key);
+    if (!kv)
         return true;
+    const struct gguf_value *value = &kv->value;
     if (!is_signed(value->type) && !is_unsigned(value->type))
-        return type_error(key, "u32", value, err);
+        return type_error(kv, key, "u32", err);
     if (is_signed(value->type) && (value->as.i < 0 || value->as.i > UINT32_MAX))
-        return ERR(err, QUERN_EFORMAT, "key '%s' is %jd, allowed are 0 to %u", key, (intmax_t)value->as.i, UINT32_MAX);
+        return ERR(err, QUERN_EFORMAT, "key '%s' at byte %zu is %jd, allowed are 0 to %u", key, kv->offset, (intmax_t)value->as.i,
+                   UINT32_MAX);
     if (is_unsigned(value->type) && value->as.u > UINT32_MAX)
-        return ERR(err, QUERN_EFORMAT, "key '%s' is %ju, allowed are 0 to %u", key, (uintmax_t)value->as.u, UINT32_MAX);
-    *out = is_signed(value->type) ? (uint32_t)value->as.i : (uint32_t)value->as.u;
+        return ERR(err, QUERN_EFORMAT, "key '%s' at byte %zu is %ju, allowed are 0 to %u", key, kv->offset, (uintmax_t)value->as.u,
+                   UINT32_MAX);
+    *out = (uint32_t)value->as.u;
     return true;
 }
 
 bool gguf_read_f32(const struct gguf *g, const char *key, float *out, struct quern_error *err)
 {
-    const struct gguf_value *value = gguf_find(g, key);
-    if (!value)
+    const struct gguf_kv *kv = gguf_find_kv(g, key);
+    if (!kv)
         return true;
-    if (value->type != GGUF_F32 && value->type != GGUF_F64)
-        return type_error(key, "f32", value, err);
-    if (isfinite(value->as.f) && fabs(value->as.f) > FLT_MAX)
-        return ERR(err, QUERN_EFORMAT, "key '%s' is %g, too large for f32", key, value->as.f);
-    *out = (float)value->as.f;
+    if (kv->value.type != GGUF_F32 && kv->value.type != GGUF_F64)
+        return type_error(kv, key, "f32", err);
+    if (isfinite(kv->value.as.f) && fabs(kv->value.as.f) > (double)FLT_MAX)
+        return ERR(err, QUERN_EFORMAT, "key '%s' at byte %zu is %g, too large for f32", key, kv->offset, kv->value.as.f);
+    *out = (float)kv->value.as.f;
     return true;
 }
 
 bool gguf_read_bool(const struct gguf *g, const char *key, bool *out, struct quern_error *err)
 {
-    const struct gguf_value *value = gguf_find(g, key);
-    if (!value)
+    const struct gguf_kv *kv = gguf_find_kv(g, key);
+    if (!kv)
         return true;
-    if (value->type != GGUF_BOOL)
-        return type_error(key, "bool", value, err);
-    *out = value->as.u != 0;
+    if (kv->value.type != GGUF_BOOL)
+        return type_error(kv, key, "bool", err);
+    *out = kv->value.as.u != 0;
     return true;
 }
 
 bool gguf_read_string(const struct gguf *g, const char *key, struct gguf_string *out, struct quern_error *err)
 {
-    const struct gguf_value *value = gguf_find(g, key);
-    if (!value)
+    const struct gguf_kv *kv = gguf_find_kv(g, key);
+    if (!kv)
         return true;
-    if (value->type != GGUF_STRING)
-        return type_error(key, "string", value, err);
-    *out = value->as.string;
+    if (kv->value.type != GGUF_STRING)
+        return type_error(kv, key, "string", err);
+    *out = kv->value.as.string;
     return true;
 }
 

@@ -386,7 +386,8 @@ static bool emit(struct gguf_writer *w, const uint8_t *data, size_t n, struct qu
         return false;
     if (n >= BUFFER_BYTES)
         return write_all(w, data, n, err);
-    memcpy(w->buffer + w->buffered, data, n);
+    if (n)
+        memcpy(w->buffer + w->buffered, data, n);
     w->buffered += n;
     return true;
 }

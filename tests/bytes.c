@@ -111,7 +111,7 @@ void put_tensor(struct bytes *b, const char *name, uint32_t dims, const uint64_t
 void bytes_save(const struct bytes *b, const char *path)
 {
     FILE *file = fopen(path, "wb");
-    if (!file || fwrite(b->data, 1, b->n, file) != b->n || fclose(file) != 0) {
+    if (!file || (b->n && fwrite(b->data, 1, b->n, file) != b->n) || fclose(file) != 0) {
         perror(path);
         abort();
     }
