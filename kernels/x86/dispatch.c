@@ -3,6 +3,9 @@
 
 void dispatch_x86(struct kernels *table);
 
+/* The slots' types differ, so no function can do this. */
+#define SERVE(slot, who, function) ((slot).isa = (who), (slot).fn = (function))
+
 static void serve(struct kernels *table, uint32_t format, const char *isa, size_t tile, matmul_fn *matmul)
 {
     table->matmul[format].isa = isa;
@@ -16,7 +19,7 @@ static void need_scratch(struct kernels *table, size_t bytes)
         table->scratch_fixed = bytes;
 }
 
-static void add_avx512(struct kernels *table)
+static void add_products_avx512(struct kernels *table)
 {
     static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
         { FORMAT_F32, matmul_f32_avx512 }, { FORMAT_F16, matmul_f16_avx512 },
@@ -36,15 +39,57 @@ static void add_avx512(struct kernels *table)
     };
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
         serve(table, products[i].format, "avx512", 64, products[i].matmul);
-    table->act_prepare[ACT_Q8_32].fn = act_prepare_q8_32_avx512;
-    table->act_prepare[ACT_Q8_256].fn = act_prepare_q8_256_avx512;
-    table->act_prepare[ACT_Q8_32].isa = table->act_prepare[ACT_Q8_256].isa = "avx512";
     need_scratch(table, matmul_scratch_avx512());
     need_scratch(table, matmul_float_scratch_avx512());
 }
 
+static void add_conversions_avx512(struct kernels *table)
+{
+    SERVE(table->act_prepare[ACT_Q8_32], "avx512", act_prepare_q8_32_avx512);
+    SERVE(table->act_prepare[ACT_Q8_256], "avx512", act_prepare_q8_256_avx512);
+    SERVE(table->quantize[FORMAT_F16], "avx512", quantize_f16_avx512);
+    SERVE(table->quantize[FORMAT_BF16], "avx512", quantize_bf16_avx512);
+    SERVE(table->quantize[FORMAT_Q8_0], "avx512", quantize_q8_0_avx512);
+    SERVE(table->quantize[FORMAT_Q4_0], "avx512", quantize_q4_0_avx512);
+    SERVE(table->dequantize[FORMAT_F16], "avx512", dequantize_f16_avx512);
+    SERVE(table->dequantize[FORMAT_BF16], "avx512", dequantize_bf16_avx512);
+}
+
+static void add_elementwise_avx512(struct kernels *table)
+{
+    SERVE(table->rms_norm, "avx512", rms_norm_avx512);
+    SERVE(table->layer_norm, "avx512", layer_norm_avx512);
+    SERVE(table->rope, "avx512", rope_avx512);
+    SERVE(table->silu_mul, "avx512", silu_mul_avx512);
+    SERVE(table->gelu_mul, "avx512", gelu_mul_avx512);
+    SERVE(table->silu, "avx512", silu_avx512);
+    SERVE(table->gelu, "avx512", gelu_avx512);
+    SERVE(table->axpy, "avx512", axpy_avx512);
+    SERVE(table->dot, "avx512", dot_avx512);
+    SERVE(table->softmax, "avx512", softmax_avx512);
+    SERVE(table->softmax_step, "avx512", softmax_step_avx512);
+}
+
+static void add_attention_avx512(struct kernels *table)
+{
+    SERVE(table->attn_scores[KV_F32], "avx512", attn_scores_f32_avx512);
+    SERVE(table->attn_scores[KV_F16], "avx512", attn_scores_f16_avx512);
+    SERVE(table->attn_scores[KV_BF16], "avx512", attn_scores_bf16_avx512);
+    SERVE(table->attn_scores[KV_Q8_0], "avx512", attn_scores_q8_0_avx512);
+    SERVE(table->attn_scores[KV_Q4_0], "avx512", attn_scores_q4_0_avx512);
+    SERVE(table->attn_mix[KV_F32], "avx512", attn_mix_f32_avx512);
+    SERVE(table->attn_mix[KV_F16], "avx512", attn_mix_f16_avx512);
+    SERVE(table->attn_mix[KV_BF16], "avx512", attn_mix_bf16_avx512);
+    SERVE(table->attn_mix[KV_Q8_0], "avx512", attn_mix_q8_0_avx512);
+    SERVE(table->attn_mix[KV_Q4_0], "avx512", attn_mix_q4_0_avx512);
+}
+
 void dispatch_x86(struct kernels *table)
 {
-    if (table->cpu.level >= CPU_AVX512)
-        add_avx512(table);
+    if (table->cpu.level >= CPU_AVX512) {
+        add_products_avx512(table);
+        add_conversions_avx512(table);
+        add_elementwise_avx512(table);
+        add_attention_avx512(table);
+    }
 }

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <math.h>
 #include <stddef.h>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))

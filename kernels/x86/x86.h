@@ -14,6 +14,23 @@ matmul_fn matmul_iq1_s_avx512, matmul_iq1_m_avx512, matmul_iq2_xxs_avx512, matmu
 matmul_fn matmul_f32_avx512, matmul_f16_avx512, matmul_bf16_avx512;
 act_prepare_fn act_prepare_q8_32_avx512, act_prepare_q8_256_avx512;
 
+quantize_fn quantize_f16_avx512, quantize_bf16_avx512, quantize_q8_0_avx512, quantize_q4_0_avx512;
+dequantize_fn dequantize_f16_avx512, dequantize_bf16_avx512;
+
+rms_norm_fn rms_norm_avx512;
+layer_norm_fn layer_norm_avx512;
+rope_fn rope_avx512;
+gate_fn silu_mul_avx512, gelu_mul_avx512;
+unary_fn silu_avx512, gelu_avx512;
+axpy_fn axpy_avx512;
+dot_fn dot_avx512;
+softmax_fn softmax_avx512;
+softmax_step_fn softmax_step_avx512;
+
+attn_scores_fn attn_scores_f32_avx512, attn_scores_f16_avx512, attn_scores_bf16_avx512, attn_scores_q8_0_avx512,
+               attn_scores_q4_0_avx512;
+attn_mix_fn attn_mix_f32_avx512, attn_mix_f16_avx512, attn_mix_bf16_avx512, attn_mix_q8_0_avx512, attn_mix_q4_0_avx512;
+
 /* Bytes of scratch. */
 size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
