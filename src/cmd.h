@@ -7,4 +7,8 @@
 
 extern const struct program quern_program;
 
+extern const struct verb verb_tokenize, verb_detokenize;
+int cmd_tokenize(int argc, char **argv);
+int cmd_detokenize(int argc, char **argv);
+
 #endif

@@ -6,6 +6,8 @@
 
 /* One row per verb, in the order in which --help shows them. */
 static const struct verb *const verbs[] = {
+    &verb_tokenize,
+    &verb_detokenize,
     NULL
 };
 
