@@ -54,7 +54,13 @@ MAINOBJ  := $(MAIN:%.c=$(BUILD)/%.o)
 TOOLS    := $(patsubst tools/%_main.c,%,$(wildcard tools/*_main.c))
 TOOLLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tools/*_main.c),$(wildcard tools/*.c)))
 TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/check_*.c))
-TESTLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c tests/check_*.c tests/gen_*.c tests/fuzz_*.c),$(wildcard tests/*.c)))
+TESTLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c tests/check_*.c tests/gen_*.c tests/fuzz_*.c) tests/fault.c, \
+            $(wildcard tests/*.c)))
+FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz_*.c))
+# Programs named test_fault* are linked with tests/fault.c, through which these calls then go.
+FAULTS   := $(filter $(BUILD)/tests/test_fault%,$(TESTS))
+WRAPPED  := malloc calloc realloc aligned_alloc posix_memalign strdup realpath free \
+            open read pread write fsync close rename mmap ftruncate fstat
 GENS     := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/gen_*.c))
 
 .PHONY: all programs help
@@ -87,7 +93,13 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTLIB) $(TOOLLIB) $(BUILD)/libquern.a
+	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $^ $(LIBS)
+
+$(FUZZERS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TOOLLIB) $(BUILD)/libquern.a
 	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(FAULTS): $(BUILD)/tests/fault.o
+$(FAULTS): WRAP := $(WRAPPED:%=-Wl,--wrap=%)
 
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
@@ -109,6 +121,15 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O1 -g $(SANITIZE)' LDFLAGS='$(SANITIZE)' tests
 
+# libFuzzer targets, in build-fuzz/tests/fuzz_*; tests/fuzz.sh runs each for a fixed count. They need the reference kernels only
+# (the vector kernels take clang minutes with sanitizers), so the others are left out of this build's library.
+FUZZFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+.PHONY: asan fuzz fuzzers
+fuzz:
+	@$(MAKE) --no-print-directory CC=clang ISA=none BUILD=$(BUILD)-fuzz CFLAGS='-O1 -g -fsanitize=fuzzer-no-link $(FUZZFLAGS)' \
+	    LDFLAGS='-fsanitize=fuzzer $(FUZZFLAGS)' fuzzers
+fuzzers: $(FUZZERS)
+
 clean:
 	rm -rf build build-asan build-clang build-arm build-fuzz
 
@@ -117,4 +138,5 @@ help:
 	@echo 'make test             build with warnings as errors and run every test'
 	@echo 'make test-release     the tests of this build only'
 	@echo 'make asan             the tests, built with AddressSanitizer and UBSan'
+	@echo 'make fuzz             the libFuzzer targets (clang), in $(BUILD)-fuzz/tests/'
 	@echo 'make clean            remove what was built'

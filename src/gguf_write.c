@@ -153,10 +153,17 @@ static bool create_temp(struct gguf_writer *w, const char *base, size_t base_n, 
         if (w->fd < 0)
             break;
         (void)flock(w->fd, LOCK_EX | LOCK_NB);
-        if (fstat(w->fd, &st) == 0 && st.st_nlink > 0)
+        bool seen = fstat(w->fd, &st) == 0;
+        if (seen && st.st_nlink > 0)
             return true;
+        int number = errno;
         close(w->fd);
         w->fd = -1;
+        if (!seen) {
+            unlink(w->temp);
+            errno = number;
+            break;
+        }
     }
     ERR_ERRNO(err, "cannot create '%s' for '%s'", w->temp, w->path);
     free(w->temp);

@@ -36,5 +36,6 @@ build release make tests
 add release env BUILD=build bash tests/suite.sh
 build asan make asan
 add asan env BUILD=build-asan bash tests/suite.sh
+add fuzz bash tests/fuzz.sh
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Build the libFuzzer targets (make fuzz) and run each for a fixed count, from a fixed seed. Without clang and libFuzzer: SKIPPED.
+#   RUNS=50000 ONLY='fuzz_gguf' bash tests/fuzz.sh
+# Seeds for a target NAME are what `seeds_NAME` below puts into its folder.
+set -u
+cd "$(dirname "$0")/.."
+runs=${RUNS:-50000}
+passed=0 failed=0 skipped=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+seeds_fuzz_gguf() {     # the bad inputs that are small: their neighbours are worse
+    local folder=$1
+    if [ -x build/tests/gen_bad ]; then
+        mkdir -p "$work/bad"
+        build/tests/gen_bad "$work/bad" >/dev/null
+        find "$work/bad" -size -4k -exec mv {} "$folder" \;
+        rm -rf "$work/bad"
+    fi
+}
+
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+echo 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n); int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return d && n > 4096; }' >"$work/try.c"
+if ! clang -fsanitize=fuzzer,address,undefined -o "$work/try" "$work/try.c" >/dev/null 2>&1; then
+    for source in tests/fuzz_*.c; do
+        echo "SKIPPED $(basename "${source%.c}"): clang with libFuzzer is not installed"
+        skipped=$((skipped + 1))
+    done
+    finish
+fi
+if ! make fuzz >"$work/log" 2>&1; then
+    tail -20 "$work/log"
+    echo "FAIL make fuzz"
+    failed=1
+    finish
+fi
+for source in tests/fuzz_*.c; do
+    name=$(basename "${source%.c}")
+    [ -z "${ONLY:-}" ] || [[ $name == $ONLY ]] || continue
+    mkdir -p "$work/$name"
+    if declare -F "seeds_$name" >/dev/null; then "seeds_$name" "$work/$name"; fi
+    if timeout 600 build-fuzz/tests/"$name" -seed=1 -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+        -artifact_prefix="$work/" "$work/$name" >"$work/log" 2>&1; then
+        echo "$name: $(grep -E '^Done' "$work/log")"
+        passed=$((passed + 1))
+    else
+        tail -30 "$work/log"
+        echo "FAIL $name"
+        failed=$((failed + 1))
+    fi
+done
+finish
