@@ -162,6 +162,10 @@ void kernels_init(struct kernels *table, const struct cpu *cpu);
 /* Bytes of scratch that a thread needs for a matmul of `cols` columns by any slot of the table, a multiple of 64. */
 size_t kernels_scratch(const struct kernels *table, size_t cols);
 
+/* The machine's features and, per slot, who serves it, as lines of text, for `quern --cpu`. Writes at most `size` bytes with the
+ * NUL and gives the length that the whole text has, as snprintf does; text may be NULL when size is 0. */
+size_t kernels_describe(char *text, size_t size, const struct kernels *table);
+
 /* Bytes of a row of `n` values in the cache's type. */
 size_t kv_row_bytes(enum kv_type type, size_t n);
 /* The format whose blocks a cache type uses (F32, F16, BF16, Q8_0, Q4_0). */

@@ -1,0 +1,71 @@
+/* Levels, their caps, and the text that says who serves what. */
+#include "kernels.h"
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Every word at or below the level is accepted and lowers it; every other is refused and changes nothing. */
+static void a_cap_only_lowers(void)
+{
+    static const struct cpu machines[] = {
+        { .level = CPU_REF }, { .level = CPU_AVX2, .avx_vnni = true },
+        { .level = CPU_AMX, .avx512_bf16 = true, .avx512_vbmi = true }, { .level = CPU_I8MM, .bf16 = true },
+    };
+    for (size_t m = 0; m < sizeof machines / sizeof *machines; m++)
+        for (enum cpu_level level = CPU_REF; level < CPU_LEVELS; level++) {
+            struct cpu cpu = machines[m];
+            bool allowed = cpu_has(&cpu, level), done = cpu_cap(&cpu, cpu_level_name(level));
+            CHECK(done == allowed, "machine %zu, %s", m, cpu_level_name(level));
+            CHECK(cpu.level == (allowed ? level : machines[m].level), "machine %zu, %s", m, cpu_level_name(level));
+            CHECK(!cpu.avx512_bf16 || cpu.level >= CPU_AVX512, "an addition without its level");
+        }
+    CHECK(!cpu_has(&machines[3], CPU_AVX2) && !cpu_has(&machines[2], CPU_NEON), "levels of another family");
+    struct cpu cpu = machines[1];
+    CHECK(cpu_cap(&cpu, NULL) && cpu.level == CPU_AVX2, "no cap");
+    CHECK(!cpu_cap(&cpu, "sse9") && !cpu_cap(&cpu, "") && cpu.level == CPU_AVX2, "unknown words");
+}
+
+static void no_slot_is_empty(void)
+{
+    struct cpu cpu;
+    static struct kernels table;
+    cpu_detect(&cpu);
+    kernels_init(&table, &cpu);
+    for (uint32_t id = 0; id < FORMAT_COUNT; id++) {
+        const struct format *format = format_find(id);
+        bool weights = format && format->weights;
+        CHECK((table.matmul[id].matmul != NULL) == weights && (table.dequantize[id].fn != NULL) == weights, "format %u", id);
+        CHECK(!weights || (table.matmul[id].isa && table.matmul[id].tile > 0 && table.dequantize[id].isa), "format %u", id);
+    }
+    CHECK(kernels_scratch(&table, 1) % 64 == 0 && kernels_scratch(&table, 1) > 0, "scratch");
+    CHECK(kv_row_bytes(KV_Q8_0, 128) == 136 && kv_row_bytes(KV_F16, 7) == 14, "rows of the cache");
+}
+
+/* The length is right at every size, and nothing is written beyond it. */
+static void the_description_fits(void)
+{
+    struct cpu cpu;
+    static struct kernels table;
+    cpu_detect(&cpu);
+    kernels_init(&table, &cpu);
+    size_t whole = kernels_describe(NULL, 0, &table);
+    char *text = malloc(whole + 2), *part = malloc(whole + 2);
+    CHECK(kernels_describe(text, whole + 1, &table) == whole && strlen(text) == whole, "%zu characters", whole);
+    for (size_t size = 1; size <= whole + 1; size += size < 100 ? 1 : 97) {
+        memset(part, 'x', whole + 2);
+        CHECK(kernels_describe(part, size, &table) == whole, "size %zu", size);
+        CHECK(strlen(part) == size - 1 && !strncmp(part, text, size - 1) && part[size] == 'x', "size %zu", size);
+    }
+    CHECK(strstr(text, "Q4_K") && strstr(text, "softmax_step") && strstr(text, cpu_level_name(cpu.level)), "%s", text);
+    free(text);
+    free(part);
+}
+
+int main(void)
+{
+    TEST(a_cap_only_lowers);
+    TEST(no_slot_is_empty);
+    TEST(the_description_fits);
+    return test_end();
+}
