@@ -1,0 +1,335 @@
+/* Attention: queries against the cache, tile by tile, with an online softmax.
+ *
+ * Keys are taken in tiles of ATTN_TILE positions that begin at multiples of ATTN_TILE, always whole (what a query may not see gets
+ * the weight 0), and the tiles of each SPAN of positions are summed apart and then merged in order. So a query's sum has one
+ * order, whatever else is in the batch; and a long context can be cut over threads at the spans without changing a bit. */
+#include "forward.h"
+
+#include <math.h>
+#include <string.h>
+
+/* QUERIES: rows that share a tile of keys, at least one token's group of heads. SPLIT_TOKENS: batches up to this size may be cut at
+ * spans; larger ones have enough heads and blocks to keep the threads busy. */
+enum { SPAN = 1024, QUERIES = 64, SPLIT_TOKENS = 4 };
+
+/* Running softmax of some rows: out is not yet divided by sum. */
+struct rows {
+    float *out;        /* [rows][value_dim] */
+    float *max, *sum;  /* [rows] */
+};
+
+struct attend_stage {
+    struct forward         *f;
+    const struct attention *a;
+    const struct kv_layer  *shape;
+    size_t group, block;       /* heads per key head; tokens per block of queries */
+    size_t spans;              /* in f->partial, when cut at spans */
+};
+
+/* A block of queries: tokens [first, first + toks) of one sequence, all heads of one key head. */
+struct block {
+    const struct kv *kv;
+    size_t first, toks, head;
+};
+
+static size_t group_of(const struct layer *l)
+{
+    return l->kv_heads ? l->heads / l->kv_heads : 0;
+}
+
+static size_t most_rows(const struct model *m)
+{
+    size_t most = QUERIES;
+    for (size_t i = 0; i < m->hyper.layers; i++)
+        if (group_of(&m->layer[i]) > most)
+            most = group_of(&m->layer[i]);
+    return most;
+}
+
+static size_t widest_value(const struct model *m)
+{
+    return m->hyper.value_dim > m->hyper.mla_value ? m->hyper.value_dim : m->hyper.mla_value;
+}
+
+static size_t widest_key(const struct model *m)
+{
+    return m->hyper.key_dim > m->hyper.mla_key ? m->hyper.key_dim : m->hyper.mla_key;
+}
+
+size_t attend_scratch_floats(const struct model *m)
+{
+    return most_rows(m) * (widest_key(m) + ATTN_TILE + 2 * widest_value(m) + 4);
+}
+
+size_t attend_partial_floats(const struct model *m, size_t context)
+{
+    size_t heads = 0, spans = context / SPAN + 1;
+    for (size_t i = 0; i < m->hyper.layers; i++)
+        if (m->layer[i].heads > heads)
+            heads = m->layer[i].heads;
+    return spans < 2 ? 0 : heads * SPLIT_TOKENS * spans * (widest_value(m) + 2);
+}
+
+/* First position that a query at `pos` sees. */
+static size_t first_seen(const struct forward *f, const struct layer *l, size_t pos)
+{
+    if (l->window == 0)
+        return 0;
+    if (f->m->hyper.chunked)
+        return pos - pos % l->window;
+    return pos + 1 > l->window ? pos + 1 - l->window : 0;
+}
+
+/* Slope of head h (ALiBi, Press et al. 2022): geometric over the heads, odd steps for those past the last power of two. */
+static float alibi_slope(const struct hyper *hyper, size_t heads, size_t h)
+{
+    size_t power = 1;
+    while (power * 2 <= heads)
+        power *= 2;
+    if (h < power)
+        return powf(powf(2, -hyper->alibi / (float)power), (float)(h + 1));
+    return powf(powf(2, -hyper->alibi / 2 / (float)power), (float)(2 * (h - power) + 1));
+}
+
+/* What is done to the scores of one query before the softmax: soft cap, position bias, mask. */
+static void shape_scores(const struct attend_stage *s, float *scores, size_t pos, size_t tile, size_t head)
+{
+    const struct hyper *hyper = &s->f->m->hyper;
+    size_t from = first_seen(s->f, s->a->layer, pos);
+    if (hyper->attn_softcap != 0)
+        for (size_t t = 0; t < ATTN_TILE; t++)
+            scores[t] = hyper->attn_softcap * tanhf(scores[t] / hyper->attn_softcap);
+    if (hyper->alibi != 0) {
+        float slope = alibi_slope(hyper, s->a->layer->heads, head);
+        for (size_t t = 0; t < ATTN_TILE && tile + t <= pos; t++)
+            scores[t] -= slope * (float)(pos - tile - t);
+    }
+    for (size_t t = 0; t < ATTN_TILE && tile + t < from; t++)
+        scores[t] = -INFINITY;
+    for (size_t t = pos + 1 > tile ? pos + 1 - tile : 0; t < ATTN_TILE; t++)
+        scores[t] = -INFINITY;
+}
+
+static void scale_row(float *x, float factor, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
+/* One tile for the queries of the block that see some of it. */
+static void attend_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores, struct rows *rows)
+{
+    struct forward *f = s->f;
+    const struct layer *l = s->a->layer;
+    const size_t *pos = f->pos + b->first;
+    size_t kd = s->shape->key_dim, vd = s->shape->value_dim, begin = 0, end = b->toks;
+    /* Positions ascend: the first tokens may stand before the tile, the last may have it behind their window. */
+    while (begin < end && pos[begin] < tile)
+        begin++;
+    while (end > begin && first_seen(f, l, pos[end - 1]) >= tile + ATTN_TILE)
+        end--;
+    if (begin == end)
+        return;
+    size_t row = begin * s->group, count = (end - begin) * s->group;
+    f->k->attn_scores[b->kv->type].fn(scores + row * ATTN_TILE, q + row * kd, kd, count, kv_key(b->kv, s->shape, b->head, tile),
+                                      s->shape->key_row, ATTN_TILE, kd, f->m->hyper.attn_scale);
+    for (size_t i = row; i < row + count; i++) {
+        shape_scores(s, scores + i * ATTN_TILE, pos[i / s->group], tile, b->head * s->group + i % s->group);
+        float factor = f->k->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &rows->max[i], &rows->sum[i]);
+        if (factor != 1)
+            scale_row(rows->out + i * vd, factor, vd);
+    }
+    f->k->attn_mix[b->kv->type].fn(rows->out + row * vd, vd, scores + row * ATTN_TILE, count, kv_value(b->kv, s->shape, b->head, tile),
+                                   s->shape->value_row, ATTN_TILE, vd);
+}
+
+/* All tiles of one span, from nothing. */
+static void attend_span(const struct attend_stage *s, const struct block *b, size_t span, const float *q, float *scores, struct rows *rows)
+{
+    struct forward *f = s->f;
+    size_t n = b->toks * s->group, last = f->pos[b->first + b->toks - 1];
+    size_t begin = span * SPAN, end = begin + SPAN < last + 1 ? begin + SPAN : last + 1;
+    size_t seen = first_seen(f, s->a->layer, f->pos[b->first]);
+    memset(rows->out, 0, n * s->shape->value_dim * sizeof *rows->out);
+    for (size_t i = 0; i < n; i++) {
+        rows->max[i] = -INFINITY;
+        rows->sum[i] = 0;
+    }
+    if (seen > begin)
+        begin = seen - seen % ATTN_TILE;
+    for (size_t tile = begin; tile < end; tile += ATTN_TILE)
+        attend_tile(s, b, tile, q, scores, rows);
+}
+
+/* (max, sum, out) of a row += those of the next span. */
+static void merge_row(float *max, float *sum, float *out, float next_max, float next_sum, const float *next, size_t n)
+{
+    if (next_sum == 0)
+        return;
+    if (*sum == 0) {
+        *max = next_max;
+        *sum = next_sum;
+        memcpy(out, next, n * sizeof *out);
+        return;
+    }
+    float top = next_max > *max ? next_max : *max;
+    float old = expf(*max - top), new = expf(next_max - top);
+    *max = top;
+    *sum = *sum * old + next_sum * new;
+    for (size_t i = 0; i < n; i++)
+        out[i] = out[i] * old + next[i] * new;
+}
+
+/* Divide by the sum, in which a sink takes part without a value. */
+static void finish_row(const struct attend_stage *s, float *to, const float *out, float max, float sum, size_t head)
+{
+    float factor = 1 / sum;
+    if (s->a->layer->sinks) {
+        float sink = s->a->layer->sinks[head], top = sink > max ? sink : max;
+        factor = expf(max - top) / (sum * expf(max - top) + expf(sink - top));
+    }
+    for (size_t i = 0; i < s->shape->value_dim; i++)
+        to[i] = out[i] * factor;
+}
+
+/* The block's queries, row after row: token, then head of the group. */
+static void gather_queries(const struct attend_stage *s, const struct block *b, float *q)
+{
+    const struct attention *a = s->a;
+    for (size_t i = 0; i < b->toks * s->group; i++) {
+        size_t tok = b->first + i / s->group, head = b->head * s->group + i % s->group;
+        memcpy(q + i * s->shape->key_dim, a->q + tok * a->q_stride + head * a->head_step, s->shape->key_dim * sizeof *q);
+    }
+}
+
+static size_t blocks_of(const struct attend_stage *s, size_t part)
+{
+    return (s->f->parts[part].count + s->block - 1) / s->block;
+}
+
+/* Block number `index` of the batch: part by part, then blocks from the last (the longest) to the first, key heads innermost. */
+static struct block find_block(const struct attend_stage *s, size_t index)
+{
+    struct forward *f = s->f;
+    size_t heads = s->a->layer->kv_heads, part = 0;
+    while (index >= blocks_of(s, part) * heads) {
+        index -= blocks_of(s, part) * heads;
+        part++;
+    }
+    size_t at = (blocks_of(s, part) - 1 - index / heads) * s->block, left = f->parts[part].count - at;
+    return (struct block){ .kv = f->parts[part].kv, .first = f->first[part] + at, .toks = left < s->block ? left : s->block,
+                           .head = index % heads };
+}
+
+/* Carve the thread's scratch: queries, scores, and two sets of rows. */
+static float *carve_rows(struct rows *rows, float *at, size_t n, size_t value_dim)
+{
+    rows->out = at;
+    rows->max = rows->out + n * value_dim;
+    rows->sum = rows->max + n;
+    return rows->sum + n;
+}
+
+static void attend_chunk(void *arg, size_t index, size_t thread)
+{
+    const struct attend_stage *s = arg;
+    const struct attention *a = s->a;
+    struct block b = find_block(s, index);
+    struct rows span, all;
+    size_t n = b.toks * s->group, vd = s->shape->value_dim;
+    float *q = s->f->scratch[thread].attention, *scores = q + n * s->shape->key_dim;
+    carve_rows(&all, carve_rows(&span, scores + n * ATTN_TILE, n, vd), n, vd);
+    gather_queries(s, &b, q);
+    memset(all.sum, 0, n * sizeof *all.sum);
+    size_t from = first_seen(s->f, a->layer, s->f->pos[b.first]) / SPAN, to = s->f->pos[b.first + b.toks - 1] / SPAN;
+    for (size_t i = from; i <= to; i++) {
+        attend_span(s, &b, i, q, scores, &span);
+        for (size_t row = 0; row < n; row++)
+            merge_row(&all.max[row], &all.sum[row], all.out + row * vd, span.max[row], span.sum[row], span.out + row * vd, vd);
+    }
+    for (size_t row = 0; row < n; row++) {
+        size_t head = b.head * s->group + row % s->group;
+        finish_row(s, a->out + (b.first + row / s->group) * a->out_stride + head * vd, all.out + row * vd, all.max[row],
+                   all.sum[row], head);
+    }
+}
+
+/* ---- cut at spans: the same sums, merged by a second stage ------------------------------------------------------- */
+
+/* max, sum and out of one row and span. */
+static float *partial_row(const struct attend_stage *s, size_t tok, size_t head, size_t span)
+{
+    return s->f->partial + ((tok * s->a->layer->heads + head) * s->spans + span) * (s->shape->value_dim + 2);
+}
+
+static void span_chunk(void *arg, size_t index, size_t thread)
+{
+    const struct attend_stage *s = arg;
+    struct block b = find_block(s, index / s->spans);
+    struct rows rows;
+    size_t n = b.toks * s->group, vd = s->shape->value_dim, span = index % s->spans;
+    float *q = s->f->scratch[thread].attention, *scores = q + n * s->shape->key_dim;
+    carve_rows(&rows, scores + n * ATTN_TILE, n, vd);
+    gather_queries(s, &b, q);
+    attend_span(s, &b, span, q, scores, &rows);
+    for (size_t row = 0; row < n; row++) {
+        float *to = partial_row(s, b.first + row / s->group, b.head * s->group + row % s->group, span);
+        to[0] = rows.max[row];
+        to[1] = rows.sum[row];
+        memcpy(to + 2, rows.out + row * vd, vd * sizeof *to);
+    }
+}
+
+static void merge_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+{
+    const struct attend_stage *s = arg;
+    size_t vd = s->shape->value_dim;
+    float *out = f->scratch[thread].attention;
+    for (size_t head = 0; head < s->a->layer->heads; head++) {
+        float max = 0, sum = 0;
+        for (size_t span = 0; span < s->spans; span++) {
+            const float *p = partial_row(s, tok, head, span);
+            merge_row(&max, &sum, out, p[0], p[1], p + 2, vd);
+        }
+        finish_row(s, s->a->out + tok * s->a->out_stride + head * vd, out, max, sum, head);
+    }
+}
+
+void attend(struct forward *f, const struct attention *a)
+{
+    struct attend_stage s = { .f = f, .a = a, .shape = &f->parts[0].kv->layer[a->index], .group = group_of(a->layer) };
+    size_t chunks = 0, longest = 0;
+    s.block = QUERIES / s.group ? QUERIES / s.group : 1;
+    for (size_t p = 0; p < f->part_count; p++) {
+        size_t end = f->parts[p].kv->used + f->parts[p].count;
+        longest = f->parts[p].count && end > longest ? end : longest;
+        chunks += blocks_of(&s, p) * a->layer->kv_heads;
+    }
+    s.spans = (longest + SPAN - 1) / SPAN;
+    if (s.spans > 1 && f->n <= SPLIT_TOKENS && chunks < 4 * f->threads && f->threads > 1) {
+        pool_run(f->pool, span_chunk, &s, chunks * s.spans);
+        run_tokens(f, merge_token, &s, f->n);
+    } else {
+        pool_run(f->pool, attend_chunk, &s, chunks);
+    }
+}
+
+void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step)
+{
+    const struct kv *kv = f->parts[f->part_of[tok]].kv;
+    const struct kv_layer *l = &kv->layer[index];
+    quantize_fn *round = f->k->quantize[kv_format(kv->type)].fn;
+    for (size_t head = 0; head < l->heads; head++) {
+        unsigned char *key = kv_key(kv, l, head, f->pos[tok]), *value = kv_value(kv, l, head, f->pos[tok]);
+        if (kv->type == KV_F32)
+            memcpy(key, k + head * k_step, l->key_row);
+        else
+            round(key, k + head * k_step, l->key_dim);
+        if (!v)
+            continue;
+        if (kv->type == KV_F32)
+            memcpy(value, v + head * v_step, l->value_row);
+        else
+            round(value, v + head * v_step, l->value_dim);
+    }
+}

@@ -1,0 +1,150 @@
+#include "kv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Floats of a layer's recurrent state: the last taps - 1 inputs of the convolution, then the state proper. */
+static size_t state_floats(const struct model *m, const struct layer *l)
+{
+    const struct hyper *h = &m->hyper;
+    switch (l->mixer) {
+    case MIX_CONV:
+        return (h->conv_taps - 1) * h->width;
+    case MIX_SSM:
+        return (h->conv_taps - 1) * h->ssm_inner + h->ssm_inner * h->ssm_state;
+    case MIX_DELTA:
+        return (h->conv_taps - 1) * (h->ssm_inner + 2 * h->ssm_groups * h->ssm_state) + h->ssm_inner * h->ssm_state;
+    default:
+        return 0;
+    }
+}
+
+static bool plan_layer(struct kv_layer *out, const struct model *m, const struct layer *l, enum kv_type type, struct quern_error *err)
+{
+    const struct format *format = format_find(kv_format(type));
+    *out = (struct kv_layer){ .state_floats = state_floats(m, l) };
+    if (l->mixer != MIX_ATTENTION && l->mixer != MIX_MLA)
+        return true;
+    out->heads = l->kv_heads;
+    out->key_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_key : m->hyper.key_dim;
+    out->value_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_value : m->hyper.value_dim;
+    if (out->key_dim % format->block || out->value_dim % format->block)
+        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s needs heads that are multiples of %u values, these have %zu and %zu",
+                   format->name, format->block, out->key_dim, out->value_dim);
+    out->key_row = kv_row_bytes(type, out->key_dim);
+    out->value_row = kv_row_bytes(type, out->value_dim);
+    return true;
+}
+
+/* Fill everything but the memory itself; `layer` has room for all layers. */
+static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context, struct quern_error *err)
+{
+    size_t offset = 0, floats = 0, rows, bytes;
+    *kv = (struct kv){ .type = type, .limit = context, .layers = m->hyper.layers, .layer = layer, .recurrent = m->recurrent };
+    bool fits = checked_align(&kv->capacity, context, ATTN_TILE);
+    for (size_t i = 0; i < m->hyper.layers; i++) {
+        struct kv_layer *l = &layer[i];
+        if (!plan_layer(l, m, &m->layer[i], type, err))
+            return false;
+        l->state = floats;
+        fits = fits && checked_add(&floats, floats, l->state_floats);
+        fits = fits && checked_mul(&rows, kv->capacity, l->heads);
+        l->keys = l->values = offset;
+        fits = fits && checked_mul(&bytes, rows, l->key_row) && checked_add(&offset, offset, bytes) &&
+               checked_align(&offset, offset, 64);
+        if (m->layer[i].mixer == MIX_MLA && m->hyper.mla_absorbed) {
+            l->value_row = l->key_row;
+            continue;
+        }
+        l->values = offset;
+        fits = fits && checked_mul(&bytes, rows, l->value_row) && checked_add(&offset, offset, bytes) &&
+               checked_align(&offset, offset, 64);
+    }
+    kv->data_bytes = offset;
+    kv->state_floats = floats;
+    return fits || ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
+}
+
+/* data, then states, in one allocation. */
+static bool total_bytes(size_t *out, const struct kv *kv)
+{
+    size_t floats;
+    return checked_mul(&floats, kv->state_floats, sizeof(float)) && checked_add(out, kv->data_bytes, floats) &&
+           checked_add(out, *out, 64);
+}
+
+bool kv_bytes(size_t *out, const struct model *m, enum kv_type type, size_t context, struct quern_error *err)
+{
+    struct kv kv;
+    struct kv_layer *layer = mem_take(m->hyper.layers, sizeof *layer, "a cache's plan", err);
+    bool ok = layer && plan(&kv, layer, m, type, context, err);
+    if (ok && !total_bytes(out, &kv))
+        ok = ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
+    free(layer);
+    return ok;
+}
+
+bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t context, struct quern_error *err)
+{
+    size_t bytes = 0;
+    *kv = (struct kv){ 0 };
+    struct kv_layer *layer = mem_take(m->hyper.layers, sizeof *layer, "a cache's plan", err);
+    if (!layer)
+        return false;
+    bool ok = plan(kv, layer, m, type, context, err);
+    if (ok && !total_bytes(&bytes, kv))
+        ok = ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
+    /* calloc gives large pieces untouched from the system: pages that no token reaches are never taken. */
+    if (ok)
+        ok = (kv->memory = mem_take(bytes, 1, "the key and value cache", err)) != NULL;
+    if (!ok) {
+        kv_free(kv);
+        return false;
+    }
+    kv->data = (unsigned char *)kv->memory + (64 - (uintptr_t)kv->memory % 64) % 64;
+    kv->state = (float *)(void *)(kv->data + kv->data_bytes);
+    return true;
+}
+
+void kv_free(struct kv *kv)
+{
+    free(kv->memory);
+    free(kv->layer);
+    *kv = (struct kv){ 0 };
+}
+
+/* Values of [from, to) become 0, so that the rows beyond `used` stay finite whatever stood there. */
+static void clear_values(struct kv *kv, size_t from, size_t to)
+{
+    for (size_t i = 0; i < kv->layers; i++) {
+        const struct kv_layer *l = &kv->layer[i];
+        for (size_t head = 0; head < l->heads; head++)
+            memset(kv_value(kv, l, head, from), 0, (to - from) * l->value_row);
+    }
+}
+
+bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err)
+{
+    if (count > kv->used)
+        return ERR(err, QUERN_EUSAGE, "cannot go back to %zu tokens, there are %zu", count, kv->used);
+    if (count == kv->used)
+        return true;
+    if (kv->recurrent && count != 0)
+        return ERR(err, QUERN_EUSAGE, "a recurrent model can only go back to 0 tokens, not to %zu of %zu", count, kv->used);
+    clear_values(kv, count, kv->used);
+    if (kv->recurrent)
+        memset(kv->state, 0, kv->state_floats * sizeof *kv->state);
+    kv->used = count;
+    return true;
+}
+
+void kv_abort(struct kv *kv, size_t count)
+{
+    size_t end = count < kv->capacity - kv->used ? kv->used + count : kv->capacity;
+    clear_values(kv, kv->used, end);
+    if (kv->recurrent) {
+        memset(kv->state, 0, kv->state_floats * sizeof *kv->state);
+        clear_values(kv, 0, kv->used);
+        kv->used = 0;
+    }
+}

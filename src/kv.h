@@ -1,0 +1,62 @@
+/* kv.h - the memory of a sequence: keys and values of the tokens seen so far, and the states of recurrent layers.
+ *
+ * A `struct kv` holds one sequence's cache for all layers in one allocation whose size is known before it is made. Positions are
+ * absolute and without holes. Within a layer one key head's rows lie together, so that attention reads them in one stream:
+ *
+ *     keys   [kv_heads][capacity][key_dim]     in blocks of `type`
+ *     values [kv_heads][capacity][value_dim]   or the first value_dim of each key (latent attention)
+ *
+ * Rows at and beyond `used` are always finite, zero until written: attention reads whole tiles of ATTN_TILE rows and gives those
+ * beyond the query the weight 0. One thread at a time may append. */
+#ifndef QUERN_KV_H
+#define QUERN_KV_H
+
+#include "model.h"
+
+struct kv_layer {
+    size_t keys, values;        /* byte offsets in `data`; equal where values are the first part of the keys */
+    size_t key_row, value_row;  /* bytes from row to row */
+    size_t heads;               /* 0: the layer has no cache */
+    size_t key_dim, value_dim;
+    size_t state;               /* offset of its recurrent state in `state`, in floats */
+    size_t state_floats;
+};
+
+struct kv {
+    enum kv_type     type;
+    size_t           capacity;  /* tokens, a multiple of ATTN_TILE */
+    size_t           limit;     /* tokens that were asked for, <= capacity */
+    size_t           used;      /* tokens appended so far */
+    size_t           layers;
+    struct kv_layer *layer;     /* [layers] */
+    void            *memory;    /* the allocation; data is the first multiple of 64 in it */
+    unsigned char   *data;
+    float           *state;     /* f32, all recurrent layers */
+    size_t           data_bytes, state_floats;
+    bool             recurrent;
+};
+
+/* Bytes that kv_init will take for `context` tokens. QUERN_EMEM when the product does not fit, QUERN_EUNSUPPORTED when heads are
+ * no multiple of the type's block. */
+bool kv_bytes(size_t *out, const struct model *m, enum kv_type type, size_t context, struct quern_error *err);
+bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t context, struct quern_error *err);
+void kv_free(struct kv *kv);
+
+/* Cut back to `count` tokens. Recurrent states can only be kept or cleared: QUERN_EUSAGE for anything but 0 and `used`. */
+bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err);
+/* After a pass over `count` tokens that did not end well: what it wrote beyond `used` is cleared; where states were changed there is
+ * no way back, and the cache is empty then. */
+void kv_abort(struct kv *kv, size_t count);
+
+/* Row of token `pos` for a key head. */
+static inline unsigned char *kv_key(const struct kv *kv, const struct kv_layer *l, size_t head, size_t pos)
+{
+    return kv->data + l->keys + (head * kv->capacity + pos) * l->key_row;
+}
+
+static inline unsigned char *kv_value(const struct kv *kv, const struct kv_layer *l, size_t head, size_t pos)
+{
+    return kv->data + l->values + (head * kv->capacity + pos) * l->value_row;
+}
+
+#endif
