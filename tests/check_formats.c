@@ -1,5 +1,6 @@
 /* Every tensor type against reference vectors: decoding bit for bit, and the encodings that the engine writes itself. */
 #include "formats.h"
+#include "formats_small.h"
 #include "kernels.h"
 #include "numbers.h"
 #include "test.h"
@@ -80,6 +81,45 @@ static void encoding_equals_the_vectors(void)
     free(source);
 }
 
+/* Bytes of a hex string; gives how many. */
+static size_t from_hex(unsigned char *out, const char *hex)
+{
+    size_t n = 0;
+    unsigned byte;
+    for (; sscanf(hex + 2 * n, "%2x", &byte) == 1; n++)
+        out[n] = (unsigned char)byte;
+    return n;
+}
+
+static void the_carried_blocks_decode(void)
+{
+    size_t count = 0;
+    for (const struct small_block_vector *v = small_blocks; v->hex; v++, count++) {
+        const struct format *format = format_find(v->id);
+        unsigned char blocks[1024];
+        float decoded[256];
+        size_t n = from_hex(blocks, v->hex) / format->bytes * format->block;
+        CHECK(n > 0 && n <= 256, "%s: %zu values", format->name, n);
+        table.dequantize[v->id].fn(decoded, blocks, n);
+        CHECK(small_hash(decoded, n * sizeof *decoded) == v->hash, "%s, carried block %zu", format->name, count);
+    }
+    CHECK(count == 81, "three blocks for each of 27 types, not %zu", count);
+}
+
+static void the_carried_floats_encode(void)
+{
+    unsigned char expected[1024], got[1024];
+    float source[SMALL_SOURCE];
+    size_t count = 0;
+    CHECK(from_hex((unsigned char *)source, small_source) == sizeof source, "the source");
+    for (const struct small_encoding *e = small_encodings; e->hex; e++, count++) {
+        size_t bytes = from_hex(expected, e->hex);
+        table.quantize[e->id].fn(got, source, SMALL_SOURCE);
+        CHECK(memcmp(got, expected, bytes) == 0, "%s", format_find(e->id)->name);
+    }
+    CHECK(count == 4, "%zu encodings", count);
+}
+
 /* Every f16 to float and back; every float's neighbourhood of a rounding boundary. */
 static void small_numbers_round_trip(void)
 {
@@ -124,6 +164,8 @@ int main(void)
     kernels_init(&table, &cpu);
     TEST(names_and_sizes);
     TEST(small_numbers_round_trip);
+    TEST(the_carried_blocks_decode);
+    TEST(the_carried_floats_encode);
     folder = shared_path("vectors/types");
     if (folder) {
         TEST(decoding_equals_the_vectors);

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Only files of kernels/x86 with a level in their name may hold instructions beyond the baseline: anything else would end the program
+# on the machine that dispatch is there for. (One that slips into a shared header's function shows here, not only on old machines.)
+set -u
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+passed=0 failed=0 skipped=0
+
+if [ "$(uname -m)" != x86_64 ]; then
+    echo "SKIPPED baseline: looks for x86 instructions"
+    skipped=1
+elif ! command -v objdump >/dev/null; then
+    echo "SKIPPED baseline: no objdump (Debian package binutils)"
+    skipped=1
+else
+    # VEX and EVEX mnemonics begin with v; of the baseline's, verr, verw and the vm* of virtual machines do.
+    found=$(find "$build/src" "$build/kernels" "$build/tools" -name '*.o' 2>/dev/null | grep -vE '_(avx2|avx512[a-z0-9]*|amx)\.o$' |
+        xargs objdump -d --no-show-raw-insn | awk '
+            /file format/ { file = $1 }
+            $2 ~ /^v/ && $2 !~ /^(verr|verw|vm)/ || /%[yz]mm/ { if (!(file in seen)) print file " " $0; seen[file] = 1 }
+            END { if (NR < 1000) print "objdump saw only " NR " lines" }')
+    if [ -z "$found" ]; then passed=1; else
+        echo "$found"
+        echo "FAIL baseline: instructions beyond it"
+        failed=1
+    fi
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
