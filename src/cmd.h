@@ -10,5 +10,8 @@ extern const struct program quern_program;
 extern const struct verb verb_tokenize, verb_detokenize;
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
+extern const struct verb verb_show, verb_verify;
+int cmd_show(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
 
 #endif

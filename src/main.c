@@ -6,6 +6,7 @@
 
 /* One row per verb, in the order in which --help shows them. */
 static const struct verb *const verbs[] = {
+    &verb_show,
     &verb_tokenize,
     &verb_detokenize,
     NULL

@@ -15,7 +15,7 @@ int main(int argc, char **argv)
         char path[4096];
         snprintf(path, sizeof path, "%s/%03zu-%s.gguf", argv[1], i, row->id);
         bad_save(row, path);
-        printf("%s\t%s\t%d\t%s\t%s\n", row->id, path, row->code, row->words, row->what);
+        printf("%s\t%s\t%d\t%s\t%s\n", row->id, path, row->code, *row->words ? row->words : "-", row->what);
     }
     return 0;
 }
