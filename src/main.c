@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "kernels.h"
 
 /* One row per verb, in the order in which --help shows them. */
 static const struct verb *const verbs[] = {
@@ -42,6 +43,25 @@ static int unknown_verb(const char *name)
     return QUERN_EUSAGE;
 }
 
+/* What the machine offers, and who serves each operation. */
+static int show_cpu(void)
+{
+    struct cpu cpu;
+    struct kernels table;
+    char text[16384], shown[64];
+    const char *word = getenv("QUERN_CPU");
+    cpu_detect(&cpu);
+    if (word && *word && !cpu_cap(&cpu, word)) {
+        fprintf(stderr, "quern: QUERN_CPU: '%s' is unknown or above this machine's '%s'\n",
+                text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
+        return QUERN_EUSAGE;
+    }
+    kernels_init(&table, &cpu);
+    kernels_describe(text, sizeof text, &table);
+    fputs(text, stdout);
+    return cli_finish(0);
+}
+
 int main(int argc, char **argv)
 {
     cli_start("quern");
@@ -60,6 +80,8 @@ int main(int argc, char **argv)
         options_overview(stdout, &quern_program);
     } else if (strcmp(word, "--version") == 0) {
         printf("quern %s\n", QUERN_VERSION);
+    } else if (strcmp(word, "--cpu") == 0) {
+        return show_cpu();
     } else if (strcmp(word, "--generate") == 0) {
         return cli_generate(&quern_program, argc > 2 ? argv[2] : NULL);
     } else {

@@ -91,5 +91,7 @@ void options_help(FILE *out, const struct program *program, const struct verb *v
 void options_overview(FILE *out, const struct program *program);
 void options_manual(FILE *out, const struct program *program);
 bool options_completion(FILE *out, const struct program *program, const char *shell);
+/* "name = value (default | flag | model)" for every option; `from_model`: names whose value the model decided. */
+void options_settings(FILE *out, const struct verb *verb, const void *settings, const char *const *from_model, size_t count);
 
 #endif

@@ -86,6 +86,57 @@ void options_overview(FILE *out, const struct program *program)
             program->name, program->name);
 }
 
+/* ---- settings --------------------------------------------------------------------------------------------------- */
+
+static void print_value(FILE *out, const struct option *o, const void *field)
+{
+    const struct option_texts *texts = field;
+    const struct option_counts *counts = field;
+    const char *text;
+    char shown[300];
+    switch (o->kind) {
+    case OPTION_SWITCH: fputs(*(const bool *)field ? "yes" : "no", out); break;
+    case OPTION_TEXT:
+    case OPTION_FILE:
+        text = *(const char *const *)field;
+        fprintf(out, text ? "'%s'" : "none", text ? text_escape(shown, sizeof shown, text, strlen(text)) : "");
+        break;
+    case OPTION_TEXTS: fprintf(out, "%zu given", texts->count); break;
+    case OPTION_COUNTS:
+        for (size_t i = 0; i < counts->count; i++)
+            fprintf(out, i ? ",%zu" : "%zu", counts->items[i]);
+        break;
+    case OPTION_COUNT:
+    case OPTION_BYTES: fprintf(out, "%zu", *(const size_t *)field); break;
+    case OPTION_INT: fprintf(out, "%d", (int)*(const int32_t *)field); break;
+    case OPTION_SEED: fprintf(out, "%llu", (unsigned long long)*(const uint64_t *)field); break;
+    case OPTION_REAL: fprintf(out, "%g", (double)*(const float *)field); break;
+    case OPTION_CHOICE:
+        text = o->choices;
+        for (int i = *(const int *)field; i > 0; i--)
+            text = strchr(text, '|') + 1;
+        fprintf(out, "%.*s", (int)strcspn(text, "|"), text);
+        break;
+    case OPTION_GROUP: break;
+    }
+}
+
+void options_settings(FILE *out, const struct verb *verb, const void *settings, const char *const *from_model, size_t count)
+{
+    struct option_walk walk = {0};
+    size_t offset;
+    const char *heading;
+    for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+        const char *origin = options_given(verb, settings, o->name) ? "flag" : "default";
+        for (size_t i = 0; i < count; i++)
+            if (strcmp(from_model[i], o->name) == 0)
+                origin = "model";
+        fprintf(out, "%s = ", o->name);
+        print_value(out, o, (const char *)settings + offset);
+        fprintf(out, " (%s)\n", origin);
+    }
+}
+
 /* ---- manual ----------------------------------------------------------------------------------------------------- */
 
 /* Text for roff: a backslash is doubled, a hyphen stays a hyphen, no line begins with a control character. */

@@ -1,0 +1,31 @@
+/* What plain C makes of it on the baseline. */
+#include "roof.h"
+
+uint64_t roof_read_ref(const void *p, size_t bytes)
+{
+    const uint64_t *x = p;
+    uint64_t a = 0, b = 0, c = 0, d = 0;
+    for (size_t i = 0; i < bytes / 8; i += 4) {
+        a ^= x[i];
+        b ^= x[i + 1];
+        c ^= x[i + 2];
+        d ^= x[i + 3];
+    }
+    return a ^ b ^ c ^ d;
+}
+
+uint64_t roof_dot_ref(size_t rounds)
+{
+    volatile int8_t seed = 3;
+    int8_t a[256], b[256];
+    int32_t sum = 0;
+    for (int i = 0; i < 256; i++)
+        a[i] = (int8_t)(seed + i), b[i] = (int8_t)(seed - i);
+    for (size_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" ::"r"(a), "r"(b) : "memory");      /* the arrays may have changed: no round is like another */
+        for (int i = 0; i < 256; i++)
+            sum += a[i] * b[i];
+        sum &= 0xffffff;
+    }
+    return (uint64_t)sum;
+}

@@ -1,0 +1,383 @@
+#include "synthetic.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "formats.h"
+#include "gguf.h"
+#include "json.h"
+
+struct shape {
+    const char *name, *arch;
+    uint32_t layers, width, ff, heads, kv_heads, head_dim, vocab, context;
+    float    rope_base;
+    bool     tied;
+};
+
+/* Llama 3.2 1B, 3B, 3.1 8B and Qwen3 0.6B, 4B as published; the small ones are for tests and for scaling curves. */
+static const struct shape shapes[] = {
+    {"tiny",       "llama", 2,  256,  512,   4,  2,  64,  512,    2048,   10000,   true},
+    {"0.1b",       "llama", 12, 768,  2048,  12, 4,  64,  32000,  8192,   500000,  true},
+    {"0.3b",       "llama", 16, 1024, 4096,  16, 4,  64,  64000,  8192,   500000,  true},
+    {"1b",         "llama", 16, 2048, 8192,  32, 8,  64,  128256, 131072, 500000,  true},
+    {"3b",         "llama", 28, 3072, 8192,  24, 8,  128, 128256, 131072, 500000,  true},
+    {"8b",         "llama", 32, 4096, 14336, 32, 8,  128, 128256, 131072, 500000,  false},
+    {"qwen3-0.6b", "qwen3", 28, 1024, 3072,  16, 8,  128, 151936, 40960,  1000000, true},
+    {"qwen3-4b",   "qwen3", 36, 2560, 9728,  32, 8,  128, 151936, 40960,  1000000, true},
+};
+
+/* What is being built: the header grows in `head`; tensors are listed first and filled once the header's size is known. */
+struct tensor { char name[64]; uint32_t type; size_t shape[2], dims, offset, bytes; };
+struct builder {
+    const struct shape *shape;
+    const struct format *base, *more;    /* of most matrices; of those that deserve more bits (NULL: the same) */
+    struct text     head;
+    uint64_t        keys;
+    struct tensor  *tensors;
+    size_t          count, bytes;
+};
+
+enum { ALIGNMENT = 64, TILE_BYTES = 1 << 20 };
+
+/* ---- keys ------------------------------------------------------------------------------------------------------- */
+
+static void put(struct builder *b, uint64_t value, size_t bytes)
+{
+    char little[8];
+    for (size_t i = 0; i < bytes; i++)
+        little[i] = (char)(value >> 8 * i);
+    text_add(&b->head, little, bytes);
+}
+
+static void put_text(struct builder *b, const char *text)
+{
+    put(b, strlen(text), 8);
+    text_add(&b->head, text, strlen(text));
+}
+
+/* A key of the architecture begins with '.', others stand as they are. */
+static void key(struct builder *b, const char *name, enum gguf_type type)
+{
+    char full[100];
+    snprintf(full, sizeof full, "%s%s", *name == '.' ? b->shape->arch : "", name);
+    put_text(b, full);
+    put(b, type, 4);
+    b->keys++;
+}
+
+static void key_u32(struct builder *b, const char *name, uint32_t value) { key(b, name, GGUF_U32), put(b, value, 4); }
+static void key_text(struct builder *b, const char *name, const char *value) { key(b, name, GGUF_STRING), put_text(b, value); }
+static void put_f32(struct builder *b, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    put(b, bits, 4);
+}
+static void key_f32(struct builder *b, const char *name, float value) { key(b, name, GGUF_F32), put_f32(b, value); }
+
+static void array(struct builder *b, const char *name, enum gguf_type type, size_t n)
+{
+    key(b, name, GGUF_ARRAY);
+    put(b, type, 4);
+    put(b, n, 8);
+}
+
+/* A SentencePiece vocabulary: three control tokens, 256 bytes, and words that no text contains in full. */
+static void add_tokenizer(struct builder *b)
+{
+    static const char *const control[] = {"<unk>", "<s>", "</s>"};
+    enum { UNKNOWN = 2, CONTROL = 3, BYTE = 6, NORMAL = 1 };
+    uint32_t vocab = b->shape->vocab;
+    char word[32];
+    key_text(b, "tokenizer.ggml.model", "llama");
+    key_text(b, "tokenizer.ggml.pre", "default");
+    array(b, "tokenizer.ggml.tokens", GGUF_STRING, vocab);
+    for (uint32_t i = 0; i < vocab; i++) {
+        snprintf(word, sizeof word, i < 259 ? "<0x%02X>" : "\xe2\x96\x81w%u", i < 259 ? i - 3 : i);
+        put_text(b, i < 3 ? control[i] : word);
+    }
+    array(b, "tokenizer.ggml.scores", GGUF_F32, vocab);
+    for (uint32_t i = 0; i < vocab; i++)
+        put_f32(b, i < 259 ? 0 : -(float)i);
+    array(b, "tokenizer.ggml.token_type", GGUF_I32, vocab);
+    for (uint32_t i = 0; i < vocab; i++)
+        put(b, i == 0 ? UNKNOWN : i < 3 ? CONTROL : i < 259 ? BYTE : NORMAL, 4);
+    key_u32(b, "tokenizer.ggml.bos_token_id", 1);
+    key_u32(b, "tokenizer.ggml.eos_token_id", 2);
+    key_u32(b, "tokenizer.ggml.unknown_token_id", 0);
+}
+
+static void add_keys(struct builder *b, const char *name)
+{
+    const struct shape *s = b->shape;
+    key_text(b, "general.architecture", s->arch);
+    key_text(b, "general.name", name);
+    key_u32(b, "general.alignment", ALIGNMENT);
+    key_u32(b, ".block_count", s->layers);
+    key_u32(b, ".context_length", s->context);
+    key_u32(b, ".embedding_length", s->width);
+    key_u32(b, ".feed_forward_length", s->ff);
+    key_u32(b, ".attention.head_count", s->heads);
+    key_u32(b, ".attention.head_count_kv", s->kv_heads);
+    key_u32(b, ".attention.key_length", s->head_dim);
+    key_u32(b, ".attention.value_length", s->head_dim);
+    key_u32(b, ".rope.dimension_count", s->head_dim);
+    key_u32(b, ".vocab_size", s->vocab);
+    key_f32(b, ".rope.freq_base", s->rope_base);
+    key_f32(b, ".attention.layer_norm_rms_epsilon", 1e-5f);
+    add_tokenizer(b);
+}
+
+/* ---- tensors ---------------------------------------------------------------------------------------------------- */
+
+static void add_tensor(struct builder *b, const char *name, const struct format *format, size_t cols, size_t rows)
+{
+    struct tensor *t = &b->tensors[b->count++];
+    *t = (struct tensor){.type = format->id, .shape = {cols, rows ? rows : 1}, .dims = rows ? 2 : 1, .offset = b->bytes};
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->bytes = cols / format->block * format->bytes * t->shape[1];
+    b->bytes += (t->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* Which layers get more bits in the _m mixes: the first and last eighth and every third between. */
+static bool deserves_more(size_t i, size_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
+
+static void add_layer(struct builder *b, uint32_t i)
+{
+    const struct shape *s = b->shape;
+    const struct format *f32 = format_find(FORMAT_F32), *more = b->more && deserves_more(i, s->layers) ? b->more : b->base;
+    size_t q = (size_t)s->heads * s->head_dim, kv = (size_t)s->kv_heads * s->head_dim;
+    const struct { const char *name; const struct format *format; size_t cols, rows; } list[] = {
+        {"attn_norm", f32, s->width, 0},      {"attn_q", b->base, s->width, q},      {"attn_k", b->base, s->width, kv},
+        {"attn_v", more, s->width, kv},       {"attn_output", b->base, q, s->width}, {"ffn_norm", f32, s->width, 0},
+        {"ffn_gate", b->base, s->width, s->ff}, {"ffn_up", b->base, s->width, s->ff}, {"ffn_down", more, s->ff, s->width},
+        {"attn_q_norm", f32, s->head_dim, 0}, {"attn_k_norm", f32, s->head_dim, 0},
+    };
+    size_t n = sizeof list / sizeof *list - (strcmp(s->arch, "qwen3") == 0 ? 0 : 2);
+    for (size_t k = 0; k < n; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%u.%s.weight", i, list[k].name);
+        add_tensor(b, name, list[k].format, list[k].cols, list[k].rows);
+    }
+}
+
+static void add_tensors(struct builder *b)
+{
+    const struct shape *s = b->shape;
+    const struct format *f32 = format_find(FORMAT_F32), *head = b->more ? b->more : b->base;
+    add_tensor(b, "token_embd.weight", s->tied ? head : b->base, s->width, s->vocab);
+    for (uint32_t i = 0; i < s->layers; i++)
+        add_layer(b, i);
+    add_tensor(b, "output_norm.weight", f32, s->width, 0);
+    if (!s->tied)
+        add_tensor(b, "output.weight", head, s->width, s->vocab);
+}
+
+/* ---- random blocks ---------------------------------------------------------------------------------------------- */
+
+static uint64_t random_next(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* Where a block keeps numbers that random bytes would make huge or NaN, and what to put there. f16 scales are given as bit
+ * patterns of powers of two such that the values have a standard deviation near 0.02. */
+struct scale_field { uint32_t format; uint8_t offset; uint16_t f16; };
+static const struct scale_field scale_fields[] = {
+    {FORMAT_Q4_0, 0, 0x1c00}, {FORMAT_Q4_1, 0, 0x1c00}, {FORMAT_Q4_1, 2, 0xa800}, {FORMAT_Q5_0, 0, 0x1800},
+    {FORMAT_Q5_1, 0, 0x1800}, {FORMAT_Q5_1, 2, 0xa800}, {FORMAT_Q8_0, 0, 0x0c00}, {FORMAT_Q2_K, 80, 0x1400},
+    {FORMAT_Q2_K, 82, 0x1800}, {FORMAT_Q3_K, 108, 0x0800}, {FORMAT_Q4_K, 0, 0x0800}, {FORMAT_Q4_K, 2, 0x1000},
+    {FORMAT_Q5_K, 0, 0x0400}, {FORMAT_Q5_K, 2, 0x1000}, {FORMAT_Q6_K, 208, 0x0100}, {FORMAT_IQ2_XXS, 0, 0x0c00},
+    {FORMAT_IQ2_XS, 0, 0x0c00}, {FORMAT_IQ2_S, 0, 0x0c00}, {FORMAT_IQ3_XXS, 0, 0x0800}, {FORMAT_IQ3_S, 0, 0x0400},
+    {FORMAT_IQ1_S, 0, 0x1400}, {FORMAT_IQ4_NL, 0, 0x0c00}, {FORMAT_IQ4_XS, 0, 0x0200}, {FORMAT_TQ1_0, 52, 0x2400},
+    {FORMAT_TQ2_0, 64, 0x2400}, {FORMAT_Q1_0, 0, 0x2400}, {FORMAT_Q2_0, 0, 0x2000},
+};
+
+/* A float near zero: uniform in +-0.035. */
+static float small_float(uint64_t *state) { return 0.035f * ((float)(random_next(state) >> 40) * 0x1p-23f - 1); }
+
+/* Random blocks of a format: n bytes, a whole number of blocks. */
+static void fill_blocks(uint8_t *out, size_t n, const struct format *format, uint64_t *state)
+{
+    for (size_t i = 0; i + 8 <= n; i += 8) {
+        uint64_t r = random_next(state);
+        memcpy(out + i, &r, 8);
+    }
+    for (size_t i = n / 8 * 8; i < n; i++)
+        out[i] = (uint8_t)random_next(state);
+    for (uint8_t *block = out; block < out + n; block += format->bytes) {
+        for (size_t i = 0; i < sizeof scale_fields / sizeof *scale_fields; i++)
+            if (scale_fields[i].format == format->id) {
+                block[scale_fields[i].offset] = (uint8_t)scale_fields[i].f16;
+                block[scale_fields[i].offset + 1] = (uint8_t)(scale_fields[i].f16 >> 8);
+            }
+        float x;
+        uint32_t bits;
+        switch (format->id) {
+        case FORMAT_F32:
+            x = small_float(state);
+            memcpy(block, &x, 4);
+            break;
+        case FORMAT_BF16:
+            x = small_float(state);
+            memcpy(&bits, &x, 4);
+            block[0] = (uint8_t)(bits >> 16), block[1] = (uint8_t)(bits >> 24);
+            break;
+        case FORMAT_F16:                       /* exponents 2^-8 .. 2^-5, any sign and fraction */
+            block[1] = (uint8_t)((block[1] & 0x83) | (7 + (block[1] >> 2 & 3)) << 2);
+            break;
+        case FORMAT_IQ1_M:                     /* the scale's bits are the top nibbles of four 16-bit words: 0x1800 */
+            for (int k = 0; k < 4; k++)
+                block[48 + 2 * k + 1] = (uint8_t)((block[48 + 2 * k + 1] & 0x0f) | (0x1800 >> 4 * k & 15) << 4);
+            break;
+        case FORMAT_MXFP4:
+            block[0] = 120;                    /* 2^-7, halved by the code */
+            break;
+        case FORMAT_NVFP4:                     /* four scales of 8 bits: exponent 2^-7 + fraction */
+            for (int k = 0; k < 4; k++)
+                block[k] = (uint8_t)(8 + (block[k] & 7));
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+/* One tile of random blocks per format, laid end to end over the tensor: as fast as memory. */
+static void fill_tensor(uint8_t *out, const struct tensor *t)
+{
+    const struct format *format = format_find(t->type);
+    if (t->dims == 1) {
+        const float one = 1;
+        for (size_t i = 0; i < t->bytes; i += 4)
+            memcpy(out + i, &one, 4);
+        return;
+    }
+    size_t tile = TILE_BYTES / format->bytes * format->bytes;
+    tile = tile < t->bytes ? tile : t->bytes;
+    uint64_t state = t->offset + format->id;
+    fill_blocks(out, tile, format, &state);
+    for (size_t at = tile; at < t->bytes; at += tile)
+        memcpy(out + at, out, t->bytes - at < tile ? t->bytes - at : tile);
+}
+
+/* ---- all together ----------------------------------------------------------------------------------------------- */
+
+static bool parse_spec(struct builder *b, const char *spec, struct quern_error *err)
+{
+    char type[32];
+    size_t n = strcspn(spec, ":");
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strlen(shapes[i].name) == n && strncmp(shapes[i].name, spec, n) == 0)
+            b->shape = &shapes[i];
+    if (!b->shape || !spec[n])
+        return ERR(err, QUERN_EUSAGE, "'%s' is not SHAPE:TYPE with a shape of " SYNTHETIC_SHAPES, spec);
+    snprintf(type, sizeof type, "%s", spec + n + 1);
+    size_t length = strlen(type);
+    if (length > 2 && (strcmp(type + length - 2, "_m") == 0 || strcmp(type + length - 2, "_M") == 0) && toupper((unsigned char)type[0]) == 'Q') {
+        type[length - 2] = 0;
+        b->more = format_find(FORMAT_Q6_K);
+    }
+    b->base = format_by_name(type);
+    bool mixed = b->base && (b->base->id == FORMAT_Q4_K || b->base->id == FORMAT_Q5_K);
+    if (!b->base || !b->base->weights || (b->more && !mixed))
+        return ERR(err, QUERN_EUSAGE, "'%s' is no type that matrices may have, nor q4_k_m or q5_k_m", spec + n + 1);
+    if (b->shape->width % b->base->block || b->shape->ff % b->base->block)
+        return ERR(err, QUERN_EUSAGE, "rows of %u values do not divide into blocks of %u (%s)", b->shape->width, b->base->block, b->base->name);
+    return true;
+}
+
+/* Header, directory, and the place of every tensor. */
+static bool lay_out(struct builder *b, const char *name, struct text *head, struct quern_error *err)
+{
+    if (!(b->tensors = mem_take(3 + 11 * (size_t)b->shape->layers, sizeof *b->tensors, "a list of tensors", err)))
+        return false;
+    add_tensors(b);
+    add_keys(b, name);
+    struct text keys = b->head;
+    b->head = (struct text){0};
+    text_add(&b->head, "GGUF", 4);
+    put(b, 3, 4);
+    put(b, b->count, 8);
+    put(b, b->keys, 8);
+    text_add(&b->head, keys.data ? keys.data : "", keys.n);
+    for (size_t i = 0; i < b->count; i++) {
+        const struct tensor *t = &b->tensors[i];
+        put_text(b, t->name);
+        put(b, t->dims, 4);
+        for (size_t d = 0; d < t->dims; d++)
+            put(b, t->shape[d], 8);
+        put(b, t->type, 4);
+        put(b, t->offset, 8);
+    }
+    while (b->head.n % ALIGNMENT && !b->head.failed)
+        put(b, 0, 1);
+    bool ok = !keys.failed && !b->head.failed;
+    text_free(&keys);
+    *head = b->head;
+    return ok || ERR(err, QUERN_EMEM, "not enough memory for the header of a synthetic model");
+}
+
+bool synthetic_make(struct synthetic *s, const char *spec, struct quern_error *err)
+{
+    struct builder b = {0};
+    struct text head = {0};
+    *s = (struct synthetic){0};
+    if (!parse_spec(&b, spec, err))
+        return false;
+    snprintf(s->name, sizeof s->name, "%s %s (random weights)", b.shape->arch, spec);
+    bool ok = lay_out(&b, s->name, &head, err);
+    if (ok) {
+        s->size = head.n + b.bytes;
+        void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) {
+            ok = ERR(err, QUERN_EMEM, "not enough memory for a model of %zu bytes", s->size);
+        } else {
+            s->data = p;
+            s->mapped = s->size;
+#ifdef MADV_HUGEPAGE
+            madvise(p, s->size, MADV_HUGEPAGE);
+#endif
+            memcpy(s->data, head.data, head.n);
+            for (size_t i = 0; i < b.count; i++)
+                fill_tensor(s->data + head.n + b.tensors[i].offset, &b.tensors[i]);
+        }
+    }
+    text_free(&head);
+    free(b.tensors);
+    if (!ok)
+        synthetic_free(s);
+    return ok;
+}
+
+void synthetic_free(struct synthetic *s)
+{
+    if (s->data)
+        munmap(s->data, s->mapped);
+    *s = (struct synthetic){0};
+}
+
+bool synthetic_save(const struct synthetic *s, const char *path, struct quern_error *err)
+{
+    struct gguf g;
+    if (!gguf_view(&g, s->data, s->size, s->name, NULL, err))
+        return false;
+    struct gguf_writer *w = gguf_writer_open(path, NULL, err);
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && i < g.kv_count; i++)
+        ok = gguf_writer_value(w, g.kvs[i].key.text, g.kvs[i].key.n, &g.kvs[i].value, err);
+    for (size_t i = 0; ok && i < g.tensor_count; i++)
+        ok = gguf_writer_tensor(w, &g.tensors[i], err);
+    for (size_t i = 0; ok && i < g.tensor_count; i++)
+        ok = gguf_writer_data(w, g.tensors[i].data, g.tensors[i].bytes, err);
+    ok = ok && gguf_writer_commit(w, err);
+    gguf_writer_close(w);
+    gguf_close(&g);
+    return ok;
+}
