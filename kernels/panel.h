@@ -26,12 +26,21 @@ enum { PANEL_ROWS = 16, PANEL_COLS = 256 };
 
 enum panel_kind { PANEL_SUPER, PANEL_SMALL };
 
+/* In which order an unpacker delivers a run's sixteen units of 16 columns, four to a group of 64: as they come, or as packed nibbles
+ * fall out, the low ones of 64 bytes and then the high ones.
+ *   halves     0 1 4 5, 2 3 6 7, ...    nibbles of 32 bytes stand 32 columns apart (the k-quants)
+ *   quarters   0 2 4 6, 1 3 5 7, ...    nibbles of 16 bytes stand 16 columns apart (the blocks of 32) */
+enum panel_order { ORDER_PLAIN, ORDER_HALVES, ORDER_QUARTERS };
+
 /* What the shared parts must know of a format. Compile-time constants: they choose code. */
 struct panel_shape {
     enum panel_kind kind;
     unsigned        sub;        /* columns per scale and minimum: 16 or 32                             */
     unsigned        offset;     /* added to the values: a power of two, 0 where they are unsigned      */
     bool            mins;
+    enum panel_order order;
+    bool            narrow;     /* the dot of four values and activations fits int16: values up to 63, or eight up to 15 */
+    float           factor;     /* super: of d and dmin                                                */
     unsigned        bytes;      /* of a run in the file                                                */
 };
 

@@ -20,7 +20,7 @@ size_t matmul_scratch_avx512(void)
     return (sizeof(struct many_scratch) + 63) & ~(size_t)63;
 }
 
-void transpose_16x16_avx512(void *out, const void *in, size_t in_step)
+void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12, const void *in, size_t in_step)
 {
     __m512i a[16], b[16];
     for (int i = 0; i < 16; i++)
@@ -41,11 +41,10 @@ void transpose_16x16_avx512(void *out, const void *in, size_t in_step)
     for (int s = 0; s < 4; s++) {
         __m512i p = _mm512_shuffle_i32x4(a[s], a[4 + s], 0x88), q = _mm512_shuffle_i32x4(a[s], a[4 + s], 0xdd);
         __m512i u = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0x88), v = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0xdd);
-        char *to = (char *)out + 64 * s;
-        _mm512_store_si512(to, _mm512_shuffle_i32x4(p, u, 0x88));
-        _mm512_store_si512(to + 64 * 8, _mm512_shuffle_i32x4(p, u, 0xdd));
-        _mm512_store_si512(to + 64 * 4, _mm512_shuffle_i32x4(q, v, 0x88));
-        _mm512_store_si512(to + 64 * 12, _mm512_shuffle_i32x4(q, v, 0xdd));
+        _mm512_store_si512((char *)out_0 + 64 * s, _mm512_shuffle_i32x4(p, u, 0x88));
+        _mm512_store_si512((char *)out_4 + 64 * s, _mm512_shuffle_i32x4(q, v, 0x88));
+        _mm512_store_si512((char *)out_8 + 64 * s, _mm512_shuffle_i32x4(p, u, 0xdd));
+        _mm512_store_si512((char *)out_12 + 64 * s, _mm512_shuffle_i32x4(q, v, 0xdd));
     }
 }
 

@@ -13,19 +13,20 @@
 #include <immintrin.h>
 #include <string.h>
 
-/* 256 columns of a row, in the file's order of columns. */
+/* 256 columns of a row, in the format's order of columns. */
 struct run {
-    __m512i q[4];           /* u8, value + offset                                               */
-    __m512i scale;          /* super: i32 per sub-block (8 or 16), small: f32, as bits          */
-    __m256i min;            /* super: i16 per sub-block, small: f32 per 32 columns, as bits     */
-    float   d, dmin;        /* super                                                            */
+    __m512i  q[4];          /* u8, value + offset                                            */
+    __m512   scale;         /* small: per sub-block                                          */
+    __m256   low;           /* small with minimums: per 32 columns                           */
+    __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
+    uint32_t d;             /* super: f16 d, above it f16 dmin                               */
 };
 typedef void run_fn(struct run *out, const uint8_t *bytes);
 
 /* What a token's activations offer for one run. */
 struct token_run {
     int32_t init[16];       /* -offset * sum of x per sub-block: the dots' start values     */
-    int16_t sums[16];       /* super with minimums: sums of x per sub-block                     */
+    int16_t sums[16];       /* super: sums of x per sub-block                                   */
     float   dx[8];          /* super: dx[0]; small: per 32 columns                              */
     float   dsum[8];        /* small with minimums: dx * sum of x                               */
 } __attribute__((aligned(64)));
@@ -46,8 +47,8 @@ struct format_avx512 {
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format);
 
-/* Rows of 16 dwords become columns: out[i][j] = in[j][i]. `in` and `out` in steps of 64 bytes. */
-void transpose_16x16_avx512(void *out, const void *in, size_t in_step);
+/* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
+void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);
 
 /* ---- a token's side --------------------------------------------------------------------------------------------- */
 
@@ -67,7 +68,7 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
     _mm512_store_si512(out->init, init);
     if (shape.kind == PANEL_SUPER) {
         memcpy(&out->dx[0], act + layout->scales + run * 4, 4);
-        if (shape.mins) {
+        if (shape.mins || shape.narrow) {
             if (shape.sub == 16)
                 _mm256_store_si256((__m256i *)out->sums, sums);
             else
@@ -115,42 +116,88 @@ static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
     return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
 }
 
-/* The partial results of up to 16 rows and one token in one run, waiting to be summed across lanes. */
+/* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. */
 struct decode_sums {
-    __m512i dot[16][4];      /* super: [row][0]; small: [row][part]                          */
-    __m128i low[4][4];       /* super with minimums: row r at [r % 4][r / 4]                 */
+    __m512i dot[16][4];         /* super: [row][0]; small: [row][part]                       */
 };
 
-static ALWAYS_INLINE void dot_super(struct decode_sums *sums, size_t r, const struct run *w, const int8_t *x,
-                                    const struct token_run *token, const struct panel_shape shape)
+struct decode_rest {
+    float    scale[2][16][8], low[16][8];        /* small                                     */
+    uint32_t d[16];                              /* super                                     */
+    uint8_t  mins[16][16];                       /* super: row r at r % 4 * 4 + r / 4         */
+} __attribute__((aligned(64)));
+
+/* A token's run in the order of the weights. */
+static ALWAYS_INLINE void load_acts(__m512i x[4], const int8_t *from, enum panel_order order)
 {
-    __m512i total = shape.offset ? _mm512_mullo_epi32(w->scale, _mm512_load_si512(token->init)) : _mm512_setzero_si512();
-    __m512i step = shape.sub == 16 ? _mm512_set1_epi32(4) : _mm512_set1_epi32(2);
-    __m512i index = shape.sub == 16 ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
-                                    : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    for (int k = 0; k < 4; k++) {
-        __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[k], _mm512_loadu_si512(x + 64 * k));
-        total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(index, w->scale)));
-        index = _mm512_add_epi32(index, step);
-    }
-    sums->dot[r][0] = total;
-    if (!shape.mins)
-        return;
-    if (shape.sub == 32) {
-        __m128i min = _mm256_castsi256_si128(w->min);
-        sums->low[r % 4][r / 4] = _mm_madd_epi16(min, _mm_load_si128((const __m128i *)token->sums));
-    } else {
-        __m256i low = _mm256_madd_epi16(w->min, _mm256_load_si256((const __m256i *)token->sums));
-        sums->low[r % 4][r / 4] = _mm_add_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    for (int k = 0; k < 4; k += 2) {
+        __m512i a = _mm512_loadu_si512(from + 64 * k), b = _mm512_loadu_si512(from + 64 * k + 64);
+        x[k] = order == ORDER_PLAIN ? a : order == ORDER_HALVES ? _mm512_shuffle_i32x4(a, b, 0x44) : _mm512_shuffle_i32x4(a, b, 0x88);
+        x[k + 1] = order == ORDER_PLAIN ? b : order == ORDER_HALVES ? _mm512_shuffle_i32x4(a, b, 0xee) : _mm512_shuffle_i32x4(a, b, 0xdd);
     }
 }
 
-static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const int8_t *x,
-                                    const struct panel_shape shape)
+static ALWAYS_INLINE __m512i dot_64(__m512i sum, __m512i q, __m512i x)
 {
+    return _mm512_dpbusd_epi32(sum, q, x);
+}
+
+/* The dots of four fit int16: two vectors are packed into one, in which scales as int16 are multiplied and added in one step. */
+static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i *x, const struct token_run *token,
+                                              const struct panel_shape shape)
+{
+    const __m512i units = _mm512_set_epi16(7, 7, 7, 7, 3, 3, 3, 3, 6, 6, 6, 6, 2, 2, 2, 2, 5, 5, 5, 5, 1, 1, 1, 1, 4, 4, 4, 4, 0, 0, 0, 0);
+    const __m512i halves = _mm512_set_epi16(3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0);
+    const __m512i zero = _mm512_setzero_si512();
+    __m256i scales = _mm256_cvtepi8_epi16(w->scales);
+    __m512i wide = _mm512_castsi256_si512(scales), total = zero;
+    for (int k = 0; k < 4; k += 2) {
+        __m512i dots = _mm512_packs_epi32(dot_64(zero, w->q[k], x[k]), dot_64(zero, w->q[k + 1], x[k + 1]));
+        __m512i index = _mm512_add_epi16(shape.sub == 16 ? units : halves, _mm512_set1_epi16((short)(k * (shape.sub == 16 ? 4 : 2))));
+        total = _mm512_dpwssd_epi32(total, dots, _mm512_permutexvar_epi16(index, wide));
+    }
+    if (shape.offset) {
+        __m256i sums = _mm256_madd_epi16(scales, _mm256_load_si256((const __m256i *)token->sums));
+        sums = _mm256_slli_epi32(sums, __builtin_ctz(shape.offset));
+        total = _mm512_sub_epi32(total, _mm512_zextsi256_si512(sums));
+    }
+    return total;
+}
+
+static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *x, const struct token_run *token,
+                                            const struct panel_shape shape)
+{
+    const __m512i zero = _mm512_setzero_si512(), scales = _mm512_cvtepi8_epi32(w->scales);
+    const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m512i eights = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    __m512i total = shape.offset ? _mm512_mullo_epi32(scales, _mm512_load_si512(token->init)) : zero;
+    if (shape.order == ORDER_QUARTERS) {
+        for (int k = 0; k < 4; k += 2) {
+            __m512i dot = dot_64(dot_64(zero, w->q[k], x[k]), w->q[k + 1], x[k + 1]);
+            __m512i index = _mm512_add_epi32(fours, _mm512_set1_epi32(2 * k));
+            total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(index, scales)));
+        }
+        return total;
+    }
+    for (int k = 0; k < 4; k++) {
+        __m512i index = _mm512_add_epi32(shape.sub == 16 ? fours : eights, _mm512_set1_epi32(k * (shape.sub == 16 ? 4 : 2)));
+        __m512i dot = dot_64(zero, w->q[k], x[k]);
+        total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(index, scales)));
+    }
+    return total;
+}
+
+static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const __m512i *x, const struct panel_shape shape)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    if (shape.order == ORDER_QUARTERS) {
+        for (int k = 0; k < 2; k++)
+            sums->dot[r][k] = dot_64(dot_64(zero, w->q[2 * k], x[2 * k]), w->q[2 * k + 1], x[2 * k + 1]);
+        return;
+    }
     __m512i dot[4];
     for (int k = 0; k < 4; k++)
-        dot[k] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[k], _mm512_loadu_si512(x + 64 * k));
+        dot[k] = dot_64(zero, w->q[k], x[k]);
     if (shape.sub == 16) {
         for (int k = 0; k < 4; k++)
             sums->dot[r][k] = dot[k];
@@ -160,19 +207,50 @@ static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const st
     }
 }
 
+/* Sums of minimum times sum of x, lanes: rows. */
+static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const struct token_run *token, const struct panel_shape shape)
+{
+    __m512i quad[4];
+    if (shape.sub == 32) {
+        __m512i sums = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)token->sums));
+        for (int i = 0; i < 4; i++) {
+            /* four rows' eight bytes */
+            const uint8_t (*mins)[16] = &rest->mins[4 * i];
+            __m128i a = _mm_unpacklo_epi64(_mm_load_si128((const __m128i *)mins[0]), _mm_load_si128((const __m128i *)mins[1]));
+            __m128i b = _mm_unpacklo_epi64(_mm_load_si128((const __m128i *)mins[2]), _mm_load_si128((const __m128i *)mins[3]));
+            quad[i] = _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm256_setr_m128i(a, b)), sums);
+        }
+    } else {
+        __m512i sums = _mm512_broadcast_i64x4(_mm256_load_si256((const __m256i *)token->sums));
+        for (int i = 0; i < 4; i++) {
+            __m512i low = _mm512_cvtepu8_epi16(_mm256_load_si256((const __m256i *)rest->mins[4 * i]));
+            __m512i high = _mm512_cvtepu8_epi16(_mm256_load_si256((const __m256i *)rest->mins[4 * i + 2]));
+            quad[i] = fold_pairs(_mm512_madd_epi16(low, sums), _mm512_madd_epi16(high, sums));
+        }
+    }
+    return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
+}
+
+/* d and dmin of 16 rows from their f16 pairs. */
+static ALWAYS_INLINE __m512 scales_of(const uint32_t d[16], bool upper, float factor)
+{
+    __m512i both = _mm512_loadu_si512(d);
+    __m512 scales = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(upper ? _mm512_srli_epi32(both, 16) : both));
+    return factor == 1 ? scales : _mm512_mul_ps(scales, _mm512_set1_ps(factor));
+}
+
 /* Add a run to the accumulators (lanes: rows). */
-static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const float *d, const float *dmin,
+static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const struct decode_rest *rest,
                                          const struct token_run *token, const struct panel_shape shape)
 {
     __m512i rows[16];
     for (int r = 0; r < 16; r++)
         rows[r] = sums->dot[r][0];
     __m512 dx = _mm512_set1_ps(token->dx[0]);
-    acc = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(d), dx), _mm512_cvtepi32_ps(sum_16_rows(rows)), acc);
+    acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(sum_16_rows(rows)), acc);
     if (shape.mins) {
-        __m512i low = sum_lanes(_mm512_load_si512(sums->low[0]), _mm512_load_si512(sums->low[1]),
-                                _mm512_load_si512(sums->low[2]), _mm512_load_si512(sums->low[3]));
-        acc = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(dmin), dx), _mm512_cvtepi32_ps(low), acc);
+        __m512 dmin = scales_of(rest->d, true, shape.factor);
+        acc = _mm512_fnmadd_ps(_mm512_mul_ps(dmin, dx), _mm512_cvtepi32_ps(sum_mins(rest, token, shape)), acc);
     }
     return acc;
 }
@@ -232,7 +310,7 @@ static ALWAYS_INLINE void transpose_16x8(__m512 out[8], const float in[16][8])
 static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
 {
     for (unsigned i = 0; i < size; i += 64)
-        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T0);
+        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
 }
 
 /* A run's place: in the row, or copied and padded where the row ends within it. */
@@ -246,63 +324,69 @@ static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row,
     return copy;
 }
 
+/* What a row's run leaves besides its dots. */
+static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const struct run *w, const struct panel_shape shape)
+{
+    if (shape.kind == PANEL_SUPER) {
+        rest->d[r] = w->d;
+        if (shape.mins)
+            _mm_store_si128((__m128i *)rest->mins[r % 4 * 4 + r / 4], w->mins);
+    } else {
+        _mm256_store_ps(rest->scale[0][r], _mm512_castps512_ps256(w->scale));
+        if (shape.sub == 16)
+            _mm256_store_ps(rest->scale[1][r], _mm512_extractf32x8_ps(w->scale, 1));
+        if (shape.mins)
+            _mm256_store_ps(rest->low[r], w->low);
+    }
+}
+
 static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, size_t toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {
     const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
     struct decode_sums sums[DECODE_TOKS];
+    struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
-    float d[16] __attribute__((aligned(64))) = { 0 }, dmin[16] __attribute__((aligned(64))) = { 0 };
-    float scale[2][16][8] __attribute__((aligned(64))), min[16][8] __attribute__((aligned(64)));
     uint8_t copy[PANEL_COLS / 32 * 36];
-    __m512 acc[DECODE_TOKS];
+    __m512 acc[DECODE_TOKS], scales[16], lows[8];
+    __m512i x[DECODE_TOKS][4];
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
     if (rows < PANEL_ROWS) {
         memset(sums, 0, sizeof sums);
-        memset(scale, 0, sizeof scale);
-        memset(min, 0, sizeof min);
+        memset(&rest, 0, sizeof rest);
     }
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++)
-            token_run_init(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, shape);
+        for (size_t t = 0; t < toks; t++) {
+            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
+            token_run_init(&token[t], act, &layout, run, shape);
+            load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+        }
         for (size_t r = 0; r < rows; r++) {
-            const uint8_t *bytes = whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes);
             struct run w;
             prefetch_run(weights + (r + PANEL_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
-            unpack(&w, bytes);
+            unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
             for (size_t t = 0; t < toks; t++) {
-                const int8_t *x = (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
-                if (shape.kind == PANEL_SUPER)
-                    dot_super(&sums[t], r, &w, x, &token[t], shape);
+                if (shape.kind == PANEL_SMALL)
+                    dot_small(&sums[t], r, &w, x[t], shape);
                 else
-                    dot_small(&sums[t], r, &w, x, shape);
+                    sums[t].dot[r][0] = shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
+                                                     : dot_super_wide(&w, x[t], &token[t], shape);
             }
-            if (shape.kind == PANEL_SUPER) {
-                d[r] = w.d;
-                if (shape.mins)
-                    dmin[r] = w.dmin;
-            } else {
-                _mm256_store_si256((__m256i *)scale[0][r], _mm512_castsi512_si256(w.scale));
-                if (shape.sub == 16)
-                    _mm256_store_si256((__m256i *)scale[1][r], _mm512_extracti32x8_epi32(w.scale, 1));
-                if (shape.mins)
-                    _mm256_store_si256((__m256i *)min[r], w.min);
-            }
+            keep_rest(&rest, r, &w, shape);
         }
-        __m512 scales[16], mins[8];
         if (shape.kind == PANEL_SMALL) {
-            transpose_16x8(scales, (const float (*)[8])scale[0]);
+            transpose_16x8(scales, (const float (*)[8])rest.scale[0]);
             if (shape.sub == 16)
-                transpose_16x8(scales + 8, (const float (*)[8])scale[1]);
+                transpose_16x8(scales + 8, (const float (*)[8])rest.scale[1]);
             if (shape.mins)
-                transpose_16x8(mins, (const float (*)[8])min);
+                transpose_16x8(lows, (const float (*)[8])rest.low);
         }
         for (size_t t = 0; t < toks; t++)
-            acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], &sums[t], d, dmin, &token[t], shape)
-                                               : finish_small(acc[t], &sums[t], scales, mins, &token[t], shape);
+            acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], &sums[t], &rest, &token[t], shape)
+                                               : finish_small(acc[t], &sums[t], scales, lows, &token[t], shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
@@ -321,11 +405,31 @@ static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */
 
-static ALWAYS_INLINE float half_at(const uint8_t *bytes)
+static ALWAYS_INLINE uint32_t u16_at(const uint8_t *bytes)
 {
-    uint16_t half;
-    memcpy(&half, bytes, 2);
-    return _cvtsh_ss(half);
+    uint16_t value;
+    memcpy(&value, bytes, 2);
+    return value;
+}
+
+static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
+{
+    uint32_t value;
+    memcpy(&value, bytes, 4);
+    return value;
+}
+
+static ALWAYS_INLINE uint64_t u64_at(const uint8_t *bytes)
+{
+    uint64_t value;
+    memcpy(&value, bytes, 8);
+    return value;
+}
+
+/* Eight bytes in the lower half of a vector. */
+static ALWAYS_INLINE __m128i vector_of_8(uint64_t bytes)
+{
+    return _mm_cvtsi64_si128((long long)bytes);
 }
 
 /* The eight f16 that begin blocks of `bytes` bytes. */
@@ -337,26 +441,33 @@ static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t byte
     return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
 }
 
-static ALWAYS_INLINE __m512i as_scale(__m256 scales)
+static ALWAYS_INLINE __m512 eight_scales(__m256 scales)
 {
-    return _mm512_zextsi256_si512(_mm256_castps_si256(scales));
+    return _mm512_zextps256_ps512(scales);
 }
 
-/* 32 bytes' low nibbles, then their high nibbles. */
-static ALWAYS_INLINE __m512i nibbles_of_32(const uint8_t *bytes)
+/* 64 bytes' low nibbles and high nibbles. */
+static ALWAYS_INLINE void nibbles(__m512i q[2], __m512i bytes)
 {
-    const __m512i shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4);
-    __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
-    return _mm512_and_si512(_mm512_srlv_epi32(twice, shift), _mm512_set1_epi8(15));
+    q[0] = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+    q[1] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
 }
 
-/* 16 bytes' low nibbles, their high nibbles, the same of 16 others. */
-static ALWAYS_INLINE __m512i nibbles_of_16_and_16(const uint8_t *one, const uint8_t *two)
+/* 16 bytes each of four blocks, `step` bytes apart. */
+static ALWAYS_INLINE __m512i four_of_16(const uint8_t *bytes, size_t step)
 {
-    const __m512i shift = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4);
-    __m512i both = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)one)), 0xff00,
-                                               _mm_loadu_si128((const __m128i *)two));
-    return _mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi8(15));
+    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)bytes)),
+                                          _mm_loadu_si128((const __m128i *)(bytes + step)), 1);
+    __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(bytes + 2 * step))),
+                                           _mm_loadu_si128((const __m128i *)(bytes + 3 * step)), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+/* Eight blocks of 32 nibbles, the first at `bytes`: quarters. */
+static ALWAYS_INLINE void nibbles_of_8_blocks(__m512i q[4], const uint8_t *bytes, size_t step)
+{
+    nibbles(q, four_of_16(bytes, step));
+    nibbles(q + 2, four_of_16(bytes + 4 * step, step));
 }
 
 /* 16 values, with the offset that makes them unsigned, by index. */
@@ -368,35 +479,52 @@ static ALWAYS_INLINE __m512i look_up(const int8_t values[16], int offset, __m512
 
 /* ---- panels ----------------------------------------------------------------------------------------------------- */
 
+/* Where the units of 64 columns that an unpacker delivers together belong. */
+static ALWAYS_INLINE size_t unit_of(int k, int i, enum panel_order order)
+{
+    static const uint8_t halves[8] = { 0, 1, 4, 5, 2, 3, 6, 7 }, quarters[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+    int at = k % 2 * 4 + i;
+    return (size_t)(k / 2 * 8 + (order == ORDER_PLAIN ? at : order == ORDER_HALVES ? halves[at] : quarters[at]));
+}
+
 static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
                                      const struct panel_shape shape)
 {
     struct { __m512i q[4], scale, min; } natural[PANEL_ROWS];
+    uint32_t d[PANEL_ROWS] = { 0 };
 
     if (rows < PANEL_ROWS)
         memset(natural, 0, sizeof natural);
-    memset(out->d, 0, sizeof out->d + sizeof out->dmin);
     for (size_t r = 0; r < rows; r++) {
         struct run w;
+        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
         unpack(&w, bytes + r * stride);
         for (int k = 0; k < 4; k++)
             natural[r].q[k] = w.q[k];
-        natural[r].scale = w.scale;
-        if (shape.mins)
-            natural[r].min = _mm512_zextsi256_si512(w.min);
         if (shape.kind == PANEL_SUPER) {
-            out->d[r] = w.d;
+            d[r] = w.d;
+            natural[r].scale = _mm512_cvtepi8_epi32(w.scales);
             if (shape.mins)
-                out->dmin[r] = w.dmin;
+                natural[r].min = _mm512_zextsi256_si512(_mm256_cvtepu8_epi16(w.mins));
+        } else {
+            natural[r].scale = _mm512_castps_si512(w.scale);
+            if (shape.mins)
+                natural[r].min = _mm512_zextsi256_si512(_mm256_castps_si256(w.low));
         }
     }
-    for (int k = 0; k < 4; k++)
-        transpose_16x16_avx512(out->q[16 * k], &natural[0].q[k], sizeof natural[0]);
-    transpose_16x16_avx512(out->scale.i, &natural[0].scale, sizeof natural[0]);
+    for (int k = 0; k < 4; k++) {
+        uint8_t (*q)[PANEL_ROWS][4] = out->q;
+        transpose_16x16_avx512(q[4 * unit_of(k, 0, shape.order)], q[4 * unit_of(k, 1, shape.order)], q[4 * unit_of(k, 2, shape.order)],
+                               q[4 * unit_of(k, 3, shape.order)], &natural[0].q[k], sizeof natural[0]);
+    }
+    transpose_16x16_avx512(out->scale.i[0], out->scale.i[4], out->scale.i[8], out->scale.i[12], &natural[0].scale, sizeof natural[0]);
     if (shape.mins) {
-        uint8_t whole[16][64] __attribute__((aligned(64)));
-        transpose_16x16_avx512(whole, &natural[0].min, sizeof natural[0]);
-        memcpy(&out->min, whole, sizeof out->min);
+        uint8_t above[8][64] __attribute__((aligned(64)));
+        transpose_16x16_avx512(out->min.i[0], out->min.i[4], above[0], above[4], &natural[0].min, sizeof natural[0]);
+    }
+    if (shape.kind == PANEL_SUPER) {
+        _mm512_store_ps(out->d, scales_of(d, false, shape.factor));
+        _mm512_store_ps(out->dmin, scales_of(d, true, shape.factor));
     }
 }
 

@@ -76,7 +76,7 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
             size_t which = row + r < row_end ? row + r : row_end - 1;
             w[r] = (const uint8_t *)job->weights + which * job->row_bytes + run * value_bytes(width);
             for (size_t i = 0; i < RUN * value_bytes(width); i += 64)
-                _mm_prefetch((const char *)w[r] + (size_t)rows * job->row_bytes + i, _MM_HINT_T0);
+                _mm_prefetch((const char *)w[r] + (size_t)rows * job->row_bytes + i, _MM_HINT_T1);
         }
         for (size_t t = 0; t < (size_t)toks; t++) {
             size_t which = tok + t < job->toks ? tok + t : job->toks - 1;

@@ -2,33 +2,30 @@
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
-/* The eight 6-bit scales and minimums in twelve bytes: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in their lower six bits; 8-11 the lower
- * nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper two of bytes 0-3 and 4-7. */
+/* Q4_K and Q5_K begin with d, dmin and twelve bytes of eight 6-bit scales and minimums: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in their
+ * lower six bits; 8-11 the lower nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper two of
+ * bytes 0-3 and 4-7. */
 static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
 {
-    uint32_t a, b, c;
-    memcpy(&a, bytes, 4);
-    memcpy(&b, bytes + 4, 4);
-    memcpy(&c, bytes + 8, 4);
-    uint32_t scale_low = a & 0x3f3f3f3f, scale_high = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030);
-    uint32_t min_low = b & 0x3f3f3f3f, min_high = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
-    __m128i scales = _mm_cvtsi64_si128((long long)((uint64_t)scale_high << 32 | scale_low));
-    __m128i mins = _mm_cvtsi64_si128((long long)((uint64_t)min_high << 32 | min_low));
-    out->scale = _mm512_zextsi256_si512(_mm256_cvtepu8_epi32(scales));
-    out->min = _mm256_zextsi128_si256(_mm_cvtepu8_epi16(mins));
+    __m128i head = _mm_loadu_si128((const __m128i *)bytes);
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(3, 2, 3, 1)), _mm_setr_epi32(0, 0, 0, 4));
+    __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(2, 2, 1, 1)), 2);
+    low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+    high = _mm_and_si128(high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+    out->d = u32_at(bytes);
+    out->scales = _mm_or_si128(low, high);
+    out->mins = _mm_unpackhi_epi64(out->scales, out->scales);
 }
 
-/* d, dmin, 12 bytes of scales, then 4 x 32 bytes: low nibbles sub-block 2i, high nibbles 2i + 1. */
+/* Then 4 x 32 bytes: low nibbles sub-block 2i, high nibbles 2i + 1. */
 static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->d = half_at(bytes);
-    out->dmin = half_at(bytes + 2);
-    k_scales(out, bytes + 4);
-    for (int k = 0; k < 4; k++)
-        out->q[k] = nibbles_of_32(bytes + 16 + 32 * k);
+    k_scales(out, bytes);
+    nibbles(out->q, _mm512_loadu_si512(bytes + 16));
+    nibbles(out->q + 2, _mm512_loadu_si512(bytes + 80));
 }
 
-#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = true, .bytes = 144 }
+#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
 
 static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -49,20 +46,19 @@ void matmul_q4_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* Q4_K with 32 bytes of fifth bits between scales and nibbles: bit s of byte i belongs to value i of sub-block s. */
 static ALWAYS_INLINE void run_q5_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    /* turns bit 0 (bit 1 in the upper half) of each byte to bit 4 */
-    __m512i turn = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3);
-    __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(bytes + 16)));
-    out->d = half_at(bytes);
-    out->dmin = half_at(bytes + 2);
-    k_scales(out, bytes + 4);
-    for (int k = 0; k < 4; k++) {
-        __m512i bit = _mm512_and_si512(_mm512_rolv_epi32(high, turn), _mm512_set1_epi8(16));
-        out->q[k] = _mm512_or_si512(nibbles_of_32(bytes + 48 + 32 * k), bit);
-        turn = _mm512_sub_epi32(turn, _mm512_set1_epi32(2));
-    }
+    /* turns bit 0 (bit 2 in the upper half) of each byte to bit 4 */
+    const __m512i turn = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2), bit = _mm512_set1_epi8(16);
+    __m512i high = _mm512_rolv_epi32(_mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(bytes + 16))), turn);
+    k_scales(out, bytes);
+    nibbles(out->q, _mm512_loadu_si512(bytes + 48));
+    nibbles(out->q + 2, _mm512_loadu_si512(bytes + 112));
+    out->q[0] = _mm512_or_si512(out->q[0], _mm512_and_si512(high, bit));
+    out->q[1] = _mm512_or_si512(out->q[1], _mm512_and_si512(_mm512_ror_epi32(high, 1), bit));
+    out->q[2] = _mm512_or_si512(out->q[2], _mm512_and_si512(_mm512_ror_epi32(high, 4), bit));
+    out->q[3] = _mm512_or_si512(out->q[3], _mm512_and_si512(_mm512_ror_epi32(high, 5), bit));
 }
 
-#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = true, .bytes = 176 }
+#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .bytes = 176, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
 
 static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -87,8 +83,8 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     const __m512i up = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
     const __m512i down = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
     const __m512i nibble = _mm512_set1_epi8(15), pair = _mm512_set1_epi8(0x30);
-    out->d = half_at(bytes + 208);
-    out->scale = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(bytes + 192)));
+    out->d = u16_at(bytes + 208);
+    out->scales = _mm_loadu_si128((const __m128i *)(bytes + 192));
     for (int half = 0; half < 2; half++) {
         __m512i low = _mm512_loadu_si512(bytes + 64 * half);
         __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(bytes + 128 + 32 * half)));
@@ -98,7 +94,7 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .mins = false, .bytes = 210 }
+#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .bytes = 210, .factor = 1, .narrow = true }
 
 static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -130,15 +126,14 @@ static ALWAYS_INLINE void pairs_of_32(__m512i q[2], const uint8_t *bytes)
 static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
 {
     __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
-    out->d = half_at(bytes + 80);
-    out->dmin = half_at(bytes + 82);
-    out->scale = _mm512_cvtepu8_epi32(_mm_and_si128(scales, nibble));
-    out->min = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(scales, 4), nibble));
+    out->d = u32_at(bytes + 80);
+    out->scales = _mm_and_si128(scales, nibble);
+    out->mins = _mm_and_si128(_mm_srli_epi16(scales, 4), nibble);
     pairs_of_32(out->q, bytes + 16);
     pairs_of_32(out->q + 2, bytes + 48);
 }
 
-#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = true, .bytes = 84 }
+#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .bytes = 84, .factor = 1, .mins = true, .narrow = true }
 
 static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -160,15 +155,12 @@ void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
  * an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
 static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    uint32_t a, b, c;
-    memcpy(&a, bytes + 96, 4);
-    memcpy(&b, bytes + 100, 4);
-    memcpy(&c, bytes + 104, 4);
+    uint32_t a = u32_at(bytes + 96), b = u32_at(bytes + 100), c = u32_at(bytes + 104);
     const uint32_t nibble = 0x0f0f0f0f, pair = 0x30303030;
     __m128i scales = _mm_setr_epi32((int)((a & nibble) | (c << 4 & pair)), (int)((b & nibble) | (c << 2 & pair)),
                                     (int)((a >> 4 & nibble) | (c & pair)), (int)((b >> 4 & nibble) | (c >> 2 & pair)));
-    out->d = half_at(bytes + 108);
-    out->scale = _mm512_sub_epi32(_mm512_cvtepu8_epi32(scales), _mm512_set1_epi32(32));
+    out->d = u16_at(bytes + 108);
+    out->scales = _mm_sub_epi8(scales, _mm_set1_epi8(32));
     pairs_of_32(out->q, bytes + 32);
     pairs_of_32(out->q + 2, bytes + 64);
 
@@ -181,7 +173,7 @@ static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .mins = false, .bytes = 110 }
+#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .bytes = 110, .factor = 1, .narrow = true }
 
 static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -199,21 +191,16 @@ void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
 }
 
-static ALWAYS_INLINE __m512i unit_scales(void)
-{
-    return _mm512_zextsi256_si512(_mm256_set1_epi32(1));
-}
-
 /* 64 bytes of pairs, d. */
 static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->d = half_at(bytes + 64);
-    out->scale = unit_scales();
+    out->d = u16_at(bytes + 64);
+    out->scales = _mm_set1_epi8(1);
     pairs_of_32(out->q, bytes);
     pairs_of_32(out->q + 2, bytes + 32);
 }
 
-#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .mins = false, .bytes = 66 }
+#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .bytes = 66, .factor = 1, .narrow = true }
 
 static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -254,18 +241,16 @@ static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes
     const __m128i rising = _mm_setr_epi8(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27);
     __m256i first = _mm256_loadu_si256((const __m256i *)bytes);
     __m128i second = _mm_loadu_si128((const __m128i *)(bytes + 32));
-    int32_t last;
-    memcpy(&last, bytes + 48, 4);
     __m512i whole = _mm512_broadcast_i64x4(first);
-    out->d = half_at(bytes + 52);
-    out->scale = unit_scales();
+    out->d = u16_at(bytes + 52);
+    out->scales = _mm_set1_epi8(1);
     out->q[0] = base3_digits(whole, quarters(p0, p0, p1, p1));
     out->q[1] = base3_digits(whole, quarters(p2, p2, p3, p3));
     out->q[2] = base3_digits(_mm512_inserti64x4(whole, _mm256_broadcastsi128_si256(second), 1), quarters(p4, p4, p0, p1));
-    out->q[3] = base3_digits(quarters(second, second, second, _mm_set1_epi32(last)), quarters(p2, p3, p4, rising));
+    out->q[3] = base3_digits(quarters(second, second, second, _mm_set1_epi32((int)u32_at(bytes + 48))), quarters(p2, p3, p4, rising));
 }
 
-#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .mins = false, .bytes = 54 }
+#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .bytes = 54, .factor = 1, .narrow = true }
 
 static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {

@@ -3,15 +3,15 @@
 /* Formats with blocks of 32, 64 and 128 values on AVX-512; a run is eight, four or two of them. */
 
 /* Minimums are subtracted, the file's m is added. */
-static ALWAYS_INLINE __m256i negated(__m256 m)
+static ALWAYS_INLINE __m256 negated(__m256 m)
 {
-    return _mm256_castps_si256(_mm256_xor_ps(m, _mm256_set1_ps(-0.0f)));
+    return _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
 }
 
 /* d, 32 signed bytes; the sign bit is turned over, which adds 128. */
 static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 34));
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 34));
     for (int k = 0; k < 4; k++) {
         const uint8_t *pair = bytes + 68 * k;
         __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(pair + 2))),
@@ -20,7 +20,7 @@ static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .mins = false, .bytes = 272 }
+#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .bytes = 272, .factor = 1 }
 
 static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -41,12 +41,11 @@ void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, 16 bytes: low nibbles values 0-15, high nibbles 16-31, each with an offset of 8. */
 static ALWAYS_INLINE void run_q4_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 18));
-    for (int k = 0; k < 4; k++)
-        out->q[k] = nibbles_of_16_and_16(bytes + 36 * k + 2, bytes + 36 * k + 20);
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
+    nibbles_of_8_blocks(out->q, bytes + 2, 18);
 }
 
-#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .mins = false, .bytes = 144 }
+#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -67,13 +66,12 @@ void matmul_q4_0_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, m (added), nibbles. */
 static ALWAYS_INLINE void run_q4_1_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 20));
-    out->min = negated(halves_of_8_blocks(bytes + 2, 20));
-    for (int k = 0; k < 4; k++)
-        out->q[k] = nibbles_of_16_and_16(bytes + 40 * k + 4, bytes + 40 * k + 24);
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 20));
+    out->low = negated(halves_of_8_blocks(bytes + 2, 20));
+    nibbles_of_8_blocks(out->q, bytes + 4, 20);
 }
 
-#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = true, .bytes = 160 }
+#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
 
 static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -91,26 +89,29 @@ void matmul_q4_1_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
 }
 
-/* Add 16 to the values whose bit is set in the 32 bits at `one` and the 32 at `two`. */
-static ALWAYS_INLINE __m512i with_fifth_bits(__m512i q, const uint8_t *one, const uint8_t *two)
+/* Add 16 where the fifth bit is set: the lower 16 bits of each word belong to low nibbles, the upper to high ones. */
+static ALWAYS_INLINE void add_fifth_bits(__m512i q[4], const uint8_t *bits, size_t step)
 {
-    uint32_t a, b;
-    memcpy(&a, one, 4);
-    memcpy(&b, two, 4);
-    return _mm512_mask_add_epi8(q, (__mmask64)b << 32 | a, q, _mm512_set1_epi8(16));
+    const __m512i sixteen = _mm512_set1_epi8(16);
+    for (size_t half = 0; half < 2; half++) {
+        const uint8_t *four = bits + 4 * half * step;
+        uint64_t a = u32_at(four), b = u32_at(four + step), c = u32_at(four + 2 * step), d = u32_at(four + 3 * step);
+        uint64_t low = (a & 0xffff) | (b & 0xffff) << 16 | (c & 0xffff) << 32 | d << 48;
+        uint64_t high = a >> 16 | (b >> 16) << 16 | (c >> 16) << 32 | (d >> 16) << 48;
+        q[2 * half] = _mm512_mask_add_epi8(q[2 * half], low, q[2 * half], sixteen);
+        q[2 * half + 1] = _mm512_mask_add_epi8(q[2 * half + 1], high, q[2 * half + 1], sixteen);
+    }
 }
 
 /* d, 32 fifth bits, nibbles; offset 16. */
 static ALWAYS_INLINE void run_q5_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 22));
-    for (int k = 0; k < 4; k++) {
-        const uint8_t *pair = bytes + 44 * k;
-        out->q[k] = with_fifth_bits(nibbles_of_16_and_16(pair + 6, pair + 28), pair + 2, pair + 24);
-    }
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 22));
+    nibbles_of_8_blocks(out->q, bytes + 6, 22);
+    add_fifth_bits(out->q, bytes + 2, 22);
 }
 
-#define SHAPE_Q5_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .mins = false, .bytes = 176 }
+#define SHAPE_Q5_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .bytes = 176, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_q5_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -131,15 +132,13 @@ void matmul_q5_0_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, m (added), 32 fifth bits, nibbles. */
 static ALWAYS_INLINE void run_q5_1_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 24));
-    out->min = negated(halves_of_8_blocks(bytes + 2, 24));
-    for (int k = 0; k < 4; k++) {
-        const uint8_t *pair = bytes + 48 * k;
-        out->q[k] = with_fifth_bits(nibbles_of_16_and_16(pair + 8, pair + 32), pair + 4, pair + 28);
-    }
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 24));
+    out->low = negated(halves_of_8_blocks(bytes + 2, 24));
+    nibbles_of_8_blocks(out->q, bytes + 8, 24);
+    add_fifth_bits(out->q, bytes + 4, 24);
 }
 
-#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = true, .bytes = 192 }
+#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .bytes = 192, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
 
 static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -160,12 +159,13 @@ void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, nibbles: indices of values_iq4. */
 static ALWAYS_INLINE void run_iq4_nl_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = as_scale(halves_of_8_blocks(bytes, 18));
+    out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
+    nibbles_of_8_blocks(out->q, bytes + 2, 18);
     for (int k = 0; k < 4; k++)
-        out->q[k] = look_up(values_iq4, 128, nibbles_of_16_and_16(bytes + 36 * k + 2, bytes + 36 * k + 20));
+        out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
 
-#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .mins = false, .bytes = 144 }
+#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -184,22 +184,23 @@ void matmul_iq4_nl_avx512(const struct matmul_job *job, size_t row_begin, size_t
 }
 
 /* The scale is half of 2^(e - 127): exponents 0 and 1 give subnormals. */
-static ALWAYS_INLINE __m512i e8m0_halves(__m256i e)
+static ALWAYS_INLINE __m512 e8m0_halves(__m256i e)
 {
     __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
     __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
-    return _mm512_zextsi256_si512(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+    return eight_scales(_mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e))));
 }
 
 /* e8m0 scale, nibbles: indices of values_fp4. */
 static ALWAYS_INLINE void run_mxfp4_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = e8m0_halves(_mm256_setr_epi32(bytes[0], bytes[17], bytes[34], bytes[51], bytes[68], bytes[85], bytes[102], bytes[119]));
+    nibbles_of_8_blocks(out->q, bytes + 1, 17);
     for (int k = 0; k < 4; k++)
-        out->q[k] = look_up(values_fp4, 16, nibbles_of_16_and_16(bytes + 34 * k + 1, bytes + 34 * k + 18));
+        out->q[k] = look_up(values_fp4, 16, out->q[k]);
 }
 
-#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .mins = false, .bytes = 136 }
+#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_mxfp4_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -218,13 +219,13 @@ void matmul_mxfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 }
 
 /* Half of the unsigned numbers with four bits of exponent (bias 7) and three of mantissa; 0x7f is 0, the top bit is ignored. */
-static ALWAYS_INLINE __m512i ue4m3_halves(__m512i bytes)
+static ALWAYS_INLINE __m512 ue4m3_halves(__m512i bytes)
 {
     __m512i low = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
     __m512i normal = _mm512_add_epi32(_mm512_slli_epi32(low, 20), _mm512_set1_epi32((127 - 7 - 1) << 23));
     __m512 small = _mm512_mul_ps(_mm512_cvtepi32_ps(low), _mm512_set1_ps(0x1p-10f));
     __m512i value = _mm512_mask_mov_epi32(normal, _mm512_cmplt_epu32_mask(low, _mm512_set1_epi32(8)), _mm512_castps_si512(small));
-    return _mm512_maskz_mov_epi32(_mm512_cmpneq_epi32_mask(bytes, _mm512_set1_epi32(0x7f)), value);
+    return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(_mm512_cmpneq_epi32_mask(bytes, _mm512_set1_epi32(0x7f)), value));
 }
 
 /* Four scales of 16 values each; per 16 values 8 bytes, low nibbles first: indices of values_fp4. */
@@ -241,7 +242,7 @@ static ALWAYS_INLINE void run_nvfp4_avx512(struct run *out, const uint8_t *bytes
     out->scale = ue4m3_halves(_mm512_cvtepu8_epi32(_mm_setr_epi32(scales[0], scales[1], scales[2], scales[3])));
 }
 
-#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .mins = false, .bytes = 144 }
+#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .bytes = 144, .factor = 1 }
 
 static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -262,8 +263,8 @@ void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 /* d, 128 bits: 1 is d, 0 is -d. With the offset of 1: 2 or 0. */
 static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    __m256 first = _mm256_set1_ps(half_at(bytes)), second = _mm256_set1_ps(half_at(bytes + 18));
-    out->scale = as_scale(_mm256_blend_ps(first, second, 0xf0));
+    __m256 first = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes))), second = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes + 18)));
+    out->scale = eight_scales(_mm256_blend_ps(first, second, 0xf0));
     for (int k = 0; k < 4; k++) {
         uint64_t bits;
         memcpy(&bits, bytes + 18 * (k / 2) + 2 + 8 * (k % 2), 8);
@@ -271,7 +272,7 @@ static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .mins = false, .bytes = 36 }
+#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .bytes = 36, .factor = 1 }
 
 static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -298,16 +299,16 @@ static ALWAYS_INLINE void run_q2_0_avx512(struct run *out, const uint8_t *bytes)
     const __m512i even = _mm512_set1_epi32(0x00040000), odd = _mm512_set1_epi32(0x00060002);
     __m256 d[4];
     for (int k = 0; k < 4; k++) {
-        d[k] = _mm256_set1_ps(half_at(bytes + 18 * k));
+        d[k] = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes + 18 * k)));
         __m512i same = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(bytes + 18 * k + 2)));
         same = _mm512_shuffle_epi8(same, four_times);
         out->q[k] = _mm512_or_si512(_mm512_and_si512(_mm512_srlv_epi16(same, even), _mm512_set1_epi16(0x0003)),
                                     _mm512_and_si512(_mm512_srlv_epi16(same, odd), _mm512_set1_epi16(0x0300)));
     }
-    out->scale = as_scale(_mm256_blend_ps(_mm256_blend_ps(d[0], d[1], 0x0c), _mm256_blend_ps(d[2], d[3], 0xc0), 0xf0));
+    out->scale = eight_scales(_mm256_blend_ps(_mm256_blend_ps(d[0], d[1], 0x0c), _mm256_blend_ps(d[2], d[3], 0xc0), 0xf0));
 }
 
-#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .mins = false, .bytes = 72 }
+#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .bytes = 72, .factor = 1 }
 
 static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
 {
