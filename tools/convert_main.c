@@ -42,9 +42,9 @@ static const struct verb verb = {
     .operands = "INPUT OUTPUT",
     .operands_min = 2,
     .operands_max = 2,
-    .details = "INPUT is a folder with config.json, safetensors and a tokenizer (families: llama, mistral, mixtral, qwen2, qwen3, gemma,\n"
+    .details = "INPUT is a folder with config.json, safetensors and a tokenizer (families: llama, mistral, mixtral, qwen2, qwen3, gemma, "
                "gemma2, gemma3, phi3), or a GGUF of any architecture (all parts of a split one).\n\n"
-               "Matrices get the asked type; norms, biases and routers stay F32. A matrix whose rows do not divide into blocks of the\n"
+               "Matrices get the asked type; norms, biases and routers stay F32. A matrix whose rows do not divide into blocks of the "
                "type stays what it is, and is named. OUTPUT appears only when it is complete.",
     .options = options,
     .size = sizeof(struct convert_args),
