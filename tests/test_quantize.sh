@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# quern-quantize from the command line: what it refuses and how, the same bytes for any number of threads, nothing left after a kill.
+set -u
+cd "$(dirname "$0")/.."
+root=$PWD
+build=$root/${BUILD:-build}
+quantize=$build/quern-quantize
+shared=${QUERN_SHARED:-$root/../shared}
+model=$shared/models/tiny-books/tiny-books-BF16.gguf
+matrix=$shared/models/tiny-books/peers/tiny-books.imatrix.gguf
+if [ ! -r "$model" ]; then
+    echo "SKIPPED quantize: shared/ is not here"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+fi
+dir=$(mktemp -d "${QUERN_TMP:-/tmp}/quantize.XXXXXX")
+trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+passed=0 failed=0
+
+check() {   # NAME CONDITION...
+    local name=$1; shift
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
+}
+refused() { # NAME CODE WORDS ARGS...: that exit code, those words on stderr, no file "out"
+    local name=$1 code=$2 words=$3; shift 3
+    "$quantize" "$@" >stdout 2>stderr; local got=$?
+    if [ $got -eq "$code" ] && grep -qF -- "$words" stderr && [ ! -e out ] && ! ls -A | grep -q '^\.out'; then passed=$((passed + 1)); else
+        failed=$((failed + 1)); echo "FAIL $name: exit $got, $(head -c 300 stderr)"
+    fi
+}
+
+for type in Q4_K_M Q2_K IQ4_XS; do
+    "$quantize" "$model" one.$type --type $type --imatrix "$matrix" --threads 1
+    "$quantize" "$model" four.$type --type $type --imatrix "$matrix" --threads 4
+    check "$type: 1 and 4 threads" cmp -s one.$type four.$type
+done
+"$quantize" "$model" plain --plain --type q4_k_m; check "lower case and --plain" test -s plain
+check "nothing on stdout" test -z "$("$quantize" "$model" again --type Q4_0 2>/dev/null)"
+
+# The tensors' bytes are those of the peer's file of the same name.
+for type in Q4_K_M Q3_K_M Q2_K IQ4_XS; do
+    "$quantize" "$model" mine --type $type --imatrix "$matrix" --force
+    "$build/quern" show --tensors "$shared/models/tiny-books/peers/tiny-books-$type.gguf" >peer.txt
+    "$build/quern" show --tensors mine >mine.txt
+    types() { grep -E 'weight' "$1" | awk '{for (i = 2; i <= NF; i++) if ($i ~ /^(I?Q[0-9]|B?F[0-9]+$)/) { print $1, $i; break }}' | sort; }
+    check "$type: llama.cpp's types" test -n "$(types mine.txt)" -a "$(types mine.txt)" = "$(types peer.txt)"
+done
+
+"$quantize" "$model" --type Q4_K_M --dry-run >plan
+check "dry run: 56 tensors and the sum" test "$(wc -l <plan)" = 57
+"$quantize" "$model" --type Q4_K_M --type 'blk\.0\.attn_v=Q8_0' --type-override 'ffn_up=IQ4_XS' --dry-run >plan
+check "rules" test "$(grep -c 'Q8_0 .*rule' plan) $(grep -c 'IQ4_XS .*rule' plan)" = "1 6"
+"$quantize" "$shared/models/babyllama361/babyllama361-F32.gguf" --type Q4_K_M --dry-run >plan
+check "rows of 128 fall back" grep -q "Q5_0 .*rows do not divide into Q4_K" plan
+
+refused "no mix" 2 "--type" "$model" out
+refused "unknown mix" 2 "did you mean 'Q4_K_" "$model" out --type Q4_K_N
+refused "two mixes" 2 "two mixes" "$model" out --type Q4_0 --type Q8_0
+refused "bad expression" 2 "bad regular expression" "$model" out --type Q4_0 --type '(=Q8_0'
+refused "no output" 2 "output" "$model" --type Q4_0
+refused "no input" 6 "missing.gguf" missing.gguf out --type Q4_0
+refused "no importances for a type that needs them" 2 "--imatrix" "$model" out --type IQ2_XXS
+refused "the importances of another model" 3 "another model" "$shared/models/babyllama361/babyllama361-F32.gguf" out --type Q4_0 \
+    --imatrix "$matrix"
+refused "a model as importances" 3 "importance matrix" "$model" out --type Q4_0 --imatrix "$model"
+refused "rounded already (I1)" 2 "--requantize" plain out --type Q2_K
+refused "too little memory" 5 "limit" "$model" out --type Q4_0 --mem-limit 1K
+refused "directory of the output is missing (G10)" 6 "nowhere" "$model" nowhere/out --type Q4_0
+cp "$model" model.gguf; ln model.gguf hard; ln -s model.gguf soft
+sum=$(cksum <model.gguf)
+refused "output is the input (G11)" 2 "" model.gguf ./model.gguf --type Q4_0 --force
+refused "output is the input, hard link" 2 "" model.gguf hard --type Q4_0 --force
+refused "output is the input, symbolic link" 2 "" model.gguf soft --type Q4_0 --force
+check "the input is untouched" test "$(cksum <model.gguf)" = "$sum"
+refused "output exists (G12)" 2 "" "$model" plain --type Q4_0
+"$quantize" "$model" plain --type Q4_0 --force; check "--force replaces it" test $? -eq 0
+"$quantize" plain twice --type Q2_K --requantize; check "--requantize" test $? -eq 0
+
+# A NaN in a weight: row 5, column 17 of the first matrix with 256 columns.
+cp "$model" nan.gguf; chmod u+w nan.gguf
+offset=$("$build/quern" show --tensors --json "$model" 2>/dev/null | tr '{' '\n' | grep '"token_embd.weight"' |
+    sed -n 's/.*"offset": *\([0-9]*\).*/\1/p')
+if [ -n "$offset" ]; then
+    printf '\300\177' | dd of=nan.gguf bs=1 seek=$((offset + 2 * (5 * 256 + 17))) conv=notrunc 2>/dev/null
+    refused "a value that is not finite" 3 "row 5, column 17" nan.gguf out --type Q4_0
+else
+    echo "SKIPPED a value that is not finite: show does not tell the offset"
+fi
+
+# A full disk (G7, G9): RLIMIT_FSIZE stands for it.
+(ulimit -f 1000; "$quantize" "$model" out --type Q4_K_M 2>stderr); code=$?
+check "file size limit: exit 6, no file" test $code -eq 6 -a ! -e out -a -z "$(ls -A | grep '^\.out')"
+
+# kill -9 (G13): no file or the whole one; the next run gives the same bytes as one that was never disturbed.
+"$quantize" "$model" whole --type IQ4_XS --imatrix "$matrix"
+broken=0
+RANDOM=7
+for ((i = 0; i < ${KILLS:-12}; i++)); do
+    rm -f target
+    "$quantize" "$model" target --type IQ4_XS --imatrix "$matrix" 2>/dev/null &
+    pid=$!
+    sleep 0.$(printf '%03d' $((RANDOM % 200)))
+    kill -9 $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    if [ -e target ] && ! cmp -s target whole; then broken=$((broken + 1)); fi
+done 2>/dev/null
+check "kill -9: $broken broken files" test $broken -eq 0
+"$quantize" "$model" target --type IQ4_XS --imatrix "$matrix" --force
+check "after the kills the same bytes" cmp -s target whole
+check "no temporary file stays" test -z "$(ls -A | grep quern-)"
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]

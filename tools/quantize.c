@@ -1,0 +1,228 @@
+#include "quantize.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Output of one batch: large enough that the threads rarely wait for the slowest, small enough for any laptop. */
+static const size_t BATCH_BYTES = (size_t)4 << 20;
+/* Values per chunk of work, about: a few milliseconds of the slowest encoder. */
+static const size_t CHUNK_VALUES = 8192;
+
+const struct gguf_tensor *quantize_rounded_twice(const struct quantize_job *job)
+{
+    for (size_t i = 0; i < job->input->tensor_count; i++) {
+        const struct gguf_tensor *t = &job->input->tensors[i];
+        if (job->plan[i].format != t->type && format_find(t->type)->block > 1)
+            return t;
+    }
+    return NULL;
+}
+
+static size_t tensor_rows(const struct gguf_tensor *t)
+{
+    return t->shape[1] * t->shape[2] * t->shape[3];
+}
+
+size_t quantize_tensor_bytes(const struct quantize_job *job, size_t i)
+{
+    const struct gguf_tensor *t = &job->input->tensors[i];
+    size_t row = 0;
+    if (job->plan[i].format == t->type)
+        return t->bytes;
+    format_row_bytes(&row, format_find(job->plan[i].format), t->shape[0]);
+    return row * tensor_rows(t);
+}
+
+/* Rows per batch of tensor i, at least one. */
+static size_t batch_rows(const struct quantize_job *job, size_t i)
+{
+    size_t rows = tensor_rows(&job->input->tensors[i]), bytes = quantize_tensor_bytes(job, i) / (rows ? rows : 1), n;
+    n = BATCH_BYTES / (bytes ? bytes : 1);
+    return n < 1 ? 1 : n > rows ? rows : n;
+}
+
+size_t quantize_memory(const struct quantize_job *job)
+{
+    size_t batch = 0, cols = 0;
+    for (size_t i = 0; i < job->input->tensor_count; i++) {
+        const struct gguf_tensor *t = &job->input->tensors[i];
+        if (job->plan[i].format == t->type)
+            continue;
+        size_t rows = tensor_rows(t), bytes = batch_rows(job, i) * (quantize_tensor_bytes(job, i) / (rows ? rows : 1));
+        batch = bytes > batch ? bytes : batch;
+        cols = t->shape[0] > cols ? t->shape[0] : cols;
+    }
+    return batch + pool_threads(job->pool) * cols * 2 * sizeof(float);
+}
+
+/* ---- rounding one batch of rows -------------------------------------------------------------------------------------- */
+
+struct batch {
+    const struct quantize_job  *job;
+    const struct gguf_tensor   *tensor;
+    const struct imatrix_entry *importances;     /* NULL: none */
+    const struct format        *format;
+    size_t                      first, rows;     /* of the batch */
+    size_t                      per_chunk;
+    size_t                      row_in, row_out; /* bytes */
+    uint8_t                    *out;
+    float                      *scratch;         /* per thread 2 * cols */
+    size_t                     *bad;             /* per chunk: 1 + position of a value that is not finite; 0: none */
+};
+
+static size_t first_bad(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return i;
+    return n;
+}
+
+/* The importances of a row; all experts may share one set. */
+static const float *row_importance(const struct batch *b, size_t row)
+{
+    if (!b->importances)
+        return NULL;
+    size_t expert = b->importances->experts > 1 ? row / b->tensor->shape[1] % b->importances->experts : 0;
+    return b->importances->mean + expert * b->importances->inputs;
+}
+
+static void round_chunk(void *arg, size_t index, size_t thread)
+{
+    struct batch *b = arg;
+    size_t n = b->tensor->shape[0], to = (index + 1) * b->per_chunk;
+    float *x = b->scratch + thread * 2 * n, *weight = x + n;
+    for (size_t r = index * b->per_chunk; r < to && r < b->rows; r++) {
+        size_t row = b->first + r;
+        b->job->kernels->dequantize[b->tensor->type].fn(x, b->tensor->data + row * b->row_in, n);
+        size_t at = first_bad(x, n);
+        if (at < n) {
+            b->bad[index] = 1 + row * n + at;
+            return;
+        }
+        const float *importance = row_importance(b, row);
+        if (importance)
+            rounding_weigh(weight, x, importance, n, b->job->weights);
+        rounding_row(b->job->rounding, b->format->id, b->out + r * b->row_out, x, importance ? weight : NULL, n);
+    }
+}
+
+static bool report_bad(const struct batch *b, size_t chunks, struct quern_error *err)
+{
+    char shown[100];
+    for (size_t c = 0; c < chunks; c++)
+        if (b->bad[c]) {
+            size_t at = b->bad[c] - 1, n = b->tensor->shape[0];
+            text_escape(shown, sizeof shown, b->tensor->name.text, b->tensor->name.n);
+            return ERR(err, QUERN_EFORMAT, "tensor '%s': the value in row %zu, column %zu is not finite", shown, at / n, at % n);
+        }
+    return true;
+}
+
+/* Round a tensor batch by batch into the writer. *done counts bytes of the result, for the progress. */
+static bool write_rounded(const struct quantize_job *job, size_t i, struct gguf_writer *w, size_t *done, size_t total,
+                          struct quern_error *err)
+{
+    const struct gguf_tensor *t = &job->input->tensors[i];
+    struct batch b = { .job = job, .tensor = t, .format = format_find(job->plan[i].format) };
+    size_t rows = tensor_rows(t), step = batch_rows(job, i), chunks_most;
+    if (rows == 0 || t->shape[0] == 0)
+        return true;
+    b.importances = job->matrix ? imatrix_find(job->matrix, t->name) : NULL;
+    b.row_in = t->bytes / rows, b.row_out = quantize_tensor_bytes(job, i) / rows;
+    b.per_chunk = CHUNK_VALUES / t->shape[0] + 1;
+    chunks_most = (step + b.per_chunk - 1) / b.per_chunk;
+    b.out = mem_take_aligned(step, b.row_out, "a batch of rows", err);
+    b.scratch = b.out ? mem_take_aligned(pool_threads(job->pool) * 2, t->shape[0] * sizeof(float), "rows", err) : NULL;
+    b.bad = b.scratch ? mem_take(chunks_most, sizeof *b.bad, "a batch", err) : NULL;
+    bool ok = b.bad != NULL;
+    for (b.first = 0; ok && b.first < rows; b.first += step) {
+        if (job->stop && *job->stop) {
+            ok = ERR(err, QUERN_EINTERRUPT, "interrupted");
+            break;
+        }
+        b.rows = rows - b.first < step ? rows - b.first : step;
+        size_t chunks = (b.rows + b.per_chunk - 1) / b.per_chunk;
+        pool_run(job->pool, round_chunk, &b, chunks);
+        ok = report_bad(&b, chunks, err) && gguf_writer_data(w, b.out, b.rows * b.row_out, err);
+        *done += b.rows * b.row_out;
+        if (job->show)
+            job->show(job->show_arg, (double)*done / (double)total);
+    }
+    free(b.out);
+    free(b.scratch);
+    free(b.bad);
+    return ok;
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------------------------ */
+
+static bool key_starts(struct gguf_string key, const char *text)
+{
+    size_t n = strlen(text);
+    return key.n >= n && !memcmp(key.text, text, n);
+}
+
+/* Everything that the input says, except what is no longer so. */
+static bool write_keys(const struct quantize_job *job, struct gguf_writer *w, struct quern_error *err)
+{
+    const struct gguf *g = job->input;
+    for (size_t i = 0; i < g->kv_count; i++) {
+        const struct gguf_kv *kv = &g->kvs[i];
+        bool stale = key_starts(kv->key, "split.") || key_starts(kv->key, "quantize.imatrix.") || key_starts(kv->key, "quern.receipt.") ||
+                     gguf_string_is(kv->key, "general.file_type") || gguf_string_is(kv->key, "general.quantization_version");
+        if (!stale && !gguf_writer_value(w, kv->key.text, kv->key.n, &kv->value, err))
+            return false;
+    }
+    /* The version of the block layouts: 2 since 2023. */
+    if (!gguf_writer_u32(w, "general.quantization_version", 2, err) ||
+        !gguf_writer_u32(w, "general.file_type", job->file_type, err))
+        return false;
+    if (!job->matrix)
+        return true;
+    const char *slash = strrchr(job->matrix_path, '/');
+    return gguf_writer_text(w, "quantize.imatrix.file", slash ? slash + 1 : job->matrix_path, err) &&
+           gguf_writer_text(w, "quantize.imatrix.dataset", job->matrix->dataset, err) &&
+           gguf_writer_u32(w, "quantize.imatrix.entries_count", (uint32_t)job->matrix->count, err) &&
+           gguf_writer_u32(w, "quantize.imatrix.chunks_count", job->matrix->chunks, err);
+}
+
+static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w, struct quern_error *err)
+{
+    const struct gguf *g = job->input;
+    size_t done = 0, total = 1;
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        struct gguf_tensor t = g->tensors[i];
+        t.type = job->plan[i].format;
+        t.bytes = quantize_tensor_bytes(job, i);
+        total += t.bytes;
+        if (!gguf_writer_tensor(w, &t, err))
+            return false;
+    }
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        if (job->plan[i].format != t->type) {
+            if (!write_rounded(job, i, w, &done, total, err))
+                return false;
+            continue;
+        }
+        if (!gguf_writer_data(w, t->data, t->bytes, err))
+            return false;
+        done += t->bytes;
+    }
+    return true;
+}
+
+bool quantize_write(const struct quantize_job *job, const char *path, bool force, struct quern_error *err)
+{
+    struct gguf_writer_options options = { .force = force, .inputs = job->input->parts, .input_count = job->input->part_count };
+    size_t memory = quantize_memory(job);
+    if (job->mem_limit && memory > job->mem_limit)
+        return ERR(err, QUERN_EMEM, "rounding takes %zu bytes of buffers, the limit is %zu", memory, job->mem_limit);
+    struct gguf_writer *w = gguf_writer_open(path, &options, err);
+    bool ok = w && write_keys(job, w, err) && write_tensors(job, w, err) && gguf_writer_commit(w, err);
+    gguf_writer_close(w);
+    return ok;
+}

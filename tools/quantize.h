@@ -1,0 +1,41 @@
+/* quantize.h - from a model file and a plan to a file of rounded tensors, in bounded memory.
+ *
+ * Tensors are read from the mapped input, rounded batch by batch by the threads of a pool, and streamed to the output, which stands
+ * under its name only when it is complete. The same input, plan and importances give the same bytes for any number of threads. */
+#ifndef QUERN_QUANTIZE_H
+#define QUERN_QUANTIZE_H
+
+#include "imatrix.h"
+#include "kernels.h"
+#include "pool.h"
+#include "preset.h"
+#include "rounding.h"
+
+struct quantize_job {
+    const struct gguf      *input;
+    const struct plan_item *plan;          /* [input->tensor_count]                                 */
+    uint32_t                file_type;     /* general.file_type of the result                       */
+    const struct imatrix   *matrix;        /* NULL: none                                            */
+    const char             *matrix_path;   /* noted in the file                                     */
+    enum rounding_weights   weights;
+    const struct rounding  *rounding;
+    const struct kernels   *kernels;
+    struct pool            *pool;
+    size_t                  mem_limit;     /* bytes of buffers; 0: none                             */
+    const volatile int     *stop;          /* non-zero: end with QUERN_EINTERRUPT; NULL: none       */
+    void                  (*show)(void *arg, double share);   /* progress, 0..1; NULL: none         */
+    void                   *show_arg;
+};
+
+/* Tensors of the input that are rounded already and would be rounded again: the first one, or NULL. */
+const struct gguf_tensor *quantize_rounded_twice(const struct quantize_job *job);
+/* Bytes of tensor i in the result. */
+size_t quantize_tensor_bytes(const struct quantize_job *job, size_t i);
+/* Bytes of the buffers that quantize_write takes. */
+size_t quantize_memory(const struct quantize_job *job);
+
+/* Write the result. QUERN_EUSAGE: the output is the input, or exists and `force` is not set; QUERN_EFORMAT: a value that is not finite
+ * (tensor, row and column named); QUERN_EMEM, QUERN_EIO, QUERN_EINTERRUPT. No file is left behind then. */
+bool quantize_write(const struct quantize_job *job, const char *path, bool force, struct quern_error *err);
+
+#endif
