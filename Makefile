@@ -130,6 +130,12 @@ fuzz:
 	    LDFLAGS='-fsanitize=fuzzer $(FUZZFLAGS)' fuzzers
 fuzzers: $(FUZZERS)
 
+# The embedded model, again from its checkpoint; tests/test_convert.c holds the committed file to what this makes.
+.PHONY: model
+QUERN_SHARED ?= ../shared
+model: $(BUILD)/quern-convert
+	$< $(QUERN_SHARED)/models/tiny-books/hf models/tiny-books-q8_0.gguf --name tiny-books --type q8_0 --force
+
 clean:
 	rm -rf build build-asan build-clang build-arm build-fuzz
 
@@ -139,4 +145,5 @@ help:
 	@echo 'make test-release     the tests of this build only'
 	@echo 'make asan             the tests, built with AddressSanitizer and UBSan'
 	@echo 'make fuzz             the libFuzzer targets (clang), in $(BUILD)-fuzz/tests/'
+	@echo 'make model            remake models/tiny-books-q8_0.gguf from its checkpoint in $$QUERN_SHARED'
 	@echo 'make clean            remove what was built'

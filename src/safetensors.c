@@ -7,7 +7,7 @@
 #include "formats.h"
 #include "json.h"
 
-enum { PARTS_MOST = 9999 };
+enum { PARTS_MOST = 9999, NAME_MOST = 250 };
 #define HEADER_MOST ((size_t)100 << 20)     /* the format's own limit, in bytes */
 
 /* What the format knows, in bits per element. */
@@ -78,10 +78,12 @@ static bool read_dtype(const struct part *p, struct safetensor *t, const struct 
 
 static bool read_tensor(const struct part *p, struct safetensor *t, const struct json *entry)
 {
-    char shown[160];
+    char shown[NAME_MOST + 4];
     text_escape(shown, sizeof shown, entry->key, entry->key_n);
-    if (strlen(entry->key) != entry->key_n || !entry->key_n)
-        return ERR(p->err, QUERN_EFORMAT, "%s: the tensor name '%s' is empty or holds a NUL", p->path, shown);
+    /* Names go into messages as they are from here on, so they must be such as a terminal may show. */
+    if (!entry->key_n || strlen(shown) != entry->key_n || memcmp(shown, entry->key, entry->key_n))
+        return ERR(p->err, QUERN_EFORMAT, "%s: the tensor name '%s' is empty, longer than %d bytes, or holds control characters", p->path,
+                   shown, NAME_MOST);
     t->part = p->index;
     t->name = arena_text(&p->s->arena, entry->key, entry->key_n, p->err);
     if (!t->name)
