@@ -172,9 +172,11 @@ bool tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
             return ERR(err, QUERN_EMEM, "the text of %zu tokens does not fit in memory", n);
     }
     size_t room;
-    char *text = checked_add(&room, total, 1) ? mem_take(room, 1, "the text of tokens", err) : NULL;
+    if (!checked_add(&room, total, 1))
+        return ERR(err, QUERN_EMEM, "the text of %zu tokens does not fit in memory", n);
+    char *text = mem_take(room, 1, "the text of tokens", err);
     if (!text)
-        return ERR(err, QUERN_EMEM, "not enough memory for a text of %zu bytes", total);
+        return false;
     size_t used = 0;
     for (size_t i = 0; i < n; i++) {
         size_t start = used;
