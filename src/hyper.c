@@ -13,12 +13,24 @@ struct reader {
     const char         *arch;
     struct quern_error *err;
     char                key[160];
+    char                shown[200];
 };
 
 static const char *key_of(struct reader *r, const char *name)
 {
     snprintf(r->key, sizeof r->key, "%s.%s", r->arch, name);
     return r->key;
+}
+
+/* The same for messages: "'llama.block_count' at byte 143". */
+static const char *shown(struct reader *r, const char *name)
+{
+    const struct gguf_value *value = gguf_find(r->g, key_of(r, name));
+    int n = snprintf(r->shown, sizeof r->shown, "'%s'", r->key);
+    for (size_t i = 0; value && i < r->g->kv_count; i++)
+        if (&r->g->kvs[i].value == value)
+            snprintf(r->shown + n, sizeof r->shown - (size_t)n, " at byte %zu", r->g->kvs[i].offset);
+    return r->shown;
 }
 
 static bool has(struct reader *r, const char *name)
@@ -28,7 +40,7 @@ static bool has(struct reader *r, const char *name)
 
 static bool missing(struct reader *r, const char *name)
 {
-    return ERR(r->err, QUERN_EFORMAT, "key '%s' is missing", key_of(r, name));
+    return ERR(r->err, QUERN_EFORMAT, "key %s is missing", shown(r, name));
 }
 
 /* A count in [low, high]; absent: *out stays. */
@@ -40,7 +52,7 @@ static bool count(struct reader *r, const char *name, size_t low, size_t high, s
     if (!gguf_read_u32(r->g, r->key, &value, r->err))
         return false;
     if (value < low || value > high)
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' is %u, allowed is %zu to %zu", r->key, value, low, high);
+        return ERR(r->err, QUERN_EFORMAT, "key %s is %u, allowed is %zu to %zu", shown(r, name), value, low, high);
     *out = value;
     return true;
 }
@@ -59,7 +71,7 @@ static bool number(struct reader *r, const char *name, float *out)
     if (!gguf_read_f32(r->g, r->key, &value, r->err))
         return false;
     if (!isfinite(value))
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' is %g, a finite number is needed", r->key, (double)value);
+        return ERR(r->err, QUERN_EFORMAT, "key %s is %g, a finite number is needed", shown(r, name), (double)value);
     *out = value;
     return true;
 }
@@ -71,7 +83,7 @@ static bool positive(struct reader *r, const char *name, float *out)
     if (!number(r, name, &value))
         return false;
     if (!(value > 0))
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' is %g, a number above 0 is needed", r->key, (double)value);
+        return ERR(r->err, QUERN_EFORMAT, "key %s is %g, a number above 0 is needed", shown(r, name), (double)value);
     if (has(r, name))
         *out = value;
     return true;
@@ -102,14 +114,14 @@ static bool per_layer(struct reader *r, const char *name, size_t layers, size_t 
         return true;
     }
     if (value->as.array.n != layers)
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' has %zu elements, the model has %zu layers", r->key, value->as.array.n, layers);
+        return ERR(r->err, QUERN_EFORMAT, "key %s has %zu elements, the model has %zu layers", shown(r, name), value->as.array.n, layers);
     for (size_t i = 0; i < layers; i++) {
         int64_t element = 0;
         if (!gguf_array_i64(value, i, &element))
-            return ERR(r->err, QUERN_EFORMAT, "key '%s': element %zu is not an integer (array of %s)", r->key, i,
+            return ERR(r->err, QUERN_EFORMAT, "key %s: element %zu is not an integer (array of %s)", shown(r, name), i,
                        gguf_type_name(value->as.array.type));
         if (element < 0 || (uint64_t)element > high)
-            return ERR(r->err, QUERN_EFORMAT, "key '%s': element %zu is %lld, allowed is 0 to %zu", r->key, i,
+            return ERR(r->err, QUERN_EFORMAT, "key %s: element %zu is %lld, allowed is 0 to %zu", shown(r, name), i,
                        (long long)element, high);
         out[i] = (size_t)element;
     }
@@ -119,13 +131,13 @@ static bool per_layer(struct reader *r, const char *name, size_t layers, size_t 
 /* The list of architectures, as much as fits. */
 static bool unknown_arch(struct quern_error *err, const char *name, size_t n)
 {
-    char shown[80], list[700];
+    char text[80], list[700];
     size_t used = 0;
     list[0] = '\0';
     for (size_t i = 0; arch_at(i) && used < sizeof list; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", arch_at(i)->name);
     return ERR(err, QUERN_EUNSUPPORTED, "architecture '%s' is not supported; supported are %s",
-               text_escape(shown, sizeof shown, name, n), list);
+               text_escape(text, sizeof text, name, n), list);
 }
 
 static bool read_arch(struct model *m, const struct gguf *g, struct quern_error *err)
@@ -167,9 +179,9 @@ static bool read_heads(struct model *m, struct reader *r)
     for (size_t i = 0; i < h->layers; i++) {
         size_t heads = m->layer[i].heads, kv = m->layer[i].kv_heads;
         if (heads == 0 && !may_lack)
-            return ERR(r->err, QUERN_EFORMAT, "key '%s' is 0 in layer %zu", key_of(r, "attention.head_count"), i);
+            return ERR(r->err, QUERN_EFORMAT, "key %s is 0 in layer %zu", shown(r, "attention.head_count"), i);
         if (kv == 0 && heads != 0 && !may_lack && !(recurrent && m->arch->mixer == MIXERS_CONV))
-            return ERR(r->err, QUERN_EFORMAT, "key '%s' is 0 in layer %zu", key_of(r, "attention.head_count_kv"), i);
+            return ERR(r->err, QUERN_EFORMAT, "key %s is 0 in layer %zu", shown(r, "attention.head_count_kv"), i);
         if (kv && heads % kv)
             return ERR(r->err, QUERN_EFORMAT, "layer %zu: %zu heads cannot share %zu key heads evenly (%s)", i, heads, kv,
                        key_of(r, "attention.head_count_kv"));
@@ -187,8 +199,8 @@ static bool read_head_dims(struct model *m, struct reader *r)
         return true;
     bool explicit_dims = has(r, "attention.key_length") && has(r, "attention.value_length");
     if (!explicit_dims && h->width % heads)
-        return ERR(r->err, QUERN_EFORMAT, "width %zu does not divide into %zu heads, and '%s' does not say their size", h->width,
-                   heads, key_of(r, "attention.key_length"));
+        return ERR(r->err, QUERN_EFORMAT, "width %zu does not divide into %zu heads, and %s does not say their size", h->width,
+                   heads, shown(r, "attention.key_length"));
     h->key_dim = h->value_dim = h->width / heads;
     return count(r, "attention.key_length", 1, MAX_HEAD_DIM, &h->key_dim) &&
            count(r, "attention.value_length", 1, MAX_HEAD_DIM, &h->value_dim);
@@ -198,14 +210,14 @@ static bool read_rope_scaling(struct model *m, struct reader *r)
 {
     struct rope_hyper *rope = &m->hyper.rope;
     struct gguf_string type = { "linear", 6 };
-    char shown[80];
+    char text[80];
     if (has(r, "rope.scaling.type") && !gguf_read_string(r->g, key_of(r, "rope.scaling.type"), &type, r->err))
         return false;
     bool none = gguf_string_is(type, "none");
     rope->yarn = gguf_string_is(type, "yarn");
     if (!none && !rope->yarn && !gguf_string_is(type, "linear") && !gguf_string_is(type, "longrope"))
-        return ERR(r->err, QUERN_EUNSUPPORTED, "key '%s' is '%s'; supported are none, linear, yarn, longrope",
-                   key_of(r, "rope.scaling.type"), text_escape(shown, sizeof shown, type.text, type.n));
+        return ERR(r->err, QUERN_EUNSUPPORTED, "key %s is '%s'; supported are none, linear, yarn, longrope",
+                   shown(r, "rope.scaling.type"), text_escape(text, sizeof text, type.text, type.n));
     if (has(r, "rope.scaling.factor") ? !positive_double(r, "rope.scaling.factor", &rope->factor)
                                       : !positive_double(r, "rope.scale_linear", &rope->factor))
         return false;
@@ -240,8 +252,8 @@ static bool read_rope(struct model *m, struct reader *r)
     if (!positive_double(r, "rope.freq_base", &rope->base) || !count(r, "rope.dimension_count", 1, MAX_HEAD_DIM, &rope->dims))
         return false;
     if (rope->dims % 2 || rope->dims > h->key_dim)
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' is %zu, an even number up to the head size %zu is needed",
-                   key_of(r, "rope.dimension_count"), rope->dims, h->key_dim);
+        return ERR(r->err, QUERN_EFORMAT, "key %s is %zu, an even number up to the head size %zu is needed",
+                   shown(r, "rope.dimension_count"), rope->dims, h->key_dim);
     if (m->arch->rope_local != LOCAL_OWN_BASE)
         rope->base_local = rope->base;
     return positive_double(r, "rope.freq_base_swa", &rope->base_local) && read_rope_scaling(m, r);
@@ -269,8 +281,8 @@ static bool read_windows(struct model *m, struct reader *r)
         pattern = gguf_find(r->g, key_of(r, "attention.sliding_window_pattern"));
         if (pattern && pattern->type == GGUF_ARRAY) {
             if (pattern->as.array.n != h->layers)
-                return ERR(r->err, QUERN_EFORMAT, "key '%s' has %zu elements, the model has %zu layers", r->key,
-                           pattern->as.array.n, h->layers);
+                return ERR(r->err, QUERN_EFORMAT, "key %s has %zu elements, the model has %zu layers",
+                           shown(r, "attention.sliding_window_pattern"), pattern->as.array.n, h->layers);
         } else {
             pattern = NULL;
             if (!count(r, "attention.sliding_window_pattern", 0, MODEL_MAX_LAYERS, &period))
@@ -283,8 +295,8 @@ static bool read_windows(struct model *m, struct reader *r)
         int64_t flag = 0;
         if (pattern && size) {
             if (!gguf_array_i64(pattern, i, &flag))
-                return ERR(r->err, QUERN_EFORMAT, "key '%s': element %zu is no truth value",
-                           key_of(r, "attention.sliding_window_pattern"), i);
+                return ERR(r->err, QUERN_EFORMAT, "key %s: element %zu is no truth value",
+                           shown(r, "attention.sliding_window_pattern"), i);
             windowed = flag != 0;
         }
         l->window = windowed ? size : 0;
@@ -334,7 +346,7 @@ static bool read_scales(struct model *m, struct reader *r)
     if ((flags & (ARCH_SOFTCAP | ARCH_SOFTCAP_FINAL)) && !number(r, "final_logit_softcapping", &h->logit_softcap))
         return false;
     if (h->logit_softcap < 0)
-        return ERR(r->err, QUERN_EFORMAT, "key '%s' is %g, negative", key_of(r, "final_logit_softcapping"), (double)h->logit_softcap);
+        return ERR(r->err, QUERN_EFORMAT, "key %s is %g, negative", shown(r, "final_logit_softcapping"), (double)h->logit_softcap);
     if (flags & ARCH_ALIBI) {
         if (!has(r, "attention.max_alibi_bias"))
             return missing(r, "attention.max_alibi_bias");
@@ -374,16 +386,16 @@ static bool read_experts(struct model *m, struct reader *r)
         return false;
     if (h->experts == 0) {
         if (m->arch->flags & ARCH_EXPERTS)
-            return has(r, "expert_count") ? ERR(r->err, QUERN_EFORMAT, "key '%s' is 0, this architecture needs experts", r->key)
+            return has(r, "expert_count") ? ERR(r->err, QUERN_EFORMAT, "key %s is 0, this architecture needs experts", shown(r, "expert_count"))
                                           : missing(r, "expert_count");
         if (gguf_find_tensor(r->g, "blk.0.ffn_gate_inp.weight") || gguf_find_tensor(r->g, "blk.0.ffn_down_exps.weight"))
-            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key '%s' is 0 or missing",
-                       key_of(r, "expert_count"));
+            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key %s is 0 or missing",
+                       shown(r, "expert_count"));
         return true;
     }
     if (gating == 0)
-        return ERR(r->err, QUERN_EUNSUPPORTED, "key '%s' is %zu: experts are not supported in architecture '%s'",
-                   key_of(r, "expert_count"), h->experts, m->arch->name);
+        return ERR(r->err, QUERN_EUNSUPPORTED, "key %s is %zu: experts are not supported in architecture '%s'",
+                   shown(r, "expert_count"), h->experts, m->arch->name);
     if (!need_count(r, "expert_used_count", 1, h->experts, &h->experts_used))
         return false;
     for (size_t i = 0; i < h->layers; i++)
@@ -421,8 +433,8 @@ static bool read_experts(struct model *m, struct reader *r)
         return false;
     if (h->expert_groups > 1 && (h->experts % h->expert_groups || h->groups_used == 0 || h->groups_used > h->expert_groups ||
                                  h->groups_used * (h->experts / h->expert_groups) < h->experts_used))
-        return ERR(r->err, QUERN_EFORMAT, "%zu experts in %zu groups of which %zu are used cannot give %zu experts ('%s')",
-                   h->experts, h->expert_groups, h->groups_used, h->experts_used, key_of(r, "expert_group_count"));
+        return ERR(r->err, QUERN_EFORMAT, "%zu experts in %zu groups of which %zu are used cannot give %zu experts (%s)",
+                   h->experts, h->expert_groups, h->groups_used, h->experts_used, shown(r, "expert_group_count"));
     return true;
 }
 
@@ -457,19 +469,19 @@ static bool read_mla(struct model *m, struct reader *r)
         !count(r, "attention.value_length_mla", 1, MAX_HEAD_DIM, &h->mla_value))
         return false;
     if (h->mla_key <= h->rope.dims)
-        return ERR(r->err, QUERN_EFORMAT, "heads of %zu values leave none beside the %zu that rotate ('%s')", h->mla_key,
-                   h->rope.dims, key_of(r, "rope.dimension_count"));
+        return ERR(r->err, QUERN_EFORMAT, "heads of %zu values leave none beside the %zu that rotate (%s)", h->mla_key,
+                   h->rope.dims, shown(r, "rope.dimension_count"));
     if (h->mla_absorbed) {
         if (h->key_dim != h->kv_lora + h->rope.dims || h->value_dim != h->kv_lora)
-            return ERR(r->err, QUERN_EFORMAT, "keys of %zu and values of %zu do not fit a latent of %zu and a rotation of %zu ('%s')",
-                       h->key_dim, h->value_dim, h->kv_lora, h->rope.dims, key_of(r, "attention.key_length"));
+            return ERR(r->err, QUERN_EFORMAT, "keys of %zu and values of %zu do not fit a latent of %zu and a rotation of %zu (%s)",
+                       h->key_dim, h->value_dim, h->kv_lora, h->rope.dims, shown(r, "attention.key_length"));
         for (size_t i = 0; i < h->layers; i++)
             m->layer[i].kv_heads = 1;
     } else {
         for (size_t i = 0; i < h->layers; i++)
             if (m->layer[i].kv_heads != m->layer[i].heads)
-                return ERR(r->err, QUERN_EFORMAT, "key '%s' is %zu in layer %zu, %zu is needed without '%s.attention.key_length_mla'",
-                           key_of(r, "attention.head_count_kv"), m->layer[i].kv_heads, i, m->layer[i].heads, r->arch);
+                return ERR(r->err, QUERN_EFORMAT, "key %s is %zu in layer %zu, %zu is needed without '%s.attention.key_length_mla'",
+                           shown(r, "attention.head_count_kv"), m->layer[i].kv_heads, i, m->layer[i].heads, r->arch);
     }
     /* Every head's keys are scaled as if they had all been rotated with YaRN's magnitude. */
     double grow = log(h->rope.factor), all = 1 + 0.1 * h->rope.log_multiplier * grow;
@@ -511,8 +523,8 @@ static bool read_mixers(struct model *m, struct reader *r)
             !need_count(r, "ssm.group_count", 1, MAX_HEADS, &h->ssm_groups))
             return false;
         if (h->ssm_rank % h->ssm_groups || h->ssm_inner != h->ssm_rank * h->ssm_state)
-            return ERR(r->err, QUERN_EFORMAT, "%zu value heads of %zu on %zu key heads do not make an inner width of %zu ('%s')",
-                       h->ssm_rank, h->ssm_state, h->ssm_groups, h->ssm_inner, key_of(r, "ssm.inner_size"));
+            return ERR(r->err, QUERN_EFORMAT, "%zu value heads of %zu on %zu key heads do not make an inner width of %zu (%s)",
+                       h->ssm_rank, h->ssm_state, h->ssm_groups, h->ssm_inner, shown(r, "ssm.inner_size"));
         for (size_t i = 0; i < h->layers; i++)
             m->layer[i].mixer = (i + 1) % interval ? MIX_DELTA : MIX_ATTENTION;
         return true;

@@ -27,11 +27,23 @@ static void note_missing(struct loader *ld, const char *name)
         snprintf(ld->missing + used, sizeof ld->missing - used, "%s%s", used ? ", " : "", name);
 }
 
+/* "[64, 272]": without trailing ones, but for the first. */
+static const char *show_shape(char out[96], const size_t *shape, size_t n)
+{
+    size_t used = (size_t)snprintf(out, 96, "[%zu", shape[0]);
+    while (n > 1 && shape[n - 1] == 1)
+        n--;
+    for (size_t i = 1; i < n; i++)
+        used += (size_t)snprintf(out + used, 96 - used, ", %zu", shape[i]);
+    snprintf(out + used, 96 - used, "]");
+    return out;
+}
+
 /* The tensor, or NULL: absent (noted when it is required) or already failed. Its shape must be the one given; trailing ones do
  * not count. */
 static const struct gguf_tensor *find(struct loader *ld, const char *name, int required, size_t a, size_t b, size_t c)
 {
-    char full[128];
+    char full[128], want[96], got[96];
     size_t shape[3] = { a, b, c };
     if (ld->failed)
         return NULL;
@@ -46,8 +58,8 @@ static const struct gguf_tensor *find(struct loader *ld, const char *name, int r
         return NULL;
     }
     if (memcmp(t->shape, shape, sizeof shape) != 0 || t->shape[3] != 1) {
-        ld->failed = !ERR(ld->err, QUERN_EFORMAT, "tensor '%s': expected [%zu, %zu, %zu], got [%zu, %zu, %zu, %zu]", full, a, b, c,
-                          t->shape[0], t->shape[1], t->shape[2], t->shape[3]);
+        ld->failed = !ERR(ld->err, QUERN_EFORMAT, "tensor '%s' at byte %zu: expected %s, got %s", full, t->offset,
+                          show_shape(want, shape, 3), show_shape(got, t->shape, 4));
         return NULL;
     }
     size_t index = (size_t)(t - ld->g->tensors);
@@ -348,9 +360,11 @@ static bool load_ends(struct loader *ld)
     size_t half = h->rope.dims / 2;
     ld->layer = LAYER_NONE;
     const struct gguf_tensor *embed = gguf_find_tensor(ld->g, "token_embd.weight");
-    if (embed && embed->shape[1] > INT32_MAX)
+    if (!embed)
+        return ERR(ld->err, QUERN_EFORMAT, "1 tensor is missing: token_embd.weight");
+    if (embed->shape[1] > INT32_MAX)
         return ERR(ld->err, QUERN_EFORMAT, "tensor 'token_embd.weight' has %zu rows, more than token ids can name", embed->shape[1]);
-    h->vocab = embed ? embed->shape[1] : 1;
+    h->vocab = embed->shape[1];
     matrix(ld, &m->embed, "token_embd", REQUIRED, OPTIONAL, h->width, h->vocab);
     norm(ld, &m->output_norm, m->arch->flags & ARCH_OUTPUT_NORM_EMBD ? "token_embd_norm" : "output_norm", REQUIRED, h->width);
     if (!matrix(ld, &m->output, "output", m->arch->flags & ARCH_UNTIED ? REQUIRED : OPTIONAL, OPTIONAL, h->width, h->vocab))
@@ -384,7 +398,7 @@ bool model_weights(struct model *m, const struct gguf *g, const struct kernels *
     if (ld.failed)
         return false;
     if (ld.missing_count)
-        return ERR(err, QUERN_EFORMAT, "%zu tensors are missing: %s%s", ld.missing_count, ld.missing,
+        return ERR(err, QUERN_EFORMAT, "%zu tensor%s missing: %s%s", ld.missing_count, ld.missing_count == 1 ? " is" : "s are", ld.missing,
                    strlen(ld.missing) + 80 > sizeof ld.missing ? ", ..." : "");
     for (size_t i = 0; i < g->tensor_count; i++)
         m->extra_tensors += !m->used[i];
