@@ -97,6 +97,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTLIB) $(TOOLLIB) $(BUILD)/libquern.a
 
 $(FUZZERS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TOOLLIB) $(BUILD)/libquern.a
 	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/tests/fuzz_tokenizer: $(BUILD)/tests/tiny_vocab.o $(BUILD)/tests/bytes.o
 
 $(FAULTS): $(BUILD)/tests/fault.o
 $(FAULTS): WRAP := $(WRAPPED:%=-Wl,--wrap=%)

@@ -19,6 +19,10 @@ seeds_fuzz_gguf() {     # the bad inputs that are small: their neighbours are wo
     fi
 }
 
+seeds_fuzz_tokenizer() {
+    if [ -x build/tests/gen_vocab ]; then build/tests/gen_vocab "$1"; fi
+}
+
 finish() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]
