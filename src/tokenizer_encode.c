@@ -212,10 +212,28 @@ static bool mark_blanks(struct encoder *e, const char *text, size_t n, bool pref
     return true;
 }
 
+/* Bytes up to the first U+2581 that follows something else. */
+static size_t word_length(const char *text, size_t n)
+{
+    size_t at = 0;
+    while (n - at >= BLANK_MARK_BYTES && memcmp(text + at, BLANK_MARK, BLANK_MARK_BYTES) == 0)
+        at += BLANK_MARK_BYTES;
+    const char *next = memmem(text + at, n - at, BLANK_MARK, BLANK_MARK_BYTES);
+    return next ? (size_t)(next - text) : n;
+}
+
 static bool encode_spm(struct encoder *e, const char *text, size_t n, bool first)
 {
-    size_t length;
-    return mark_blanks(e, text, n, e->t->space_prefix && first, &length) && merge_characters(e, e->text, length);
+    size_t length, start = 0;
+    if (!mark_blanks(e, text, n, e->t->space_prefix && first, &length))
+        return false;
+    while (e->t->words_apart && start < length) {
+        size_t end = start + word_length(e->text + start, length - start);
+        if (!merge_characters(e, e->text + start, end - start))
+            return false;
+        start = end;
+    }
+    return merge_characters(e, e->text + start, length - start);
 }
 
 /* ---- BPE ---- */

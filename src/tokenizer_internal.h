@@ -91,6 +91,7 @@ struct tokenizer {
     uint32_t *rank;                  /* SPM: [size] 0 is the highest score; equal scores, equal ranks */
     int32_t   bytes[256];            /* the token of a byte, or NO_ID            */
     bool      has_bytes;
+    bool      words_apart;           /* SPM: in no token a blank follows another character, so each word merges alone */
     int32_t   bos, eos, unknown, separator;
     bool      add_bos, add_eos;
     bool      space_prefix, clean_spaces;
