@@ -96,6 +96,20 @@ static bool check_room(const struct quern_session *s, size_t count, struct quern
     return ERR(err, QUERN_ELIMIT, "%zu tokens are needed, the context holds %zu", s->kv.used + count, s->kv.limit);
 }
 
+/* After logits that were not finite: find the first token whose own are not, one token at a time. (In a batch a bad value also reaches
+ * earlier tokens of its tile, with the weight 0.) Recurrent states are gone by then; there the error stays as it is. */
+static void find_fault(struct quern_session *s, const int32_t *tokens, size_t count, struct quern_error *err)
+{
+    size_t used = s->kv.used;
+    struct quern_error ignored;
+    for (size_t i = 0; i < count && !s->kv.recurrent && err->code == QUERN_EFAIL; i++) {
+        struct batch_part part = { .kv = &s->kv, .tokens = tokens + i, .count = 1, .wanted = 1 };
+        if (!forward_run(&s->forward, &part, 1, s->logits, err))
+            break;
+    }
+    kv_rewind(&s->kv, s->kv.recurrent ? s->kv.used : used, &ignored);
+}
+
 bool session_score(struct quern_session *s, const int32_t *tokens, size_t count, size_t wanted, float *out, struct quern_error *err)
 {
     if (!check_room(s, count, err))
@@ -105,8 +119,11 @@ bool session_score(struct quern_session *s, const int32_t *tokens, size_t count,
         size_t n = count - done < s->batch ? count - done : s->batch, first = count - wanted;
         struct batch_part part = { .kv = &s->kv, .tokens = tokens + done, .count = n };
         part.wanted = done + n <= first ? 0 : done >= first ? n : done + n - first;
-        if (!forward_run(&s->forward, &part, 1, out, err))
+        if (!forward_run(&s->forward, &part, 1, out, err)) {
+            if (err->code == QUERN_EFAIL)
+                find_fault(s, tokens + done, n, err);
             return false;
+        }
         memmove(s->tokens + s->kv.used - n, tokens + done, n * sizeof *tokens);
         if (part.wanted)
             out += part.wanted * s->model->model.hyper.vocab;
