@@ -19,6 +19,28 @@ static void need_scratch(struct kernels *table, size_t bytes)
         table->scratch_fixed = bytes;
 }
 
+static void add_products_avx2(struct kernels *table)
+{
+    static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
+        { FORMAT_Q1_0, matmul_q1_0_avx2 }, { FORMAT_Q2_0, matmul_q2_0_avx2 },
+        { FORMAT_Q4_0, matmul_q4_0_avx2 }, { FORMAT_Q4_1, matmul_q4_1_avx2 },
+        { FORMAT_Q5_0, matmul_q5_0_avx2 }, { FORMAT_Q5_1, matmul_q5_1_avx2 },
+        { FORMAT_Q8_0, matmul_q8_0_avx2 }, { FORMAT_IQ4_NL, matmul_iq4_nl_avx2 },
+        { FORMAT_MXFP4, matmul_mxfp4_avx2 }, { FORMAT_NVFP4, matmul_nvfp4_avx2 },
+        { FORMAT_Q2_K, matmul_q2_k_avx2 }, { FORMAT_Q3_K, matmul_q3_k_avx2 },
+        { FORMAT_Q4_K, matmul_q4_k_avx2 }, { FORMAT_Q5_K, matmul_q5_k_avx2 },
+        { FORMAT_Q6_K, matmul_q6_k_avx2 }, { FORMAT_TQ1_0, matmul_tq1_0_avx2 },
+        { FORMAT_TQ2_0, matmul_tq2_0_avx2 }, { FORMAT_IQ1_S, matmul_iq1_s_avx2 },
+        { FORMAT_IQ1_M, matmul_iq1_m_avx2 }, { FORMAT_IQ2_XXS, matmul_iq2_xxs_avx2 },
+        { FORMAT_IQ2_XS, matmul_iq2_xs_avx2 }, { FORMAT_IQ2_S, matmul_iq2_s_avx2 },
+        { FORMAT_IQ3_XXS, matmul_iq3_xxs_avx2 }, { FORMAT_IQ3_S, matmul_iq3_s_avx2 },
+        { FORMAT_IQ4_XS, matmul_iq4_xs_avx2 },
+    };
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
+        serve(table, products[i].format, "avx2", 64, products[i].matmul);
+    need_scratch(table, matmul_scratch_avx2());
+}
+
 static void add_products_avx512(struct kernels *table)
 {
     static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
@@ -86,6 +108,8 @@ static void add_attention_avx512(struct kernels *table)
 
 void dispatch_x86(struct kernels *table)
 {
+    if (table->cpu.level >= CPU_AVX2)
+        add_products_avx2(table);
     if (table->cpu.level >= CPU_AVX512) {
         add_products_avx512(table);
         add_conversions_avx512(table);

@@ -4,6 +4,12 @@
 
 #include "kernels.h"
 
+matmul_fn matmul_q1_0_avx2, matmul_q2_0_avx2, matmul_q4_0_avx2, matmul_q4_1_avx2, matmul_q5_0_avx2, matmul_q5_1_avx2,
+          matmul_q8_0_avx2, matmul_iq4_nl_avx2, matmul_mxfp4_avx2, matmul_nvfp4_avx2, matmul_q2_k_avx2, matmul_q3_k_avx2,
+          matmul_q4_k_avx2, matmul_q5_k_avx2, matmul_q6_k_avx2, matmul_tq1_0_avx2, matmul_tq2_0_avx2, matmul_iq1_s_avx2,
+          matmul_iq1_m_avx2, matmul_iq2_xxs_avx2, matmul_iq2_xs_avx2, matmul_iq2_s_avx2, matmul_iq3_xxs_avx2,
+          matmul_iq3_s_avx2, matmul_iq4_xs_avx2;
+
 matmul_fn matmul_q1_0_avx512, matmul_q2_0_avx512, matmul_q4_0_avx512, matmul_q4_1_avx512, matmul_q5_0_avx512, matmul_q5_1_avx512,
           matmul_q8_0_avx512, matmul_iq4_nl_avx512, matmul_mxfp4_avx512, matmul_nvfp4_avx512;
 matmul_fn matmul_q2_k_avx512, matmul_q3_k_avx512, matmul_q4_k_avx512, matmul_q5_k_avx512, matmul_q6_k_avx512, matmul_tq1_0_avx512,
@@ -32,6 +38,7 @@ attn_scores_fn attn_scores_f32_avx512, attn_scores_f16_avx512, attn_scores_bf16_
 attn_mix_fn attn_mix_f32_avx512, attn_mix_f16_avx512, attn_mix_bf16_avx512, attn_mix_q8_0_avx512, attn_mix_q4_0_avx512;
 
 /* Bytes of scratch. */
+size_t matmul_scratch_avx2(void);
 size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
 

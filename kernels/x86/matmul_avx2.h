@@ -1,0 +1,388 @@
+/* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the one-token product, the panel.
+ *
+ * Without VNNI a byte dot is vpmaddubsw, unsigned times signed, whose pairs of products saturate at int16. Values up to 127 are safe
+ * (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes, and their magnitudes are multiplied by activations that take
+ * over the signs: 2 * 128 * 127 = 32,512. Sums of pairs are multiplied by the integer scale as they are added (vpmaddwd), so
+ * the scale costs nothing. */
+#ifndef QUERN_MATMUL_AVX2_H
+#define QUERN_MATMUL_AVX2_H
+
+#include "panel.h"
+#include "unpack.h"
+#include "vector_avx2.h"
+#include "x86.h"
+
+/* 256 columns of a row, in the file's order. */
+struct run {
+    __m256i  q[8];          /* u8, value + offset; int8 where the shape has no room for an offset (top > 127) */
+    __m256   scale[2];      /* small: per sub-block                                          */
+    __m256   low;           /* small with minimums: per 32 columns                           */
+    __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
+    uint32_t d;             /* super: f16 d, above it f16 dmin                               */
+};
+typedef void run_fn(struct run *out, const uint8_t *bytes);
+
+/* What a token's activations offer for one run. */
+struct token_run {
+    int32_t init[16];       /* small: -offset * sum of x per sub-block                       */
+    int16_t sums[16];       /* super: sums of x per sub-block                                */
+    float   dx[8];          /* super: dx[0]; small: per 32 columns                           */
+    float   dsum[8];        /* small with minimums: dx * sum of x                            */
+} __attribute__((aligned(32)));
+
+enum { DECODE_ROWS = 8, DECODE_TOKS = 3 };
+typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
+typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
+
+struct format_avx2 {
+    struct panel_shape shape;
+    decode_fn         *decode;
+    panel_fn          *panel;
+};
+
+void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx2 *format);
+
+/* Values that do not fit seven bits come signed. */
+static ALWAYS_INLINE bool comes_signed(const struct panel_shape shape)
+{
+    return shape.top > 127;
+}
+
+static ALWAYS_INLINE __m256i sums_32(__m256i sums)
+{
+    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+}
+
+static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *act, const struct act_layout *layout, size_t run,
+                                         const struct panel_shape shape)
+{
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32)), pairs = sums_32(sums);
+    if (shape.kind == PANEL_SUPER) {
+        memcpy(&out->dx[0], act + layout->scales + run * 4, 4);
+        if (shape.sub == 16)
+            _mm256_store_si256((__m256i *)out->sums, sums);
+        else
+            _mm_store_si128((__m128i *)out->sums, _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+        return;
+    }
+    __m256 dx = _mm256_loadu_ps((const float *)(const void *)(act + layout->scales + run * 32));
+    _mm256_store_ps(out->dx, dx);
+    if (shape.mins)
+        _mm256_store_ps(out->dsum, _mm256_mul_ps(dx, _mm256_cvtepi32_ps(pairs)));
+    if (shape.offset && !comes_signed(shape)) {
+        const int shift = __builtin_ctz(shape.offset);
+        __m256i zero = _mm256_setzero_si256();
+        if (shape.sub == 32) {
+            _mm256_store_si256((__m256i *)out->init, _mm256_sub_epi32(zero, _mm256_slli_epi32(pairs, shift)));
+        } else {
+            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
+            _mm256_store_si256((__m256i *)out->init, _mm256_sub_epi32(zero, _mm256_slli_epi32(low, shift)));
+            _mm256_store_si256((__m256i *)(out->init + 8), _mm256_sub_epi32(zero, _mm256_slli_epi32(high, shift)));
+        }
+    }
+}
+
+/* Pairs of products as int16. */
+static ALWAYS_INLINE __m256i pairs_of(__m256i q, __m256i x, const struct panel_shape shape)
+{
+    if (comes_signed(shape))
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
+    return _mm256_maddubs_epi16(q, x);
+}
+
+/* ---- one to three tokens ---------------------------------------------------------------------------------------- */
+
+struct decode_rest {
+    float    scale[2][8][8], low[8][8];          /* small                                     */
+    uint32_t d[8];                               /* super                                     */
+    __m256i  mins[8];                            /* super: as int16                           */
+} __attribute__((aligned(32)));
+
+static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, const struct token_run *token, const struct panel_shape shape)
+{
+    __m256i scales = _mm256_cvtepi8_epi16(w->scales), total = _mm256_setzero_si256();
+    for (int k = 0; k < 8; k++) {
+        __m256i pairs = pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape), scale;
+        if (shape.sub == 32) {
+            scale = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_set1_epi16((short)(k * 0x202 + 0x100)));
+        } else {
+            __m256i eight = _mm256_permute4x64_epi64(scales, k < 4 ? 0x44 : 0xee);
+            __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)), _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
+            scale = _mm256_shuffle_epi8(eight, index);
+        }
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale));
+    }
+    if (shape.offset && !comes_signed(shape)) {
+        __m256i sums = _mm256_load_si256((const __m256i *)token->sums);
+        if (shape.sub == 32)
+            sums = _mm256_zextsi128_si256(_mm256_castsi256_si128(sums));
+        total = _mm256_sub_epi32(total, _mm256_slli_epi32(_mm256_madd_epi16(scales, sums), __builtin_ctz(shape.offset)));
+    }
+    return total;
+}
+
+/* Integer dots of the run's sub-blocks, in order. */
+static ALWAYS_INLINE void dot_small(__m256i idot[2], const struct run *w, const int8_t *x, const struct token_run *token,
+                                    const struct panel_shape shape)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i dot[8];
+    for (int k = 0; k < 8; k++)
+        dot[k] = _mm256_madd_epi16(pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape), ones);
+    if (shape.sub == 32) {
+        idot[0] = sum_8_rows(dot);
+    } else {
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        idot[0] = _mm256_permutevar8x32_epi32(sum_4_rows(dot[0], dot[1], dot[2], dot[3]), order);
+        idot[1] = _mm256_permutevar8x32_epi32(sum_4_rows(dot[4], dot[5], dot[6], dot[7]), order);
+    }
+    if (shape.offset && !comes_signed(shape))
+        for (unsigned i = 0; i < 32 / shape.sub; i++)
+            idot[i] = _mm256_add_epi32(idot[i], _mm256_load_si256((const __m256i *)(token->init + 8 * i)));
+}
+
+/* d or dmin of eight rows from their f16 pairs. */
+static ALWAYS_INLINE __m256 scales_of(const uint32_t d[8], bool upper, float factor)
+{
+    __m256i both = _mm256_loadu_si256((const __m256i *)d);
+    both = upper ? _mm256_srli_epi32(both, 16) : _mm256_and_si256(both, _mm256_set1_epi32(0xffff));
+    __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    return _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factor));
+}
+
+static ALWAYS_INLINE __m256 finish_super(__m256 acc, const __m256i totals[8], const struct decode_rest *rest, const struct token_run *token,
+                                         const struct panel_shape shape)
+{
+    __m256 dx = _mm256_set1_ps(token->dx[0]);
+    acc = _mm256_fmadd_ps(_mm256_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm256_cvtepi32_ps(sum_8_rows(totals)), acc);
+    if (shape.mins) {
+        __m256i low[8];
+        for (int r = 0; r < 8; r++)
+            low[r] = _mm256_madd_epi16(rest->mins[r], _mm256_load_si256((const __m256i *)token->sums));
+        __m256 dmin = scales_of(rest->d, true, shape.factor);
+        acc = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, dx), _mm256_cvtepi32_ps(sum_8_rows(low)), acc);
+    }
+    return acc;
+}
+
+static ALWAYS_INLINE void load_columns(__m256i v[8], const void *rows)
+{
+    for (int r = 0; r < 8; r++)
+        v[r] = _mm256_load_si256((const __m256i *)rows + r);
+    transpose_8x8(v);
+}
+
+/* idots: [8 rows][8] per half. */
+static ALWAYS_INLINE __m256 finish_small(__m256 acc, const __m256i idots[2][8], const struct decode_rest *rest, const struct token_run *token,
+                                         const struct panel_shape shape)
+{
+    const int halves = shape.sub == 16 ? 2 : 1, per_dx = 32 / (int)shape.sub;
+    for (int half = 0; half < halves; half++) {
+        __m256i dot[8], scale[8], low[8];
+        load_columns(dot, idots[half]);
+        load_columns(scale, rest->scale[half]);
+        if (shape.mins)
+            load_columns(low, rest->low);
+        for (int i = 0; i < 8; i++) {
+            __m256 factor = _mm256_mul_ps(_mm256_castsi256_ps(scale[i]), _mm256_set1_ps(token->dx[(8 * half + i) / per_dx]));
+            acc = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(dot[i]), acc);
+            if (shape.mins)
+                acc = _mm256_fnmadd_ps(_mm256_castsi256_ps(low[i]), _mm256_set1_ps(token->dsum[i]), acc);
+        }
+    }
+    return acc;
+}
+
+static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const struct run *w, const struct panel_shape shape)
+{
+    if (shape.kind == PANEL_SUPER) {
+        rest->d[r] = w->d;
+        if (shape.mins)
+            rest->mins[r] = _mm256_cvtepu8_epi16(w->mins);
+    } else {
+        _mm256_store_ps(rest->scale[0][r], w->scale[0]);
+        if (shape.sub == 16)
+            _mm256_store_ps(rest->scale[1][r], w->scale[1]);
+        if (shape.mins)
+            _mm256_store_ps(rest->low[r], w->low);
+    }
+}
+
+static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
+{
+    for (unsigned i = 0; i < size; i += 64)
+        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
+}
+
+/* A run's place: in the row, or copied and padded where the row ends within it. */
+static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job, unsigned bytes)
+{
+    size_t left = job->row_bytes - run * bytes;
+    if (left >= bytes)
+        return row + run * bytes;
+    memset(copy, 0, bytes);
+    memcpy(copy, row + run * bytes, left);
+    return copy;
+}
+
+static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, size_t toks, run_fn *unpack,
+                                      const struct panel_shape shape)
+{
+    const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
+    const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    __m256i dots[DECODE_TOKS][2][8];             /* super: totals in [0] */
+    struct decode_rest rest;
+    struct token_run token[DECODE_TOKS];
+    uint8_t copy[PANEL_COLS / 32 * 36];
+    __m256 acc[DECODE_TOKS];
+
+    for (size_t t = 0; t < toks; t++)
+        acc[t] = _mm256_setzero_ps();
+    if (rows < DECODE_ROWS) {
+        memset(dots, 0, sizeof dots);
+        memset(&rest, 0, sizeof rest);
+    }
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
+        for (size_t t = 0; t < toks; t++)
+            token_run_init(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, shape);
+        for (size_t r = 0; r < rows; r++) {
+            struct run w;
+            prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
+            unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
+            for (size_t t = 0; t < toks; t++) {
+                const int8_t *x = (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
+                if (shape.kind == PANEL_SUPER) {
+                    dots[t][0][r] = dot_super(&w, x, &token[t], shape);
+                } else {
+                    __m256i idot[2];
+                    dot_small(idot, &w, x, &token[t], shape);
+                    dots[t][0][r] = idot[0];
+                    if (shape.sub == 16)
+                        dots[t][1][r] = idot[1];
+                }
+            }
+            keep_rest(&rest, r, &w, shape);
+        }
+        for (size_t t = 0; t < toks; t++)
+            acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], dots[t][0], &rest, &token[t], shape)
+                                               : finish_small(acc[t], (const __m256i (*)[8])dots[t], &rest, &token[t], shape);
+    }
+    for (size_t t = 0; t < toks; t++)
+        store_8(job->out + t * job->out_stride + row, acc[t], rows);
+}
+
+static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, size_t rows, run_fn *unpack,
+                                        const struct panel_shape shape)
+{
+    if (job->toks == 1)
+        decode_rows(job, row, rows, 1, unpack, shape);
+    else
+        decode_rows(job, row, rows, job->toks < DECODE_TOKS ? job->toks : DECODE_TOKS, unpack, shape);
+}
+
+/* ---- panels ----------------------------------------------------------------------------------------------------- */
+
+/* Natural rows on their way to a panel. */
+struct natural_avx2 {
+    uint8_t  q[PANEL_ROWS][PANEL_COLS];
+    int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice; small: float */
+    int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, of the scales where an offset is to be taken off; small: float */
+    uint32_t d[PANEL_ROWS];
+} __attribute__((aligned(64)));
+
+/* Sixteen rows of 4 * 8 * groups bytes to [8 * groups][16 rows] dwords. */
+void columns_of_16_avx2(void *out, const void *rows, size_t stride, size_t groups);
+
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
+                                     const struct panel_shape shape)
+{
+    struct natural_avx2 n;
+    const bool pairs = shape.mins || (shape.offset && !comes_signed(shape));
+
+    if (rows < PANEL_ROWS)
+        memset(&n, 0, sizeof n);
+    for (size_t r = 0; r < rows; r++) {
+        struct run w;
+        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
+        unpack(&w, bytes + r * stride);
+        for (int k = 0; k < 8; k++)
+            _mm256_store_si256((__m256i *)(n.q[r] + 32 * k), w.q[k]);
+        if (shape.kind == PANEL_SUPER) {
+            __m256i scales = _mm256_cvtepi8_epi16(w.scales);
+            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(scales)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(scales, 1));
+            const __m256i mask = _mm256_set1_epi32(0xffff);
+            low = _mm256_or_si256(_mm256_and_si256(low, mask), _mm256_slli_epi32(low, 16));
+            high = _mm256_or_si256(_mm256_and_si256(high, mask), _mm256_slli_epi32(high, 16));
+            _mm256_store_si256((__m256i *)n.scale[r], low);
+            _mm256_store_si256((__m256i *)(n.scale[r] + 8), high);
+            if (pairs)
+                _mm256_store_si256((__m256i *)n.min[r], shape.mins ? _mm256_cvtepu8_epi16(w.mins) : scales);
+            n.d[r] = w.d;
+        } else {
+            _mm256_store_ps((float *)n.scale[r], w.scale[0]);
+            if (shape.sub == 16)
+                _mm256_store_ps((float *)(n.scale[r] + 8), w.scale[1]);
+            if (shape.mins)
+                _mm256_store_ps((float *)n.min[r], w.low);
+        }
+    }
+    columns_of_16_avx2(out->q, n.q, sizeof n.q[0], 8);
+    columns_of_16_avx2(out->scale.i, n.scale, sizeof n.scale[0], shape.sub == 16 ? 2 : 1);
+    if (pairs)
+        columns_of_16_avx2(out->min.i, n.min, sizeof n.min[0], 1);
+    if (shape.kind == PANEL_SUPER)
+        for (int half = 0; half < 2; half++) {
+            _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
+            _mm256_store_ps(out->dmin + 8 * half, scales_of(n.d + 8 * half, true, shape.factor));
+        }
+}
+
+/* ---- what several formats need ---------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE uint32_t u16_at(const uint8_t *bytes)
+{
+    uint16_t value;
+    memcpy(&value, bytes, 2);
+    return value;
+}
+
+static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
+{
+    uint32_t value;
+    memcpy(&value, bytes, 4);
+    return value;
+}
+
+/* The eight f16 that begin blocks of `bytes` bytes. */
+static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t bytes)
+{
+    int16_t half[8];
+    for (size_t i = 0; i < 8; i++)
+        memcpy(&half[i], block + i * bytes, 2);
+    return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+}
+
+/* 32 bytes' low nibbles and high nibbles: 64 columns of the k-quants. */
+static ALWAYS_INLINE void nibbles_of_32(__m256i q[2], const uint8_t *bytes)
+{
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i both = _mm256_loadu_si256((const __m256i *)bytes);
+    q[0] = _mm256_and_si256(both, mask);
+    q[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+}
+
+/* 16 bytes' low nibbles, then their high nibbles. */
+static ALWAYS_INLINE __m256i nibbles_of_16(const uint8_t *bytes)
+{
+    __m128i both = _mm_loadu_si128((const __m128i *)bytes);
+    return _mm256_and_si256(_mm256_setr_m128i(both, _mm_srli_epi16(both, 4)), _mm256_set1_epi8(15));
+}
+
+/* 16 values, with an offset, by index. */
+static ALWAYS_INLINE __m256i look_up(const int8_t values[16], int offset, __m256i index)
+{
+    __m128i table = _mm_add_epi8(_mm_loadu_si128((const __m128i *)values), _mm_set1_epi8((char)offset));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index);
+}
+
+#endif

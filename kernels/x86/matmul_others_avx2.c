@@ -1,0 +1,314 @@
+#include "matmul_avx2.h"
+
+/* The formats without an unpacker of their own on AVX2: the reference's (unpack.h) fills the run, the products are the shared ones. */
+
+static ALWAYS_INLINE void copy_values(struct run *out, const int8_t q[256])
+{
+    for (int k = 0; k < 8; k++)
+        out->q[k] = _mm256_loadu_si256((const __m256i *)(q + 32 * k));
+}
+
+/* d is in float there; as f16 times the shape's factor it is what the file holds. */
+static ALWAYS_INLINE void super_run(struct run *out, const uint8_t *bytes, unpack_super_fn *unpack, uint32_t d)
+{
+    struct super_block block;
+    unpack(&block, bytes);
+    copy_values(out, block.q);
+    out->scales = _mm_packs_epi16(_mm_loadu_si128((const __m128i *)block.sub), _mm_loadu_si128((const __m128i *)(block.sub + 8)));
+    out->d = d;
+}
+
+/* `blocks` blocks of 256 / blocks values. */
+static ALWAYS_INLINE void small_run(struct run *out, const uint8_t *bytes, unpack_small_fn *unpack, int blocks, size_t size)
+{
+    int8_t q[256];
+    float scale[16];
+    int each = 256 / blocks;
+    for (int i = 0; i < blocks; i++) {
+        struct small_block block;
+        unpack(&block, bytes + (size_t)i * size);
+        memcpy(q + i * each, block.q, (size_t)each);
+        memcpy(scale + i * each / 16, block.scale, sizeof(float) * (size_t)each / 16);
+    }
+    copy_values(out, q);
+    out->scale[0] = _mm256_loadu_ps(scale);
+    out->scale[1] = _mm256_loadu_ps(scale + 8);
+}
+
+static ALWAYS_INLINE void run_tq1_0_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_tq1_0_ref, u16_at(bytes + 52));
+}
+
+#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 54, .factor = 1 }
+
+static void decode_tq1_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_tq1_0_avx2, (struct panel_shape)SHAPE_TQ1_0);
+}
+
+static void panel_tq1_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_tq1_0_avx2, (struct panel_shape)SHAPE_TQ1_0);
+}
+
+void matmul_tq1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_TQ1_0, decode_tq1_0_avx2, panel_tq1_0_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_tq2_0_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_tq2_0_ref, u16_at(bytes + 64));
+}
+
+#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 66, .factor = 1 }
+
+static void decode_tq2_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_tq2_0_avx2, (struct panel_shape)SHAPE_TQ2_0);
+}
+
+static void panel_tq2_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_tq2_0_avx2, (struct panel_shape)SHAPE_TQ2_0);
+}
+
+void matmul_tq2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_TQ2_0, decode_tq2_0_avx2, panel_tq2_0_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq1_s_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq1_s_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 50, .factor = 0.125f }
+
+static void decode_iq1_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
+}
+
+static void panel_iq1_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
+}
+
+void matmul_iq1_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ1_S, decode_iq1_s_avx2, panel_iq1_s_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq1_m_avx2(struct run *out, const uint8_t *bytes)
+{
+    uint64_t words;
+    memcpy(&words, bytes + 48, 8);
+    super_run(out, bytes, unpack_iq1_m_ref, (uint32_t)_pext_u64(words, 0xf000f000f000f000));
+}
+
+#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 56, .factor = 0.125f }
+
+static void decode_iq1_m_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
+}
+
+static void panel_iq1_m_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
+}
+
+void matmul_iq1_m_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ1_M, decode_iq1_m_avx2, panel_iq1_m_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq2_xxs_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq2_xxs_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 66, .factor = 0.125f }
+
+static void decode_iq2_xxs_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
+}
+
+static void panel_iq2_xxs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
+}
+
+void matmul_iq2_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx2, panel_iq2_xxs_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq2_xs_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq2_xs_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ2_XS { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 74, .factor = 0.125f }
+
+static void decode_iq2_xs_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
+}
+
+static void panel_iq2_xs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
+}
+
+void matmul_iq2_xs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ2_XS, decode_iq2_xs_avx2, panel_iq2_xs_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq2_s_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq2_s_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ2_S { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 82, .factor = 0.125f }
+
+static void decode_iq2_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
+}
+
+static void panel_iq2_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
+}
+
+void matmul_iq2_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ2_S, decode_iq2_s_avx2, panel_iq2_s_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq3_xxs_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq3_xxs_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 98, .factor = 0.25f }
+
+static void decode_iq3_xxs_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
+}
+
+static void panel_iq3_xxs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
+}
+
+void matmul_iq3_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx2, panel_iq3_xxs_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_iq3_s_avx2(struct run *out, const uint8_t *bytes)
+{
+    super_run(out, bytes, unpack_iq3_s_ref, u16_at(bytes));
+}
+
+#define SHAPE_IQ3_S { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 110, .factor = 1 }
+
+static void decode_iq3_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
+}
+
+static void panel_iq3_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
+}
+
+void matmul_iq3_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_IQ3_S, decode_iq3_s_avx2, panel_iq3_s_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_q1_0_avx2(struct run *out, const uint8_t *bytes)
+{
+    small_run(out, bytes, unpack_q1_0_ref, 2, 18);
+}
+
+#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 36, .factor = 1 }
+
+static void decode_q1_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q1_0_avx2, (struct panel_shape)SHAPE_Q1_0);
+}
+
+static void panel_q1_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q1_0_avx2, (struct panel_shape)SHAPE_Q1_0);
+}
+
+void matmul_q1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_Q1_0, decode_q1_0_avx2, panel_q1_0_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_q2_0_avx2(struct run *out, const uint8_t *bytes)
+{
+    small_run(out, bytes, unpack_q2_0_ref, 4, 18);
+}
+
+#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 72, .factor = 1 }
+
+static void decode_q2_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q2_0_avx2, (struct panel_shape)SHAPE_Q2_0);
+}
+
+static void panel_q2_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q2_0_avx2, (struct panel_shape)SHAPE_Q2_0);
+}
+
+void matmul_q2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_Q2_0, decode_q2_0_avx2, panel_q2_0_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
+
+static ALWAYS_INLINE void run_nvfp4_avx2(struct run *out, const uint8_t *bytes)
+{
+    small_run(out, bytes, unpack_nvfp4_ref, 4, 36);
+}
+
+#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 144, .factor = 1 }
+
+static void decode_nvfp4_avx2(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_nvfp4_avx2, (struct panel_shape)SHAPE_NVFP4);
+}
+
+static void panel_nvfp4_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_nvfp4_avx2, (struct panel_shape)SHAPE_NVFP4);
+}
+
+void matmul_nvfp4_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    static const struct format_avx2 format = { SHAPE_NVFP4, decode_nvfp4_avx2, panel_nvfp4_avx2 };
+    matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
+}
