@@ -106,7 +106,7 @@ static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, con
         if (shape.sub == 32) {
             scale = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_set1_epi16((short)(k * 0x202 + 0x100)));
         } else {
-            __m256i eight = _mm256_permute4x64_epi64(scales, k < 4 ? 0x44 : 0xee);
+            __m256i eight = k < 4 ? _mm256_permute4x64_epi64(scales, 0x44) : _mm256_permute4x64_epi64(scales, 0xee);
             __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)), _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
             scale = _mm256_shuffle_epi8(eight, index);
         }
