@@ -56,6 +56,9 @@ struct quern_model_options {
 
 /* `options` may be NULL. Every tensor's shape is checked against the hyper-parameters before this succeeds. */
 struct quern_model *quern_open_model(const char *path, const struct quern_model_options *options, struct quern_error *err);
+/* The same from a GGUF file in memory, which must stay as it is until the model is closed. `name` stands for the path in messages. */
+struct quern_model *quern_view_model(const void *data, size_t bytes, const char *name, const struct quern_model_options *options,
+                                     struct quern_error *err);
 void quern_close_model(struct quern_model *model);
 
 size_t quern_model_vocabulary(const struct quern_model *model);     /* tokens, = logits per position */

@@ -7,6 +7,12 @@
 
 extern const struct program quern_program;
 
+extern const struct verb verb_run, verb_eval, verb_logits, verb_bench;
+int cmd_run(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
+int cmd_logits(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+
 extern const struct verb verb_tokenize, verb_detokenize;
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);

@@ -7,6 +7,7 @@
 
 /* One row per verb, in the order in which --help shows them. */
 static const struct verb *const verbs[] = {
+    &verb_run, &verb_eval, &verb_bench, &verb_logits,
     &verb_show,
     &verb_tokenize,
     &verb_detokenize,

@@ -45,7 +45,9 @@ static bool check_vocabulary(const struct quern_model *q, struct quern_error *er
     return true;
 }
 
-struct quern_model *quern_open_model(const char *path, const struct quern_model_options *options, struct quern_error *err)
+/* `data` NULL: `name` is a path; else the file's bytes. */
+static struct quern_model *open_model(const char *name, const void *data, size_t bytes, const struct quern_model_options *options,
+                                      struct quern_error *err)
 {
     static const struct quern_model_options NONE = { 0 };
     if (!options)
@@ -55,7 +57,8 @@ struct quern_model *quern_open_model(const char *path, const struct quern_model_
         return NULL;
     struct gguf_options file = { .limit_metadata = options->limit_metadata, .allow_aliased = options->allow_aliased };
     struct tokenizer_options words = { .pre = options->tokenizer_pre };
-    if (!choose_kernels(&q->kernels, options->cpu, err) || !gguf_open(&q->gguf, path, &file, err)) {
+    if (!choose_kernels(&q->kernels, options->cpu, err) ||
+        !(data ? gguf_view(&q->gguf, data, bytes, name, &file, err) : gguf_open(&q->gguf, name, &file, err))) {
         free(q);
         return NULL;
     }
@@ -63,9 +66,20 @@ struct quern_model *quern_open_model(const char *path, const struct quern_model_
     if (model_init(&q->model, &q->gguf, &q->kernels, err) && (q->tokenizer = tokenizer_open(&q->gguf, &words, err)) != NULL &&
         check_vocabulary(q, err))
         return q;
-    error_prefix(err, path);
+    error_prefix(err, name);
     quern_close_model(q);
     return NULL;
+}
+
+struct quern_model *quern_open_model(const char *path, const struct quern_model_options *options, struct quern_error *err)
+{
+    return open_model(path, NULL, 0, options, err);
+}
+
+struct quern_model *quern_view_model(const void *data, size_t bytes, const char *name, const struct quern_model_options *options,
+                                     struct quern_error *err)
+{
+    return open_model(name, data, bytes, options, err);
 }
 
 void quern_close_model(struct quern_model *q)

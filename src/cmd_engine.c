@@ -1,0 +1,94 @@
+#include "cmd_engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "machine.h"
+#include "pool.h"
+#include "session.h"
+
+#define OFFSET(field) offsetof(struct engine_args, field)
+const struct option engine_options[] = {
+    {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = OFFSET(model), .arg = "FILE",
+     .help = "the model, a GGUF file; it may also stand as an argument of its own"},
+    {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = OFFSET(threads), .arg = "N", .fallback = "0",
+     .help = "threads; 0: the physical fast cores within the affinity mask and the CPU quota"},
+    {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
+     .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
+    {.name = "context", .letter = 'c', .alias = "ctx-size", .kind = OPTION_COUNT, .offset = OFFSET(context), .arg = "N", .fallback = "0",
+     .help = "tokens that the cache holds; 0: as trained, at most 4096"},
+    {.name = "batch", .letter = 'b', .alias = "batch-size", .kind = OPTION_COUNT, .offset = OFFSET(batch), .arg = "N", .fallback = "0",
+     .help = "tokens per pass through the model at most; 0: 512"},
+    {.name = "mem-limit", .kind = OPTION_BYTES, .offset = OFFSET(mem_limit), .arg = "SIZE", .fallback = "0",
+     .help = "refuse to take more than this for weights, cache and scratch; 0: what the system gives"},
+    {.name = "tokenizer-pre", .kind = OPTION_TEXT, .offset = OFFSET(tokenizer_pre), .arg = "NAME",
+     .help = "use this pre-tokenizer instead of the one that the file names"},
+    {.name = "limit-metadata", .kind = OPTION_BYTES, .offset = OFFSET(limit_metadata), .arg = "SIZE", .fallback = "256M",
+     .help = "refuse files whose keys and values take more than this"},
+    {.name = "allow-aliased", .kind = OPTION_SWITCH, .offset = OFFSET(allow_aliased), .help = "accept files in which tensors share bytes"},
+    {.name = "verbose", .letter = 'v', .kind = OPTION_SWITCH, .offset = OFFSET(verbose),
+     .help = "say on stderr what is used and where each setting came from"},
+    {0}
+};
+#undef OFFSET
+
+const char *engine_model_name(const struct engine_args *engine, const struct args *args)
+{
+    if (engine->model)
+        return engine->model;
+    return args->operand_count ? args->operands[0] : "tiny-books (inside this program)";
+}
+
+const struct gguf *engine_gguf(const struct quern_model *model) { return &model->gguf; }
+
+struct quern_model *engine_open(const struct engine_args *engine, const struct args *args, struct quern_error *err)
+{
+    struct quern_model_options options = {
+        .threads = engine->threads, .cpu = engine->cpu, .tokenizer_pre = engine->tokenizer_pre,
+        .limit_metadata = engine->limit_metadata, .allow_aliased = engine->allow_aliased,
+    };
+    char why[300];
+    if (engine->model && args->operand_count) {
+        ERR(err, QUERN_EUSAGE, "two models: --model and '%s'", args->operands[0]);
+        return NULL;
+    }
+    if (engine->verbose && engine->threads == 0) {
+        pool_default_threads(why, sizeof why);
+        fprintf(stderr, "threads: %s\n", why);
+    }
+    if (engine->model || args->operand_count)
+        return quern_open_model(engine_model_name(engine, args), &options, err);
+    fputs("quern: no model was named: using tiny-books, a small one inside this program that writes English without much sense\n", stderr);
+    return quern_view_model(default_model, (size_t)(default_model_end - default_model), "tiny-books", &options, err);
+}
+
+size_t engine_context(const struct quern_model *model, const struct engine_args *engine)
+{
+    struct quern_session_options options = {.context = engine->context};
+    session_defaults(model, &options);
+    return options.context;
+}
+
+bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, size_t cache, size_t scratch,
+                       struct quern_error *err)
+{
+    size_t weights = model->model.weight_bytes, total, limit = engine->mem_limit ? engine->mem_limit : machine_memory("");
+    char w[32], c[32], s[32], l[32];
+    cli_bytes(w, sizeof w, weights);
+    cli_bytes(c, sizeof c, cache);
+    cli_bytes(s, sizeof s, scratch);
+    cli_bytes(l, sizeof l, limit);
+    if (!checked_add(&total, weights, cache) || !checked_add(&total, total, scratch) || (limit && total > limit))
+        return ERR(err, QUERN_EMEM, "weights %s + cache %s + scratch %s are more than %s %s: a smaller --context or --kv q8_0 takes less",
+                   w, c, s, engine->mem_limit ? "the limit of" : "this process may have:", l);
+    if (engine->verbose || total >= (size_t)1 << 30)
+        fprintf(stderr, "memory: weights %s (mapped), cache %s, scratch %s\n", w, c, s);
+    return true;
+}
+
+bool engine_plan(const struct quern_model *model, const struct engine_args *engine, const struct quern_session_options *session,
+                 struct quern_error *err)
+{
+    size_t cache, scratch;
+    return quern_plan_session(model, session, &cache, &scratch, err) && engine_plan_bytes(model, engine, cache, scratch, err);
+}

@@ -1,0 +1,150 @@
+/* quern logits: every logit after every token of a list, for comparing engines. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "cmd_engine.h"
+#include "runner.h"
+
+struct logits_args {
+    struct args        args;
+    struct engine_args engine;
+    const char        *tokens, *output;
+    int                kv;
+};
+
+#define OFFSET(field) offsetof(struct logits_args, field)
+static const struct option options[] = {
+    {.name = "tokens-file", .kind = OPTION_FILE, .offset = OFFSET(tokens), .arg = "FILE",
+     .help = "token ids as decimal text, separated by blanks, line breaks or commas; - is standard input"},
+    {.name = "output", .letter = 'o', .kind = OPTION_FILE, .offset = OFFSET(output), .arg = "FILE",
+     .help = "where to write: raw little-endian 32-bit floats, one row per token; - is standard output"},
+    {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f32", .choices = KV_CHOICES,
+     .help = "type of the cache of keys and values"},
+    {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
+    {0}
+};
+#undef OFFSET
+
+const struct verb verb_logits = {
+    .name = "logits", .summary = "write the logits after each token of a list", .operands = "[MODEL]", .operands_max = 1,
+    .options = options, .size = sizeof(struct logits_args), .main = cmd_logits,
+    .details = "The tokens are fed exactly as given: no beginning token is added. --batch N feeds them N at a time, which must not "
+               "change the result. The cache has room for --context tokens, or as many as there are; --context matters where a model "
+               "chooses its rotation by the size of the context (longrope).",
+};
+
+/* Decimal numbers into a growing list. */
+static bool read_ids(FILE *in, const char *name, int32_t **ids, size_t *count, struct quern_error *err)
+{
+    size_t capacity = 0, at = 0;
+    *ids = NULL;
+    *count = 0;
+    for (int c = getc(in); c != EOF; c = getc(in), at++) {
+        if (c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == ',')
+            continue;
+        long long value = 0;
+        size_t start = at;
+        for (; c >= '0' && c <= '9' && value <= INT32_MAX; c = getc(in), at++)
+            value = value * 10 + (c - '0');
+        if (at == start || value > INT32_MAX || (c != EOF && !strchr(" \n\t\r,", c)))
+            return ERR(err, QUERN_EUSAGE, "%s: no token id at byte %zu", name, start);
+        if (*count == capacity) {
+            capacity = capacity ? 2 * capacity : 1024;
+            int32_t *bigger = realloc(*ids, capacity * sizeof **ids);
+            if (!bigger)
+                return ERR(err, QUERN_EMEM, "not enough memory for %zu token ids", capacity);
+            *ids = bigger;
+        }
+        (*ids)[(*count)++] = (int32_t)value;
+        if (c == EOF)
+            break;
+    }
+    if (ferror(in))
+        return ERR_ERRNO(err, "cannot read '%s'", name);
+    return *count > 0 || ERR(err, QUERN_EUSAGE, "%s: no token ids", name);
+}
+
+static bool load_ids(const char *name, int32_t **ids, size_t *count, struct quern_error *err)
+{
+    if (!name)
+        return ERR(err, QUERN_EUSAGE, "--tokens-file is needed");
+    if (strcmp(name, "-") == 0)
+        return read_ids(stdin, "standard input", ids, count, err);
+    FILE *in = fopen(name, "rbe");
+    if (!in)
+        return ERR_ERRNO(err, "cannot open '%s'", name);
+    bool ok = read_ids(in, name, ids, count, err);
+    fclose(in);
+    return ok;
+}
+
+/* This machine's floats are little-endian or the build would not read GGUF files. */
+static bool compute(struct runner *r, const int32_t *ids, size_t count, FILE *out, const char *name, struct quern_error *err)
+{
+    size_t vocab = r->model->model.hyper.vocab, n;
+    for (size_t at = 0; at < count; at += n) {
+        n = count - at < r->shape.batch ? count - at : r->shape.batch;
+        struct batch_part part = {.kv = &r->kv[0], .tokens = ids + at, .count = n, .wanted = n};
+        if (!forward_run(&r->forward, &part, 1, r->logits, err))
+            return false;
+        if (fwrite(r->logits, sizeof(float), n * vocab, out) != n * vocab)
+            return ERR_ERRNO(err, "cannot write '%s'", name);
+    }
+    return true;
+}
+
+/* The file is removed again when it did not become whole. */
+static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, struct quern_error *err)
+{
+    if (strcmp(name, "-") == 0)
+        return compute(r, ids, count, stdout, "standard output", err);
+    FILE *out = fopen(name, "wbe");
+    if (!out)
+        return ERR_ERRNO(err, "cannot create '%s'", name);
+    bool ok = compute(r, ids, count, out, name, err);
+    errno = 0;
+    if (fclose(out) != 0 && ok)
+        ok = ERR_ERRNO(err, "cannot write '%s'", name);
+    if (!ok)
+        unlink(name);
+    return ok;
+}
+
+static bool run(const struct logits_args *a, struct quern_error *err)
+{
+    struct runner runner = {0};
+    struct pool *pool = NULL;
+    struct quern_model *model = NULL;
+    int32_t *ids = NULL;
+    size_t count, cache, scratch;
+    bool ok = (a->output || ERR(err, QUERN_EUSAGE, "--output is needed")) && load_ids(a->tokens, &ids, &count, err) &&
+              (model = engine_open(&a->engine, &a->args, err)) && (pool = pool_open(model->threads, err));
+    if (ok) {
+        size_t batch = a->engine.batch ? a->engine.batch : 512, context = a->engine.context > count ? a->engine.context : count;
+        batch = batch < count ? batch : count;
+        struct runner_shape shape = {.context = context, .sequences = 1, .batch = batch, .rows = batch, .kv = (enum kv_type)a->kv};
+        ok = runner_bytes(&cache, &scratch, model, &shape, pool_threads(pool), err) &&
+             engine_plan_bytes(model, &a->engine, cache, scratch, err) &&
+             runner_open(&runner, model, &shape, pool, cli_catch_signals(), err) &&
+             write_logits(&runner, ids, count, a->output, err);
+    }
+    runner_close(&runner);
+    pool_close(pool);
+    quern_close_model(model);
+    free(ids);
+    return ok;
+}
+
+int cmd_logits(int argc, char **argv)
+{
+    struct logits_args a;
+    struct quern_error err = {0};
+    int code;
+    if (!cli_begin(&quern_program, &verb_logits, argc, argv, &a, &code))
+        return code;
+    code = run(&a, &err) ? 0 : cli_fail(&err);
+    return cli_end(&verb_logits, &a, code);
+}
