@@ -9,6 +9,7 @@
 static const struct verb *const verbs[] = {
     &verb_run, &verb_eval, &verb_bench, &verb_logits,
     &verb_show,
+    &verb_verify,
     &verb_tokenize,
     &verb_detokenize,
     NULL

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Whole models with one thing wrong (bad-inputs A7, A10, A23, B10, B12 to B14, E1), given to verify and run. The model is
+# the embedded one; gen_edit makes the faults.
+set -u
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+quern=$build/quern
+model=models/tiny-books-q8_0.gguf
+dir=$(mktemp -d "${QUERN_TMP:-/tmp}/model.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0 skipped=0
+has_run=0
+if "$quern" run --help >/dev/null 2>&1; then has_run=1; else
+    echo "SKIPPED run: the program does not have this verb yet"
+    skipped=1
+fi
+
+expect() {  # ID WHAT VERB CODE WORDS COMMAND...: exit code, and words in what it prints
+    local id=$1 what=$2 verb=$3 code=$4 words=$5 got
+    shift 5
+    timeout 60 "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    got=$?
+    if [ $got -eq "$code" ] && cat "$dir/out" "$dir/err" | grep -qF -- "$words"; then
+        passed=$((passed + 1))
+        printf '%-4s %-36s %-7s %d  %s\n' "$id" "$what" "$verb" $got "$(cat "$dir/out" "$dir/err" | grep -F -- "$words" | head -1 | sed "s|$dir/||" | cut -c1-150)"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $id $what: $verb gave $got, expected $code and '$words'"
+        head -c 1500 "$dir/out" "$dir/err"
+    fi
+}
+
+row() {     # ID WHAT VERIFY-CODE VERIFY-WORDS RUN-CODE RUN-WORDS EDIT...
+    local id=$1 what=$2 vcode=$3 vwords=$4 rcode=$5 rwords=$6
+    shift 6
+    if ! "$build/tests/gen_edit" "$model" "$dir/m.gguf" "$@" 2>"$dir/err"; then
+        echo "FAIL $id $what: $(cat "$dir/err")"
+        failed=$((failed + 1))
+        return
+    fi
+    both
+}
+
+both() {
+    expect "$id" "$what" verify "$vcode" "$vwords" "$quern" verify "$dir/m.gguf"
+    if [ $has_run = 1 ]; then
+        expect "$id" "$what" run "$rcode" "$rwords" "$quern" run "$dir/m.gguf" -p "Once upon a time" -n 2 --temp 0
+    fi
+}
+
+row "--" "the model itself" 0 "all tensors fit" 0 "" text general.name "copy"
+row A23 "keys and tensors reversed, unknown keys" 0 "all tensors fit" 0 "" reverse u32 zzz.unknown 7
+row B14 "unknown extra tensors" 0 "1 tensors are not known" 0 "" extra surplus.weight
+id=A7 what="1000 bytes after the last tensor" vcode=0 vwords="1000 bytes after the last tensor" rcode=0 rwords="trailing"
+cp "$model" "$dir/m.gguf" && chmod u+w "$dir/m.gguf" && head -c 1000 /dev/zero >>"$dir/m.gguf"
+rwords=""
+both
+row B12 "one layer's ffn_down is missing" 3 "blk.2.ffn_down.weight" 3 "blk.2.ffn_down.weight" drop blk.2.ffn_down.weight
+row B12 "embedding is missing" 3 "token_embd.weight" 3 "token_embd.weight" drop token_embd.weight
+row B12 "two are missing" 3 "blk.4.attn_v.weight" 3 "blk.4.attn_v.weight" drop blk.1.attn_norm.weight drop blk.4.attn_v.weight
+row B13 "ffn_up transposed" 3 "'blk.0.ffn_up.weight'" 3 "'blk.0.ffn_up.weight'" transpose blk.0.ffn_up.weight
+row B13 "ffn_down with fewer rows" 3 "'blk.5.ffn_down.weight'" 3 "'blk.5.ffn_down.weight'" rows blk.5.ffn_down.weight 128
+row B13 "attn_k with fewer rows" 3 "'blk.0.attn_k.weight'" 3 "'blk.0.attn_k.weight'" rows blk.0.attn_k.weight 96
+row B13 "embedding with fewer rows" 3 "rows" 3 "rows" rows token_embd.weight 4000
+row E1  "NaN in one block" 3 "tensor 'blk.3.ffn_gate.weight' (Q8_0) block 5 (row 0, values 160 to 191) holds NaN" 1 "NaN" fill blk.3.ffn_gate.weight 5 255
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
