@@ -7,10 +7,12 @@
 #include "formats.h"
 #include "gguf.h"
 #include "json.h"
+#include "quern.h"
 
 enum {
     SHOWN_ELEMENTS = 6,       /* of an array, unless --full  */
-    SHOWN_BYTES    = 120      /* of a string, unless --full  */
+    SHOWN_BYTES    = 120,     /* of a string, unless --full  */
+    PLAN_CONTEXT   = 4096     /* a session's when the user names none, or the model's if that is less */
 };
 
 struct show_args {
@@ -47,6 +49,9 @@ struct summary {
     size_t             file_bytes;               /* of all parts */
     bool               has_context;
     uint32_t           context;
+    bool               planned;                  /* quern can run it; else `reason` says why not */
+    size_t             plan_context, cache, scratch;
+    char               reason[sizeof ((struct quern_error *)NULL)->text];
 };
 
 static void summarise(struct summary *s, const struct gguf *g)
@@ -70,6 +75,26 @@ static void summarise(struct summary *s, const struct gguf *g)
     if (s->architecture.text && s->architecture.n < sizeof key - 32) {
         snprintf(key, sizeof key, "%.*s.context_length", (int)s->architecture.n, s->architecture.text);
         s->has_context = gguf_find(g, key) && gguf_read_u32(g, key, &s->context, &ignored);
+    }
+}
+
+/* What a session with the defaults would take: for this the model is opened as `run` opens it. */
+static void plan_memory(struct summary *s, const struct gguf *g, const struct show_args *args)
+{
+    struct quern_model_options options = { .limit_metadata = args->limit_metadata, .allow_aliased = args->allow_aliased };
+    struct quern_error err;
+    struct quern_model *model = quern_open_model(g->path, &options, &err);
+    if (model) {
+        size_t most = quern_model_context(model);
+        s->plan_context = most < PLAN_CONTEXT ? most : PLAN_CONTEXT;
+        struct quern_session_options session = { .context = s->plan_context };
+        s->planned = quern_plan_session(model, &session, &s->cache, &s->scratch, &err);
+        quern_close_model(model);
+    }
+    if (!s->planned) {
+        size_t n = strlen(g->path);      /* which the reader of this knows */
+        bool named = !strncmp(err.text, g->path, n) && !strncmp(err.text + n, ": ", 2);
+        snprintf(s->reason, sizeof s->reason, "%s", named ? err.text + n + 2 : err.text);
     }
 }
 
@@ -230,7 +255,7 @@ static void add_types(struct text *out, const struct summary *s)
 
 static void show_text(struct text *out, const struct gguf *g, const struct summary *s, const struct show_args *args)
 {
-    char a[32], b[32];
+    char a[32], b[32], c[32];
     add_row(out, "file", (struct gguf_string){ g->path, strlen(g->path) });
     text_addf(out, "%-14sGGUF version %u, %s bytes (%s)", "format", g->version, commas(a, s->file_bytes),
               cli_bytes(b, sizeof b, s->file_bytes));
@@ -240,6 +265,11 @@ static void show_text(struct text *out, const struct gguf *g, const struct summa
     text_addf(out, "%-14s%s\n", "parameters", commas(a, s->all.values));
     if (s->has_context)
         text_addf(out, "%-14s%s tokens\n", "context", commas(a, s->context));
+    if (s->planned)
+        text_addf(out, "%-14sweights %s, cache %s (%zu tokens, F16), scratch %s\n", "memory", cli_bytes(a, sizeof a, s->all.bytes),
+                  cli_bytes(b, sizeof b, s->cache), s->plan_context, cli_bytes(c, sizeof c, s->scratch));
+    else
+        text_addf(out, "%-14sno plan: %s\n", "memory", s->reason);
     text_addf(out, "\n%zu tensors, %s bytes", g->tensor_count, commas(a, s->all.bytes));
     if (s->all.values)
         text_addf(out, ", %.2f bits per value", 8.0 * (double)s->all.bytes / (double)s->all.values);
@@ -308,6 +338,11 @@ static void show_json(struct text *out, const struct gguf *g, const struct summa
               g->version, g->alignment, g->part_count, s->file_bytes, g->trailing, g->gaps);
     text_addf(out, "\"parameters\": %zu, \"weight_bytes\": %zu, \"context\": ", s->all.values, s->all.bytes);
     text_addf(out, s->has_context ? "%u" : "null", s->context);
+    if (s->planned)
+        text_addf(out, ", \"plan\": {\"weights\": %zu, \"cache\": %zu, \"scratch\": %zu, \"context\": %zu}", s->all.bytes, s->cache,
+                  s->scratch, s->plan_context);
+    else
+        text_addf(out, ", \"plan\": null");
     text_addf(out, ",\n\"types\": [");
     for (uint32_t id = 0; id < FORMAT_COUNT; id++) {
         const struct type_count *count = &s->types[id];
@@ -341,6 +376,7 @@ static bool show(const struct show_args *args, struct quern_error *err)
     if (!gguf_open(&g, args->args.operands[0], &options, err))
         return false;
     summarise(&summary, &g);
+    plan_memory(&summary, &g, args);
     if (g.trailing)
         cli_warn("%s: %zu bytes after the last tensor are not part of the model", g.path, g.trailing);
     (args->json ? show_json : show_text)(&out, &g, &summary, args);

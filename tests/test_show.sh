@@ -45,6 +45,7 @@ has escape '^  x.evil  string = "a\\x1B\[31m\\xFF\\x0A"$' "$dir/text"
 has array '^  x.eight  u8\[8\] = 1, 2, 3, 4, 5, 6, \.\.\.$' "$dir/text"
 has minus '^  x.minus  i32 = -2$' "$dir/text"
 has float '^  x.float  f32 = 0.1$' "$dir/text"
+has plan '^memory +no plan: .*lla' "$dir/text"
 has tensor '^  t  Q8_0 \[32, 2\]  68 bytes at [0-9]+$' "$dir/text"
 has trailing '7 bytes after the last tensor' "$dir/err"
 ! LC_ALL=C grep -q $'[\x01-\x08\x0b-\x1f\x7f-\xff]' "$dir/text"
@@ -60,6 +61,10 @@ has "JSON sizes" '"trailing_bytes": 7, "gap_bytes": 0, "parameters": 64, "weight
 has "JSON escape" '"key": "x.evil", "type": "string", "value": "a\\u001b\[31m.*\\n"' "$dir/json"
 has "JSON array" '"elements": "u8", "count": 8, "shortened": true, "value": \[1, 2, 3, 4, 5, 6\]' "$dir/json"
 has "JSON tensor" '"name": "t", "type": "Q8_0", "shape": \[32, 2\], "bytes": 68' "$dir/json"
+
+"$quern" show models/tiny-books-q8_0.gguf >"$dir/text" 2>"$dir/err"
+check "exit code of the embedded model" $?
+has "plan of the embedded model" '^memory +weights 5.[0-9]+ MiB, cache [0-9.]+ [KM]iB \(512 tokens, F16\), scratch ' "$dir/text"
 
 "$quern" show "$dir/absent.gguf" >"$dir/text" 2>"$dir/err"
 [ $? -eq 6 ]
