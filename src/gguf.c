@@ -596,7 +596,7 @@ static bool parse(struct gguf *g, const struct gguf_options *options, struct que
 {
     struct reader r = { .data = g->parts[0].data, .size = g->parts[0].size, .limit = SIZE_MAX, .err = err };
     size_t limit = options->limit_metadata ? options->limit_metadata : (size_t)METADATA_MIB << 20;
-    uint64_t tensors, keys;
+    uint64_t tensors = 0, keys = 0;
     uint32_t alignment = 32;
     if (!read_header(&r, &g->version, &tensors, &keys))
         return false;
