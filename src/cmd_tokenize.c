@@ -17,10 +17,13 @@ struct tokenize_args {
 #define AT(field) offsetof(struct tokenize_args, field)
 
 static const struct option tokenize_options[] = {
-    { "separator", 0, OPTION_TEXT, AT(separator), "TEXT", NULL, "the input is several strings, with TEXT after each", NULL, NULL, NULL },
-    { "no-add-special", 0, OPTION_SWITCH, AT(no_add_special), NULL, NULL, "no BOS, EOS, CLS or SEP around a string", NULL, NULL, NULL },
+    { "separator", 0, OPTION_TEXT, AT(separator), "TEXT", NULL, "the input is several strings, with TEXT after each", NULL, NULL,
+      NULL },
+    { "no-add-special", 0, OPTION_SWITCH, AT(no_add_special), NULL, NULL, "no BOS, EOS, CLS or SEP around a string", NULL, NULL,
+      NULL },
     { "special", 0, OPTION_SWITCH, AT(special), NULL, NULL, "texts of special tokens become those tokens", NULL, NULL, NULL },
-    { "tokenizer-pre", 0, OPTION_TEXT, AT(pre), "NAME", NULL, "use this pre-tokenizer, not the one that the file names", NULL, NULL, NULL },
+    { "tokenizer-pre", 0, OPTION_TEXT, AT(pre), "NAME", NULL, "use this pre-tokenizer, not the one that the file names", NULL,
+      NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
@@ -33,16 +36,20 @@ const struct verb verb_tokenize = {
 };
 
 static const struct option detokenize_options[] = {
-    { "separator", 0, OPTION_TEXT, AT(separator), "TEXT", NULL, "each line of ids is a string; write TEXT after each", NULL, NULL, NULL },
-    { "special", 0, OPTION_SWITCH, AT(special), NULL, NULL, "write the texts of special tokens instead of nothing", NULL, NULL, NULL },
-    { "tokenizer-pre", 0, OPTION_TEXT, AT(pre), "NAME", NULL, "use this pre-tokenizer, not the one that the file names", NULL, NULL, NULL },
+    { "separator", 0, OPTION_TEXT, AT(separator), "TEXT", NULL, "each line of ids is a string; write TEXT after each", NULL, NULL,
+      NULL },
+    { "special", 0, OPTION_SWITCH, AT(special), NULL, NULL, "write the texts of special tokens instead of nothing", NULL, NULL,
+      NULL },
+    { "tokenizer-pre", 0, OPTION_TEXT, AT(pre), "NAME", NULL, "use this pre-tokenizer, not the one that the file names", NULL,
+      NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
 const struct verb verb_detokenize = {
     .name = "detokenize", .summary = "token ids on standard input to text", .operands = "MODEL",
     .operands_min = 1, .operands_max = 1,
-    .details = "Reads ids with white space between them and writes their text; on a terminal control characters are shown as \\xNN.\n",
+    .details = "Reads ids with white space between them and writes their text; on a terminal control characters are shown as "
+               "\\xNN.\n",
     .options = detokenize_options, .size = sizeof(struct tokenize_args), .main = cmd_detokenize,
 };
 
@@ -78,7 +85,8 @@ static bool print_ids(const struct tokenizer *t, const char *text, size_t n, uns
 }
 
 /* Calls one() for each string of the input, separator after separator; without one, for the whole. */
-static bool tokenize_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in, struct quern_error *err)
+static bool tokenize_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in,
+                         struct quern_error *err)
 {
     unsigned flags = (args->no_add_special ? 0 : TOKENIZE_ADD_SPECIAL) | (args->special ? TOKENIZE_PARSE_SPECIAL : 0);
     const char *at = in->n ? in->data : "", *end = at + in->n;
@@ -107,7 +115,8 @@ static bool next_id(const char **at, const char *end, size_t line, int32_t *id, 
         char shown[40];
         while (p < end && *p != ' ' && *p != '\n')
             p++;
-        return ERR(err, QUERN_EUSAGE, "line %zu: '%s' is not a token id", line, text_escape(shown, sizeof shown, start, (size_t)(p - start)));
+        return ERR(err, QUERN_EUSAGE, "line %zu: '%s' is not a token id", line,
+                   text_escape(shown, sizeof shown, start, (size_t)(p - start)));
     }
     *id = (int32_t)value;
     return true;
@@ -136,8 +145,8 @@ static bool print_text(const struct tokenizer *t, const struct tokenize_args *ar
     return ok;
 }
 
-static bool detokenize_part(const struct tokenizer *t, const struct tokenize_args *args, const char *at, const char *end, size_t line,
-                            struct quern_error *err)
+static bool detokenize_part(const struct tokenizer *t, const struct tokenize_args *args, const char *at, const char *end,
+                            size_t line, struct quern_error *err)
 {
     /* An id takes at least a digit and what parts it from the next. */
     int32_t *ids = mem_take((size_t)(end - at) / 2 + 1, sizeof *ids, "the ids", err);
@@ -151,7 +160,8 @@ static bool detokenize_part(const struct tokenizer *t, const struct tokenize_arg
     return ok;
 }
 
-static bool detokenize_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in, struct quern_error *err)
+static bool detokenize_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in,
+                           struct quern_error *err)
 {
     const char *at = in->n ? in->data : "", *end = at + in->n;
     if (!args->separator)
@@ -168,7 +178,8 @@ static bool detokenize_all(const struct tokenizer *t, const struct tokenize_args
 
 /* ---- the verbs ---- */
 
-typedef bool convert_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in, struct quern_error *err);
+typedef bool convert_all(const struct tokenizer *t, const struct tokenize_args *args, const struct text *in,
+                         struct quern_error *err);
 
 static int convert(const struct verb *verb, int argc, char **argv, convert_all *all)
 {

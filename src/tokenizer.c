@@ -155,7 +155,8 @@ static bool find_byte_tokens(struct tokenizer *t, struct quern_error *err)
             missing = byte;
     }
     if (found != 0 && found != 256)
-        return ERR(err, QUERN_EFORMAT, "tokenizer.ggml.tokens has byte tokens for %zu of 256 bytes, <0x%02X> is missing", found, missing);
+        return ERR(err, QUERN_EFORMAT, "tokenizer.ggml.tokens has byte tokens for %zu of 256 bytes, <0x%02X> is missing", found,
+                   missing);
     t->has_bytes = found == 256;
     return true;
 }
@@ -244,8 +245,8 @@ static bool find_pre(struct tokenizer *t, const struct gguf *g, const char *want
     struct gguf_string name = { "", 0 };
     char shown[80], list[1000];
     if (t->kind != TOKENIZER_BPE)
-        return !wanted || ERR(err, QUERN_EUSAGE, "a pre-tokenizer ('%s') was given, but a tokenizer of the model '%s' has none", wanted,
-                              t->model);
+        return !wanted || ERR(err, QUERN_EUSAGE, "a pre-tokenizer ('%s') was given, but a tokenizer of the model '%s' has none",
+                              wanted, t->model);
     if (wanted)
         name = (struct gguf_string){ wanted, strlen(wanted) };
     else if (strcmp(t->model, "gemma4") == 0)
@@ -290,7 +291,8 @@ static bool read_ids(struct tokenizer *t, const struct gguf *g, struct quern_err
     return (!wpm || read_id(t, g, "tokenizer.ggml.cls_token_id", 101, any, &t->bos, err)) &&
            read_id(t, g, "tokenizer.ggml.bos_token_id", spm ? 1 : SIZE_MAX, TOKEN_CONTROL, &t->bos, err) &&
            read_id(t, g, "tokenizer.ggml.eos_token_id", spm ? 2 : SIZE_MAX, TOKEN_CONTROL, &t->eos, err) &&
-           read_id(t, g, "tokenizer.ggml.unknown_token_id", spm ? 0 : wpm ? 100 : SIZE_MAX, spm ? TOKEN_UNKNOWN : any, &t->unknown, err) &&
+           read_id(t, g, "tokenizer.ggml.unknown_token_id", spm ? 0 : wpm ? 100 : SIZE_MAX, spm ? TOKEN_UNKNOWN : any,
+                   &t->unknown, err) &&
            read_id(t, g, "tokenizer.ggml.seperator_token_id", wpm ? 102 : SIZE_MAX, any, &t->separator, err);
 }
 
@@ -312,11 +314,14 @@ static bool read_switches(struct tokenizer *t, const struct gguf *g, struct quer
     if (pre & PRE_FORCE_BOS || t->kind == TOKENIZER_WPM)     /* published files of Gemma 4 say false, and it fails without */
         t->add_bos = true;
     if (t->add_bos && t->bos == NO_ID)
-        return ERR(err, QUERN_EFORMAT, "texts are to begin with a token, but the file does not say which (tokenizer.ggml.bos_token_id)");
+        return ERR(err, QUERN_EFORMAT,
+                   "texts are to begin with a token, but the file does not say which (tokenizer.ggml.bos_token_id)");
     if (t->add_eos && t->eos == NO_ID)
-        return ERR(err, QUERN_EFORMAT, "texts are to end with a token, but the file does not say which (tokenizer.ggml.eos_token_id)");
+        return ERR(err, QUERN_EFORMAT,
+                   "texts are to end with a token, but the file does not say which (tokenizer.ggml.eos_token_id)");
     if (t->kind == TOKENIZER_WPM && t->separator == NO_ID)
-        return ERR(err, QUERN_EFORMAT, "texts are to end with a token, but the file does not say which (tokenizer.ggml.seperator_token_id)");
+        return ERR(err, QUERN_EFORMAT,
+                   "texts are to end with a token, but the file does not say which (tokenizer.ggml.seperator_token_id)");
     return true;
 }
 

@@ -31,7 +31,8 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, uns
                       struct quern_error *err);
 
 /* Bytes of one token as it appears in running text (SPM: U+2581 becomes a blank; byte tokens give their byte; control tokens
- * give nothing unless `special`). Gives the length, writes at most `size` bytes; a length above `size` means: call again with more. */
+ * give nothing unless `special`). Gives the length, writes at most `size` bytes; a length above `size` means: call again with
+ * more. */
 size_t tokenizer_piece(const struct tokenizer *t, int32_t id, bool special, char *out, size_t size);
 /* Whole text of n ids with the vocabulary's own rules (blank at the start, clean_spaces); malloc'ed, NUL-terminated. */
 bool tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool special, char **out, size_t *bytes,

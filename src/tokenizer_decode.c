@@ -104,7 +104,8 @@ size_t tokenizer_piece(const struct tokenizer *t, int32_t id, bool special, char
 
 /* ---- a text ---- */
 
-/* The three passes that take blanks away where English has none. Each reads what the one before has written; gives the new length. */
+/* The three passes that take blanks away where English has none. Each reads what the one before has written; gives the new
+ * length. */
 static size_t clean_before_marks(char *text, size_t n)
 {
     size_t out = 1;

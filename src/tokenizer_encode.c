@@ -85,7 +85,8 @@ uint64_t heap_pop(struct heap *heap)
  * differ in what is best (the score of the result; the line of the merge). A key is rank << 32 | symbol; a key whose symbol
  * has since changed is recognised by the rank and dropped. Each merge takes a symbol away and adds at most two keys: n log n. */
 
-static uint32_t find_pair(const struct encoder *e, const char *text, size_t n, const struct symbol *left, const struct symbol *right)
+static uint32_t find_pair(const struct encoder *e, const char *text, size_t n, const struct symbol *left,
+                          const struct symbol *right)
 {
     const struct tokenizer *t = e->t;
     if (t->kind == TOKENIZER_BPE)
@@ -297,7 +298,8 @@ static bool encode_bpe(struct encoder *e, const char *text, size_t n)
 static bool stands_alone(uint32_t c)
 {
     static const uint32_t blocks[][2] = {
-        { 0x3400, 0x4DBF }, { 0x4E00, 0x9FFF }, { 0xF900, 0xFAFF }, { 0x20000, 0x2A6DF }, { 0x2A700, 0x2B73F }, { 0x2B740, 0x2B81F },
+        { 0x3400, 0x4DBF }, { 0x4E00, 0x9FFF }, { 0xF900, 0xFAFF }, { 0x20000, 0x2A6DF }, { 0x2A700, 0x2B73F },
+        { 0x2B740, 0x2B81F },
         { 0x2B920, 0x2CEAF }, { 0x2F800, 0x2FA1F },
     };
     unsigned class = unicode_class(c);

@@ -146,9 +146,11 @@ bool    pair_table_init(struct tokenizer *t, size_t merges, struct quern_error *
 bool    pair_table_add(struct pair_table *table, uint32_t left, uint32_t right, uint32_t merge);
 uint32_t pair_table_find(const struct pair_table *table, uint32_t left, uint32_t right);
 /* A table of the tokens that have any of the flags `with` and none of `without`. */
-bool    prefix_table_init(struct tokenizer *t, struct prefix_table *table, unsigned with, unsigned without, struct quern_error *err);
+bool    prefix_table_init(struct tokenizer *t, struct prefix_table *table, unsigned with, unsigned without,
+                          struct quern_error *err);
 /* Id and bytes of the longest that text[0..n) begins with; NO_ID when none. */
-int32_t prefix_table_longest(const struct tokenizer *t, const struct prefix_table *table, const char *text, size_t n, size_t *bytes);
+int32_t prefix_table_longest(const struct tokenizer *t, const struct prefix_table *table, const char *text, size_t n,
+                             size_t *bytes);
 
 /* ---- tokenizer_special.c ---- */
 

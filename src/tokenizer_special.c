@@ -115,12 +115,17 @@ static void mark_exceptions(struct tokenizer *t)
         mark(t, "</s>", TOKEN_NORMAL, all | TOKEN_END);
 }
 
+static bool same_letter(char c, char small, bool any_case)
+{
+    return c == small || (any_case && c >= 'A' && c <= 'Z' && (c | 32) == small);
+}
+
 static bool contains(struct gguf_string s, const char *text, bool any_case)
 {
     size_t n = strlen(text);
     for (size_t at = 0; at + n <= s.n; at++) {
         size_t i = 0;
-        while (i < n && (s.text[at + i] == text[i] || (any_case && s.text[at + i] >= 'A' && s.text[at + i] <= 'Z' && (s.text[at + i] | 32) == text[i])))
+        while (i < n && same_letter(s.text[at + i], text[i], any_case))
             i++;
         if (i == n)
             return true;

@@ -98,7 +98,8 @@ static bool in_ranges(const struct range *ranges, size_t count, uint32_t c)
 static bool is_han(uint32_t c)
 {
     static const struct range han[] = {
-        { 0x3400, 0x4DBF }, { 0x4E00, 0x9FFF }, { 0xF900, 0xFAFF }, { 0x20000, 0x2A6DF }, { 0x2A700, 0x2B73F }, { 0x2B740, 0x2B81F },
+        { 0x3400, 0x4DBF }, { 0x4E00, 0x9FFF }, { 0xF900, 0xFAFF }, { 0x20000, 0x2A6DF }, { 0x2A700, 0x2B73F },
+        { 0x2B740, 0x2B81F },
         { 0x2B820, 0x2CEAF }, { 0x2CEB0, 0x2EBEF }, { 0x2F800, 0x2FA1F },
     };
     return c >= 0x3400 && in_ranges(han, sizeof han / sizeof *han, c);
@@ -500,7 +501,8 @@ static const struct stage coder_marks = { .match = match_run, .lead = LEAD_WHITE
 static const struct stage v3_east = { .match = match_run, RANGES(chinese_kana) };
 static const struct stage v3_words = {
     .match = match_words, .joined = true, .letters = LETTER_MARK,
-    .not_before = UNICODE_LETTER | UNICODE_PUNCTUATION | UNICODE_SYMBOL, .others = UNICODE_PUNCTUATION | UNICODE_SYMBOL, .tail = "\r\n",
+    .not_before = UNICODE_LETTER | UNICODE_PUNCTUATION | UNICODE_SYMBOL, .others = UNICODE_PUNCTUATION | UNICODE_SYMBOL,
+    .tail = "\r\n",
 };
 static const struct stage afmoe_letters = { .match = match_run, RANGES(afmoe_east) };
 
@@ -513,7 +515,8 @@ static const struct stage youtu_words = {
 };
 
 static const struct stage sentences = {
-    .match = match_run, .lead = LEAD_SPACE, .negated = true, .classes = UNICODE_WHITESPACE, .ascii = "(|.,!?)", RANGES(sentence_marks),
+    .match = match_run, .lead = LEAD_SPACE, .negated = true, .classes = UNICODE_WHITESPACE, .ascii = "(|.,!?)",
+    RANGES(sentence_marks),
 };
 
 static const struct stage sentinel = { .match = match_sentinel };
@@ -552,7 +555,8 @@ static const struct stage tekken = {
     .others = OTHERS, .tail = "\r\n/",
 };
 static const struct stage gpt4o = {
-    .match = match_words, .shape = SHAPE_CASED, .contraction = CONTRACT_AFTER, .letters = UNICODE_LETTER, .not_before = LETTER_NUMBER,
+    .match = match_words, .shape = SHAPE_CASED, .contraction = CONTRACT_AFTER, .letters = UNICODE_LETTER,
+    .not_before = LETTER_NUMBER,
     .digits = 3, .others = OTHERS, .tail = "\r\n/",
 };
 static const struct stage granite = {

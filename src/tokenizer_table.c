@@ -157,7 +157,10 @@ static void sort_ids(const struct token *tokens, int32_t *ids, int32_t *spare, s
             size_t end = n - start < 2 * width ? n : start + 2 * width;
             size_t a = start, b = middle;
             for (size_t out = start; out < end; out++)
-                spare[out] = b == end || (a < middle && compare_tokens(&tokens[ids[a]], &tokens[ids[b]]) <= 0) ? ids[a++] : ids[b++];
+                if (b == end || (a < middle && compare_tokens(&tokens[ids[a]], &tokens[ids[b]]) <= 0))
+                    spare[out] = ids[a++];
+                else
+                    spare[out] = ids[b++];
         }
         memcpy(ids, spare, n * sizeof *ids);
     }

@@ -1,5 +1,6 @@
-/* What begins with "GGUF" is a file; else the first byte chooses: text through one of several small vocabularies, there and back, or
- * a vocabulary made of the rest. No crash, no leak, no id outside the vocabulary, and text that a lossless vocabulary took comes back unchanged. */
+/* What begins with "GGUF" is a file; else the first byte chooses: text through one of several small vocabularies, there and
+ * back, or a vocabulary made of the rest. No crash, no leak, no id outside the vocabulary, and text that a lossless vocabulary took
+ * comes back unchanged. */
 #include "tokenizer.h"
 
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const names[] = { "qwen2", "gpt-4o", "deepseek-llm", "deepseek-v3", "jais-2", "chameleon", "afmoe", "youtu", "superbpe", "tiny_aya", "kimi-k2",
+static const char *const names[] = { "qwen2", "gpt-4o", "deepseek-llm", "deepseek-v3", "jais-2", "chameleon", "afmoe", "youtu",
+                                     "superbpe", "tiny_aya", "kimi-k2",
                                      "exaone-moe", "granite-embed-multi-97m", "gemma4", "viking", "default", "llama3" };
 enum { NAMES = sizeof names / sizeof *names, SPM = NAMES, SPM_BARE, WPM, KINDS };
 

@@ -58,6 +58,7 @@ int main(int argc, char **argv)
         save(&v, argv[1], models[i]);
     }
     for (unsigned kind = 0; kind < 20; kind++)
-        save_text(argv[1], kind, "a 12 'LL <tool>><|end|>\r\n  \xE4\xBD\xA0\xCC\x81\xF0\x9F\x98\x80 <sentinel:1>IMGIMGAZ Ab\xE2\x96\x81");
+        save_text(argv[1], kind,
+                  "a 12 'LL <tool>><|end|>\r\n  \xE4\xBD\xA0\xCC\x81\xF0\x9F\x98\x80 <sentinel:1>IMGIMGAZ Ab\xE2\x96\x81");
     return 0;
 }

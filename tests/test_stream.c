@@ -37,7 +37,8 @@ static void test_any_cut(void)
                     stream_add(&s, cases[c].in + first, second - first, &out);
                     stream_add(&s, cases[c].in + second, n - second, &out);
                     stream_flush(&s, &out);
-                    CHECK(out.n == strlen(expected) && memcmp(out.data, expected, out.n) == 0, "case %zu cut at %zu and %zu: '%s'", c,
+                    CHECK(out.n == strlen(expected) && memcmp(out.data, expected, out.n) == 0,
+                          "case %zu cut at %zu and %zu: '%s'", c,
                           first, second, out.data);
                     text_free(&out);
                 }
@@ -50,7 +51,8 @@ static void test_incomplete_is_held(void)
 {
     static const struct { const char *in; int escape; size_t given; } held[] = {
         { "ab\xF0\x9F\x98", 0, 2 }, { "ab\xF0\x9F\x98", 1, 2 }, { "ab\xC3", 1, 2 }, { "ab\x1B", 0, 2 }, { "ab\x1B[3", 0, 2 },
-        { "ab\x1B]0;ti", 0, 2 }, { "ab\x1B(", 0, 2 }, { "ab\r", 1, 2 }, { "ab\r", 0, 3 }, { "ab\x1B[3\n", 0, 6 }, { "ab\x1B[3m", 0, 6 },
+        { "ab\x1B]0;ti", 0, 2 }, { "ab\x1B(", 0, 2 }, { "ab\r", 1, 2 }, { "ab\r", 0, 3 }, { "ab\x1B[3\n", 0, 6 },
+        { "ab\x1B[3m", 0, 6 },
     };
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
         struct stream s;
@@ -97,11 +99,13 @@ static void test_random_bytes(void)
             for (size_t i = 0; i < n; i++)
                 stream_add(&s, bytes + i, 1, &out);
             stream_flush(&s, &out);
-            CHECK(out.n == whole[escape].n && (n == 0 || memcmp(out.data, whole[escape].data, out.n) == 0), "round %d: cutting changes text",
+            CHECK(out.n == whole[escape].n && (n == 0 || memcmp(out.data, whole[escape].data, out.n) == 0),
+                  "round %d: cutting changes text",
                   round);
             text_free(&out);
         }
-        CHECK(whole[0].n == n && (n == 0 || memcmp(whole[0].data, bytes, n) == 0), "round %d: a pipe does not get the bytes", round);
+        CHECK(whole[0].n == n && (n == 0 || memcmp(whole[0].data, bytes, n) == 0), "round %d: a pipe does not get the bytes",
+              round);
         for (size_t i = 0; i < whole[1].n; i++) {
             unsigned char c = (unsigned char)whole[1].data[i];
             CHECK((c >= 0x20 && c != 0x7F) || c == '\n' || c == '\t', "round %d: control %02x on a terminal", round, c);

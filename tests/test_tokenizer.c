@@ -26,7 +26,8 @@ static void close_tiny(struct tokenizer *t, struct vocab *v)
     vocab_free(v);
 }
 
-/* Encode and compare with the texts of tokens, one after the other: "▁a b" and so on, a blank between them. Byte tokens are <0x0A>. */
+/* Encode and compare with the texts of tokens, one after the other: "▁a b" and so on, a blank between them. Byte tokens are
+ * <0x0A>. */
 static void check_tokens(const struct tokenizer *t, const char *text, unsigned flags, const char *expected)
 {
     int32_t *ids;
@@ -92,7 +93,8 @@ static void test_spm_prefix(void)
     struct tokenizer *t = open_tiny(&v);
     check_tokens(t, "ab ab", TOKENIZE_ADD_SPECIAL, "ab " MARK "ab");
     check_tokens(t, "<tool>ab", 0, "<tool> ab");
-    CHECK(!tokenizer_adds_bos(t) && tokenizer_bos(t) == 1 && tokenizer_eos(t) == 2, "BOS %d EOS %d", tokenizer_bos(t), tokenizer_eos(t));
+    CHECK(!tokenizer_adds_bos(t) && tokenizer_bos(t) == 1 && tokenizer_eos(t) == 2, "BOS %d EOS %d", tokenizer_bos(t),
+          tokenizer_eos(t));
     close_tiny(t, &v);
 }
 
@@ -137,7 +139,8 @@ static void test_bpe(void)
     CHECK(tokenizer_bos(t) == -1 && tokenizer_eos(t) == -1, "BOS %d EOS %d", tokenizer_bos(t), tokenizer_eos(t));
     CHECK(tokenizer_is_end(t, tokenizer_find(t, "<|end|>", 7)) && tokenizer_is_end(t, tokenizer_find(t, "<|endoftext|>", 13)) &&
           !tokenizer_is_end(t, 5) && !tokenizer_is_end(t, -1) && !tokenizer_is_end(t, 100000), "ends of generation");
-    CHECK(strcmp(tokenizer_model(t), "gpt2") == 0 && strcmp(tokenizer_pre(t), "gpt-2") == 0, "%s %s", tokenizer_model(t), tokenizer_pre(t));
+    CHECK(strcmp(tokenizer_model(t), "gpt2") == 0 && strcmp(tokenizer_pre(t), "gpt-2") == 0, "%s %s", tokenizer_model(t),
+          tokenizer_pre(t));
     close_tiny(t, &v);
 }
 
@@ -188,7 +191,8 @@ static void test_pieces(void)
     CHECK(n == 3 && memcmp(out, " a#", 3) == 0, "a piece that does not fit: %zu bytes", n);
     CHECK(tokenizer_piece(t, 3 + 10, false, out, sizeof out) == 1 && out[0] == '\n', "byte token");
     CHECK(tokenizer_piece(t, 1, false, out, sizeof out) == 0 && tokenizer_piece(t, 1, true, out, sizeof out) == 3, "control token");
-    CHECK(tokenizer_piece(t, -1, true, out, sizeof out) == 0 && tokenizer_piece(t, 1 << 30, true, out, sizeof out) == 0, "no such token");
+    CHECK(tokenizer_piece(t, -1, true, out, sizeof out) == 0 && tokenizer_piece(t, 1 << 30, true, out, sizeof out) == 0,
+          "no such token");
     int32_t bad[] = { 3, -1 };
     char *text;
     CHECK(!tokenizer_decode(t, bad, 2, true, &text, &n, &err) && err.code == QUERN_EUSAGE, "decoding token -1");
@@ -202,7 +206,8 @@ static void test_clean_spaces(void)
 {
     static const char *const cases[][2] = {
         { "a , b . c ! d ? e", "a, b. c! d? e" }, { "a  .", "a ." }, { " .", "." }, { "it 's", "it's" }, { "I 'm", "I'm" },
-        { "we 're", "we're" }, { "we 've", "we've" }, { "we 'll", "we 'll" }, { "a ' b", "a'b" }, { "a ' ' b", "a'' b" }, { "", "" }, { " ", " " },
+        { "we 're", "we're" }, { "we 've", "we've" }, { "we 'll", "we 'll" }, { "a ' b", "a'b" }, { "a ' ' b", "a'' b" },
+        { "", "" }, { " ", " " },
         { "n 't", "n 't" }, { "a '", "a '" }, { "a 'r", "a 'r" },
     };
     struct vocab v;
@@ -214,7 +219,8 @@ static void test_clean_spaces(void)
         char *text = NULL;
         bool ok = tokenizer_encode(t, cases[i][0], strlen(cases[i][0]), 0, &ids, &n, &err) &&
                   tokenizer_decode(t, ids, n, true, &text, &bytes, &err);
-        CHECK(ok && strcmp(text, cases[i][1]) == 0, "'%s' gives '%s', expected '%s'", cases[i][0], ok ? text : err.text, cases[i][1]);
+        CHECK(ok && strcmp(text, cases[i][1]) == 0, "'%s' gives '%s', expected '%s'", cases[i][0], ok ? text : err.text,
+              cases[i][1]);
         free(ids);
         free(text);
     }
@@ -224,7 +230,8 @@ static void test_clean_spaces(void)
 /* What the vocabularies are made of, with bytes that are not UTF-8 between. */
 static size_t random_text(uint64_t *seed, char *text, size_t room)
 {
-    static const char *const parts[] = { "a", "ab", "abc", " ", "  ", "\n", "\r\n", "1", "123", "<tool>", "<|end|>", "\xC3\xA9", "\xE4\xBD\xA0", "'s", "!",
+    static const char *const parts[] = { "a", "ab", "abc", " ", "  ", "\n", "\r\n", "1", "123", "<tool>", "<|end|>", "\xC3\xA9",
+                                         "\xE4\xBD\xA0", "'s", "!",
                                          "\xF0\x9F\x98\x80", "\xE2\x80\x8B", "\xC2\xA0", "hello", "\xCC\x81", "\xE1\x9A\x80", "Z" };
     size_t n = 0;
     while (n + 8 < room && random_u64(seed) % 50) {
@@ -247,7 +254,8 @@ static void check_round_trips(struct tokenizer *t, const char *what)
         int32_t *ids;
         size_t n = random_text(&seed, text, sizeof text), count, bytes = 0;
         unsigned flags = round % 2 ? TOKENIZE_PARSE_SPECIAL : 0;
-        bool ok = tokenizer_encode(t, text, n, flags, &ids, &count, &err) && tokenizer_decode(t, ids, count, true, &back, &bytes, &err);
+        bool ok = tokenizer_encode(t, text, n, flags, &ids, &count, &err) &&
+            tokenizer_decode(t, ids, count, true, &back, &bytes, &err);
         CHECK(ok && bytes == n && memcmp(back, text, n) == 0, "%s, round %d: %zu bytes became %zu", what, round, n, bytes);
         free(ids);
         free(back);
@@ -257,7 +265,8 @@ static void check_round_trips(struct tokenizer *t, const char *what)
 /* Any bytes come back, with each pre-tokenizer that does not clean blanks. */
 static void test_round_trips(void)
 {
-    static const char *const names[] = { "qwen2", "qwen35", "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken", "viking",
+    static const char *const names[] = { "qwen2", "qwen35", "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken",
+                                         "viking",
                                          "poro-chat", "command-r", "kimi-k2", "youtu", "afmoe", "laguna", "superbpe", "tiny_aya",
                                          "seed-coder", "chameleon", "granite-embed-multi-97m" };
     struct vocab v;
@@ -285,7 +294,8 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static const char *const monotonous[] = { "a", " ", "\xF0\x9F\x98\x80", "\n", "1", "!", "\xE4\xBD\xA0", "\xCC\x81", "A", "<tool>", " a", "'", "\xC2\xA0", "\xFF" };
+static const char *const monotonous[] = { "a", " ", "\xF0\x9F\x98\x80", "\n", "1", "!", "\xE4\xBD\xA0", "\xCC\x81", "A", "<tool>",
+                                          " a", "'", "\xC2\xA0", "\xFF" };
 
 /* 1 MB of one thing takes well under a second; quadratic time would be a quarter of an hour. */
 static void check_time(struct tokenizer *t, size_t size, const char *what)
@@ -316,7 +326,8 @@ static void test_time(void)
     t = open_tiny(&v);
     check_time(t, 1 << 20, "WPM");
     close_tiny(t, &v);
-    static const char *const names[] = { "gpt-2", "llama3", "gpt-4o", "jais-2", "exaone-moe", "deepseek-llm", "deepseek-v3", "superbpe", "chameleon",
+    static const char *const names[] = { "gpt-2", "llama3", "gpt-4o", "jais-2", "exaone-moe", "deepseek-llm", "deepseek-v3",
+                                         "superbpe", "chameleon",
                                          "afmoe", "youtu", "kimi-k2", "gemma4", "poro-chat", "granite-embed-multi-97m", "default" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         vocab_bpe(&v, names[i]);
@@ -364,16 +375,19 @@ static void tokens_u8(struct vocab *v)         { begin(v, "llama"); vocab_array(
 static void tokens_text(struct vocab *v)       { begin(v, "llama"); vocab_text(v, "tokenizer.ggml.tokens", "abc"); }
 static void scores_u8(struct vocab *v)         { spm(v); vocab_array(v, "tokenizer.ggml.scores", GGUF_U8, "abc", 3, 3); }
 static void scores_few(struct vocab *v)        { spm(v); vocab_array(v, "tokenizer.ggml.scores", GGUF_F32, abc_scores, 2, 8); }
-static void types_i64(struct vocab *v)         { int64_t types[3] = { 1, 1, 1 }; spm(v); vocab_array(v, "tokenizer.ggml.token_type", GGUF_I64, types, 3, 24); }
+static void types_i64(struct vocab *v)         { int64_t types[3] = { 1, 1, 1 }; spm(v);
+                                                 vocab_array(v, "tokenizer.ggml.token_type", GGUF_I64, types, 3, 24); }
 static void types_few(struct vocab *v)         { spm(v); vocab_array(v, "tokenizer.ggml.token_type", GGUF_I32, abc_types, 2, 8); }
-static void types_9(struct vocab *v)           { int32_t types[3] = { 1, 9, 1 }; spm(v); vocab_array(v, "tokenizer.ggml.token_type", GGUF_I32, types, 3, 12); }
+static void types_9(struct vocab *v)           { int32_t types[3] = { 1, 9, 1 }; spm(v);
+                                                 vocab_array(v, "tokenizer.ggml.token_type", GGUF_I32, types, 3, 12); }
 static void eot_text(struct vocab *v)          { spm(v); vocab_text(v, "tokenizer.ggml.eot_token_id", "2"); }
 static void bos_minus(struct vocab *v)         { spm(v); vocab_u32(v, "tokenizer.ggml.bos_token_id", UINT32_MAX); }
 static void eos_size(struct vocab *v)          { spm(v); vocab_u32(v, "tokenizer.ggml.eos_token_id", 3); }
 static void eot_size(struct vocab *v)          { spm(v); vocab_u32(v, "tokenizer.ggml.eot_token_id", 3); }
 static void unknown_size(struct vocab *v)      { spm(v); vocab_u32(v, "tokenizer.ggml.unknown_token_id", 77); }
 static void fim_size(struct vocab *v)          { spm(v); vocab_u32(v, "tokenizer.ggml.fim_pad_token_id", 77); }
-static void fine(struct vocab *v)              { spm(v); vocab_u32(v, "tokenizer.ggml.eos_token_id", 2); vocab_array(v, "tokenizer.ggml.scores", GGUF_F32, abc_scores, 3, 12); }
+static void fine(struct vocab *v)              { spm(v); vocab_u32(v, "tokenizer.ggml.eos_token_id", 2);
+                                                 vocab_array(v, "tokenizer.ggml.scores", GGUF_F32, abc_scores, 3, 12); }
 
 static void scores_nan(struct vocab *v)
 {
@@ -439,12 +453,13 @@ static void merges_both(struct vocab *v)    { static const char *const m[] = { "
 static void merges_blank(struct vocab *v)   { static const char *const m[] = { "ab" }; bpe(v, m, 1); }
 static void merges_empty(struct vocab *v)   { static const char *const m[] = { "" }; bpe(v, m, 1); }
 static void merges_twice(struct vocab *v)   { static const char *const m[] = { "a b", "a b" }; bpe(v, m, 2); }
-static void merges_i32(struct vocab *v)     { bpe(v, NULL, 0); vocab_array(v, "tokenizer.ggml.merges", GGUF_I32, abc_types, 3, 12); }
+static void merges_i32(struct vocab *v) { bpe(v, NULL, 0); vocab_array(v, "tokenizer.ggml.merges", GGUF_I32, abc_types, 3, 12); }
 
 static const struct bad table[] = {
     { "D1", "no tokenizer", no_tokenizer, QUERN_EUNSUPPORTED, "no tokenizer" },
     { "D1", "unknown model", unknown_model, QUERN_EUNSUPPORTED, "'t6\\x1B', known are llama, gpt2" },
-    { "D1", "unknown pre-tokenizer", unknown_pre, QUERN_EUNSUPPORTED, "'gpt-3' is unknown; another may be given with --tokenizer-pre: a.x-4.0, afmoe" },
+    { "D1", "unknown pre-tokenizer", unknown_pre, QUERN_EUNSUPPORTED,
+      "'gpt-3' is unknown; another may be given with --tokenizer-pre: a.x-4.0, afmoe" },
     { "D1", "no pre-tokenizer", no_pre, QUERN_EUNSUPPORTED, "does not name its pre-tokenizer" },
     { "D2", "no tokens", no_tokens, QUERN_EFORMAT, "tokenizer.ggml.tokens is missing" },
     { "D2", "empty vocabulary", tokens_empty, QUERN_EFORMAT, "has 0 elements" },

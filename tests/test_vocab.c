@@ -19,7 +19,8 @@ static bool read_list(struct list *list, const char *path, const char *separator
     list->data = path ? read_whole_file(path, &size) : NULL;
     if (!list->data)
         return false;
-    for (char *at = list->data, *end; (end = memmem(at, size - (size_t)(at - list->data), separator, n)) && list->n < 512; at = end + n)
+    for (char *at = list->data, *end; (end = memmem(at, size - (size_t)(at - list->data), separator, n)) && list->n < 512;
+         at = end + n)
         list->items[list->n++] = (struct gguf_string){ at, (size_t)(end - at) };
     return true;
 }
@@ -148,21 +149,26 @@ static void check_vocabulary(const char *name)
 
 /* name, or name = the one whose output it shares */
 static const char *const names[][2] = {
-    { "kimi-k2" }, { "default" }, { "minicpm5" }, { "llama3" }, { "deepseek-llm" }, { "deepseek-coder" }, { "deepseek-v3" }, { "youtu" },
+    { "kimi-k2" }, { "default" }, { "minicpm5" }, { "llama3" }, { "deepseek-llm" }, { "deepseek-coder" }, { "deepseek-v3" },
+    { "youtu" },
     { "falcon" }, { "mpt" }, { "starcoder" }, { "jais-2" }, { "gemma4" }, { "qwen2" }, { "qwen35" }, { "poro-chat" }, { "viking" },
     { "tekken" }, { "exaone-moe" }, { "chameleon" }, { "gpt-4o" }, { "granite-embed-multi-97m" }, { "tiny_aya" }, { "superbpe" },
     { "seed-coder" }, { "afmoe" }, { "laguna" },
-    { "llama-v3", "llama3" }, { "llama-bpe", "llama3" }, { "falcon3", "llama3" }, { "falcon-h1", "llama3" }, { "pixtral", "llama3" },
+    { "llama-v3", "llama3" }, { "llama-bpe", "llama3" }, { "falcon3", "llama3" }, { "falcon-h1", "llama3" },
+    { "pixtral", "llama3" },
     { "midm-2.0", "llama3" }, { "lfm2", "llama3" }, { "jina-v5-nano", "llama3" }, { "gpt-2", "mpt" }, { "phi-2", "mpt" },
     { "jina-es", "mpt" }, { "jina-de", "mpt" }, { "gigachat", "mpt" }, { "jina-v2-es", "mpt" }, { "jina-v2-de", "mpt" },
     { "a.x-4.0", "mpt" }, { "mellum", "mpt" }, { "modern-bert", "mpt" }, { "granite-embed-multi-311m", "gemma4" },
-    { "sarvam-moe", "gemma4" }, { "jina-v1-en", "mpt" }, { "jina-v2-code", "mpt" }, { "roberta-bpe", "mpt" }, { "refact", "starcoder" },
+    { "sarvam-moe", "gemma4" }, { "jina-v1-en", "mpt" }, { "jina-v2-code", "mpt" }, { "roberta-bpe", "mpt" },
+    { "refact", "starcoder" },
     { "command-r", "starcoder" }, { "deepseek-r1-qwen", "qwen2" }, { "kormo", "qwen2" }, { "f2llmv2", "qwen2" },
     { "stablelm2", "qwen2" }, { "olmo", "mpt" }, { "dbrx", "llama3" }, { "smaug-bpe", "llama3" }, { "glm4", "llama3" },
-    { "chatglm-bpe", "llama3" }, { "jais", "mpt" }, { "smollm", "starcoder" }, { "codeshell", "starcoder" }, { "bloom", "poro-chat" },
+    { "chatglm-bpe", "llama3" }, { "jais", "mpt" }, { "smollm", "starcoder" }, { "codeshell", "starcoder" },
+    { "bloom", "poro-chat" },
     { "gpt3-finnish", "poro-chat" }, { "exaone", "starcoder" }, { "exaone4", "mpt" }, { "minerva-7b", "starcoder" },
     { "megrez", "qwen2" }, { "llama4", "gpt-4o" }, { "kanana2", "gpt-4o" }, { "talkie", "gpt-4o" }, { "cohere2moe", "tiny_aya" },
-    { "trillion", "mpt" }, { "granite-docling", "mpt" }, { "bailingmoe", "qwen2" }, { "bailingmoe2", "qwen2" }, { "llada-moe", "qwen2" },
+    { "trillion", "mpt" }, { "granite-docling", "mpt" }, { "bailingmoe", "qwen2" }, { "bailingmoe2", "qwen2" },
+    { "llada-moe", "qwen2" },
     { "hunyuan", "qwen2" }, { "hunyuan-dense", "deepseek-v3" }, { "joyai-llm", "deepseek-v3" }, { "grok-2", "qwen2" },
     { "minimax-m2", "gpt-4o" }, { "solar-open", "qwen2" }, { "mellum2", "starcoder" },
 };
@@ -175,7 +181,8 @@ static void check_pretokenizer(const char *name, const char *same_as)
     if (!t)
         return;
     CHECK(strcmp(tokenizer_pre(t), name) == 0, "'%s' instead of '%s'", tokenizer_pre(t), name);
-    if (read_list(&in, vocab_path("%s", "extra.inp"), separator) && read_list(&out, vocab_path("pre/%s.extra.out", same_as), "\n")) {
+    if (read_list(&in, vocab_path("%s", "extra.inp"), separator) &&
+        read_list(&out, vocab_path("pre/%s.extra.out", same_as), "\n")) {
         check_encode(t, &in, &out, 0, name);
         free(in.data);
         free(out.data);

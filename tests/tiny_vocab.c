@@ -7,13 +7,15 @@
 #include "unicode.h"
 
 const char *const tiny_pieces[] = {
-    "\xE2\x96\x81", "a", "b", "c", "\xC3\xA9", "s", "<", ">", "/", "ab", "\xE2\x96\x81" "a", "\xE2\x96\x81" "ab", "aa", "aaaa", "aaaaaaaa",
+    "\xE2\x96\x81", "a", "b", "c", "\xC3\xA9", "s", "<", ">", "/", "ab", "\xE2\x96\x81" "a", "\xE2\x96\x81" "ab", "aa", "aaaa",
+    "aaaaaaaa",
     "\xE2\x96\x81\xE2\x96\x81", "\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81", "<s", "abc", NULL
 };
 
 /* The byte-level spelling: U+0120 is a blank. */
 const char *const tiny_merges[] = {
-    "a b", "\xC4\xA0 a", "\xC4\xA0 ab", "a a", "aa aa", "ab c", "\xC4\xA0 \xC4\xA0", "\xC4\xA0\xC4\xA0 \xC4\xA0\xC4\xA0", "1 2", "12 3", "< t", "\xC3\x83 \xC2\xA9",
+    "a b", "\xC4\xA0 a", "\xC4\xA0 ab", "a a", "aa aa", "ab c", "\xC4\xA0 \xC4\xA0", "\xC4\xA0\xC4\xA0 \xC4\xA0\xC4\xA0", "1 2",
+    "12 3", "< t", "\xC3\x83 \xC2\xA9",
     "\xC4\x8A \xC4\x8A", "h e", "l l", "he ll", "hell o", NULL
 };
 
@@ -159,7 +161,8 @@ void vocab_bpe(struct vocab *v, const char *pre)
 
 void vocab_wpm(struct vocab *v)
 {
-    static const char *const words[] = { "\xE2\x96\x81" "a", "\xE2\x96\x81" "ab", "a", "b", "\xE2\x96\x81,", "\xE2\x96\x81\xE4\xBD\xA0", "\xE2\x96\x81" "e", "\xE2\x96\x81#" };
+    static const char *const words[] = { "\xE2\x96\x81" "a", "\xE2\x96\x81" "ab", "a", "b", "\xE2\x96\x81,",
+                                         "\xE2\x96\x81\xE4\xBD\xA0", "\xE2\x96\x81" "e", "\xE2\x96\x81#" };
     struct list list = { 0 };
     vocab_begin(v);
     vocab_text(v, "tokenizer.ggml.model", "bert");

@@ -23,9 +23,10 @@ bool vocab_view(struct vocab *v, struct quern_error *err);
 void vocab_free(struct vocab *v);
 
 /* Whole vocabularies without ids of special tokens; vocab_view is the caller's.
- *   SPM: 0 <unk>, 1 <s>, 2 </s>, 3..258 bytes (unless `bytes` is false), then the pieces of tiny_pieces in that order with falling scores,
- *        then <|user|> (control), <tool> (user-defined)
- *   BPE: 0..255 the byte characters, then what tiny_merges make in that order, then <|end|>, <|endoftext|> (control), <tool>, <tool>> (user-defined)
+ *   SPM: 0 <unk>, 1 <s>, 2 </s>, 3..258 bytes (unless `bytes` is false), then tiny_pieces with falling scores, <|user|>
+ *        (control), <tool> (user-defined)
+ *   BPE: 0..255 the byte characters, then what tiny_merges make, <|end|>, <|endoftext|> (control), <tool>, <tool>>
+ *        (user-defined)
  *   WPM: [PAD] [UNK] [CLS] [SEP], then words */
 void vocab_spm(struct vocab *v, bool bytes);
 void vocab_bpe(struct vocab *v, const char *pre);
