@@ -1,0 +1,76 @@
+/* backward.h - the forward pass again, in f32 and with its mirror: what a loss on the logits says about every weight.
+ *
+ * One call takes a few sequences of equal length through the model, keeps each layer's input, and on the way back recomputes a layer
+ * at a time. The caller sees every linear map's inputs on the way forth, and its inputs together with the gradient of its outputs
+ * on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes the weights.
+ *
+ * Weights come from the model's file, decoded a matrix at a time, or from the caller (rounded and trained ones): `weights[id]`.
+ * Supported: decoders with RMS norms, attention and dense gated feed-forward parts (llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3,
+ * olmo2, smollm3, granite, exaone4 and others of that shape); the others are refused by name. */
+#ifndef QUERN_BACKWARD_H
+#define QUERN_BACKWARD_H
+
+#include "dense.h"
+#include "model.h"
+#include "rope.h"
+
+/* Linear maps: layer * LINEAR_KINDS + kind; the head comes last. */
+enum linear_kind { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_OUT, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_KINDS };
+/* Norm weights: layer * NORM_KINDS + kind; the output norm comes last. */
+enum norm_place { NORM_ATTN, NORM_Q, NORM_K, NORM_POST_ATTN, NORM_FFN, NORM_POST_FFN, NORM_KINDS };
+
+/* Rows of x and dy stand dense_stride(cols), dense_stride(rows) apart; n of them, sequence after sequence. */
+struct backward_hooks {
+    void *arg;
+    /* On the way forth: what linear map `id` is multiplied with. NULL: not wanted. */
+    void (*input)(void *arg, size_t id, const float *x, size_t n);
+    /* On the way back: inputs and gradients of the outputs. */
+    void (*linear)(void *arg, size_t id, const float *x, const float *dy, size_t n);
+    /* Gradient of a norm's weights, f32 [width of the norm]. */
+    void (*norm)(void *arg, size_t id, const float *gradient);
+    /* Gradient of the embedding's output, one row per token. */
+    void (*embedding)(void *arg, const int32_t *tokens, const float *dx, size_t n);
+};
+
+struct backward_layer;
+
+struct backward {
+    const struct model *m;
+    struct dense   dense;
+    struct pool   *pool;
+    const float  **weights;      /* [linears] by id: f32 [rows][dense_stride(cols)], the caller's, or NULL: the file's */
+    const float   *embedding;    /* f32 [vocab][dense_stride(width)], the caller's, or NULL */
+    const float  **norms;        /* [norms] by id; NULL where the model has none */
+    size_t         linears, norm_count;
+    size_t         most;         /* tokens per call */
+    size_t         n, length;    /* of the call at hand: tokens, tokens per sequence */
+    const int32_t *tokens;
+    struct rope_table rope[ROPE_TABLES];
+    float         *angles[ROPE_TABLES], *inverse[ROPE_TABLES];   /* [most][pairs][2]; inverse: sines negated */
+    float        **kept;         /* [layers + 1] residual before each layer and after the last: [most][stride(width)] */
+    struct backward_layer *buffers;
+    void          *memory;
+};
+
+/* Room for calls of at most `most_tokens` tokens in sequences of at most `most_length`. QUERN_EUNSUPPORTED names what the mirror
+ * does not know. The model, pool and kernels must outlive it. */
+bool backward_init(struct backward *b, const struct model *m, const struct kernels *kernels, struct pool *pool, size_t most_tokens,
+                   size_t most_length, struct quern_error *err);
+void backward_free(struct backward *b);
+
+/* The matrix behind a linear map. */
+const struct matrix *backward_matrix(const struct model *m, size_t id);
+/* Decode it: out f32 [rows][dense_stride(cols)], the gap zero. Its scale is in the result. */
+void backward_decode(const struct backward *b, const struct matrix *w, float *out);
+/* Values of norm `id`, 0 where the model has none. */
+size_t backward_norm_width(const struct model *m, size_t id);
+
+/* tokens: sequences * length ids, each sequence from position 0. logits: [n][dense_stride(vocab)], may be NULL when only the
+ * inputs are wanted. `tokens` must stay until backward_run. */
+void backward_forward(struct backward *b, const int32_t *tokens, size_t sequences, size_t length, float *logits,
+                      const struct backward_hooks *hooks);
+/* dlogits: gradient of the loss by the logits that backward_forward gave, same layout; is overwritten. `logits`: those, needed where
+ * the model caps them (else may be NULL). Sums over tokens, no mean is taken. */
+void backward_run(struct backward *b, const float *logits, float *dlogits, const struct backward_hooks *hooks);
+
+#endif
