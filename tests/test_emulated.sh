@@ -23,13 +23,15 @@ skip() {
 
 # LABEL COMMAND...: one program, one result; what it prints is shown when it fails
 run() {
-    local label=$1
+    local label=$1 status
     shift
-    if timeout 600 "$@" >"$log" 2>&1 </dev/null; then
+    timeout 600 "$@" >"$log" 2>&1 </dev/null
+    status=$?
+    if [ $status -eq 0 ]; then
         passed=$((passed + 1))
     else
         tail -20 "$log"
-        echo "FAIL $label (status $?)"
+        echo "FAIL $label (status $status)"
         failed=$((failed + 1))
     fi
 }
@@ -43,9 +45,7 @@ programs() {
         run "$2 check_kernels" $on "$3/tests/check_kernels"
     else
         run "$2 check_kernels $4" $on "$3/tests/check_kernels" --rung "$4"
-        if grep -q "^SKIPPED $4: no kernels of its own" "$log"; then
-            skip "$2 $4" "no kernels of its own in this build"
-        elif ! grep -q "^$4: [1-9][0-9]* slots" "$log"; then
+        if ! grep -q "^$4: [1-9][0-9]* slots" "$log"; then
             echo "FAIL $2: $4 compared nothing"
             failed=$((failed + 1))
         fi

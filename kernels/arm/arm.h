@@ -21,20 +21,28 @@ struct run_arm {
     float   d, dmin;                   /* super                                        */
 };
 
+/* As panel.h's shape, which has more for x86's unsigned dots. */
+struct shape_arm {
+    enum panel_kind kind;
+    unsigned        sub;               /* columns per scale: 16 or 32  */
+    bool            mins;
+    unsigned        bytes;             /* of one block                 */
+};
+
 /* `blocks` blocks from `bytes` on; 256 columns at most. */
 typedef void run_arm_fn(struct run_arm *out, const uint8_t *bytes, size_t blocks);
 
 struct format_arm {
-    struct panel_shape shape;          /* bytes: of one block; offset: not used here, the dots are signed */
-    size_t             values;         /* per block                                                       */
-    run_arm_fn        *run;
+    struct shape_arm shape;
+    size_t           values;           /* per block                    */
+    run_arm_fn      *run;
 };
 
 extern const struct format_arm format_q1_0_arm, format_q2_0_arm, format_q4_0_arm, format_q4_1_arm, format_q5_0_arm, format_q5_1_arm,
                                format_q8_0_arm, format_iq4_nl_arm, format_mxfp4_arm, format_nvfp4_arm;
 extern const struct format_arm format_q2_k_arm, format_q3_k_arm, format_q4_k_arm, format_q5_k_arm, format_q6_k_arm,
-                               format_iq1_s_arm, format_iq1_m_arm, format_iq2_xxs_arm, format_iq2_xs_arm, format_iq2_s_arm, format_iq3_xxs_arm,
-                               format_iq3_s_arm, format_iq4_xs_arm, format_tq1_0_arm, format_tq2_0_arm;
+                               format_iq1_s_arm, format_iq1_m_arm, format_iq2_xxs_arm, format_iq2_xs_arm, format_iq2_s_arm,
+                               format_iq3_xxs_arm, format_iq3_s_arm, format_iq4_xs_arm, format_tq1_0_arm, format_tq2_0_arm;
 
 /* ---- an instruction set's side: four rows by some tokens -------------------------------------------------------- */
 
@@ -58,7 +66,7 @@ struct token_arm {
 
 /* acc[t * stride + row] += the run's part, for `toks` <= TOKS_ARM tokens; panel.h says in which order. */
 typedef void micro_arm_fn(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                          const struct panel_shape *shape);
+                          const struct shape_arm *shape);
 typedef void arrange_arm_fn(struct quad *quad);
 
 struct level_arm {

@@ -39,75 +39,75 @@ static void run_q1_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     run_small(out, bytes, blocks, unpack_q1_0_ref, &format_q1_0_arm);
 }
-const struct format_arm format_q1_0_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 18 }, 128, run_q1_0 };
+const struct format_arm format_q1_0_arm = { { PANEL_SMALL, 32, false, 18 }, 128, run_q1_0 };
 
 static void run_q2_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     run_small(out, bytes, blocks, unpack_q2_0_ref, &format_q2_0_arm);
 }
-const struct format_arm format_q2_0_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 18 }, 64, run_q2_0 };
+const struct format_arm format_q2_0_arm = { { PANEL_SMALL, 32, false, 18 }, 64, run_q2_0 };
 
 static void run_nvfp4(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     run_small(out, bytes, blocks, unpack_nvfp4_ref, &format_nvfp4_arm);
 }
-const struct format_arm format_nvfp4_arm = { { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .mins = false, .bytes = 36 }, 64, run_nvfp4 };
+const struct format_arm format_nvfp4_arm = { { PANEL_SMALL, 16, false, 36 }, 64, run_nvfp4 };
 
 static void run_iq1_s(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq1_s_ref, 32);
 }
-const struct format_arm format_iq1_s_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 50 }, 256, run_iq1_s };
+const struct format_arm format_iq1_s_arm = { { PANEL_SUPER, 32, false, 50 }, 256, run_iq1_s };
 
 static void run_iq1_m(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq1_m_ref, 16);
 }
-const struct format_arm format_iq1_m_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = false, .bytes = 56 }, 256, run_iq1_m };
+const struct format_arm format_iq1_m_arm = { { PANEL_SUPER, 16, false, 56 }, 256, run_iq1_m };
 
 static void run_iq2_xxs(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq2_xxs_ref, 32);
 }
-const struct format_arm format_iq2_xxs_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 66 }, 256, run_iq2_xxs };
+const struct format_arm format_iq2_xxs_arm = { { PANEL_SUPER, 32, false, 66 }, 256, run_iq2_xxs };
 
 static void run_iq2_xs(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq2_xs_ref, 16);
 }
-const struct format_arm format_iq2_xs_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = false, .bytes = 74 }, 256, run_iq2_xs };
+const struct format_arm format_iq2_xs_arm = { { PANEL_SUPER, 16, false, 74 }, 256, run_iq2_xs };
 
 static void run_iq2_s(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq2_s_ref, 16);
 }
-const struct format_arm format_iq2_s_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = false, .bytes = 82 }, 256, run_iq2_s };
+const struct format_arm format_iq2_s_arm = { { PANEL_SUPER, 16, false, 82 }, 256, run_iq2_s };
 
 static void run_iq3_xxs(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq3_xxs_ref, 32);
 }
-const struct format_arm format_iq3_xxs_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 98 }, 256, run_iq3_xxs };
+const struct format_arm format_iq3_xxs_arm = { { PANEL_SUPER, 32, false, 98 }, 256, run_iq3_xxs };
 
 static void run_iq3_s(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_iq3_s_ref, 32);
 }
-const struct format_arm format_iq3_s_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 110 }, 256, run_iq3_s };
+const struct format_arm format_iq3_s_arm = { { PANEL_SUPER, 32, false, 110 }, 256, run_iq3_s };
 
 static void run_tq1_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
     (void)blocks;
     run_super(out, bytes, unpack_tq1_0_ref, 32);
 }
-const struct format_arm format_tq1_0_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 54 }, 256, run_tq1_0 };
+const struct format_arm format_tq1_0_arm = { { PANEL_SUPER, 32, false, 54 }, 256, run_tq1_0 };
 
 /* ---- blocks of 32 ----------------------------------------------------------------------------------------------- */
 
@@ -129,7 +129,7 @@ static void run_q4_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         vst1q_s8(out->q + 32 * b + 16, vsubq_s8(q[1], vdupq_n_s8(8)));
     }
 }
-const struct format_arm format_q4_0_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 18 }, 32, run_q4_0 };
+const struct format_arm format_q4_0_arm = { { PANEL_SMALL, 32, false, 18 }, 32, run_q4_0 };
 
 static void run_q4_1(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -142,7 +142,7 @@ static void run_q4_1(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         vst1q_s8(out->q + 32 * b + 16, q[1]);
     }
 }
-const struct format_arm format_q4_1_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = true, .bytes = 20 }, 32, run_q4_1 };
+const struct format_arm format_q4_1_arm = { { PANEL_SMALL, 32, true, 20 }, 32, run_q4_1 };
 
 /* 16 where bit i of `bits` is set. */
 static ALWAYS_INLINE int8x16_t sixteens(uint32_t bits)
@@ -163,7 +163,7 @@ static void run_q5_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         vst1q_s8(out->q + 32 * b + 16, vsubq_s8(vorrq_s8(q[1], sixteens(high >> 16)), vdupq_n_s8(16)));
     }
 }
-const struct format_arm format_q5_0_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 22 }, 32, run_q5_0 };
+const struct format_arm format_q5_0_arm = { { PANEL_SMALL, 32, false, 22 }, 32, run_q5_0 };
 
 static void run_q5_1(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -177,7 +177,7 @@ static void run_q5_1(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         vst1q_s8(out->q + 32 * b + 16, vorrq_s8(q[1], sixteens(high >> 16)));
     }
 }
-const struct format_arm format_q5_1_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = true, .bytes = 24 }, 32, run_q5_1 };
+const struct format_arm format_q5_1_arm = { { PANEL_SMALL, 32, true, 24 }, 32, run_q5_1 };
 
 static void run_q8_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -186,7 +186,7 @@ static void run_q8_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         memcpy(out->q + 32 * b, bytes + 2, 32);
     }
 }
-const struct format_arm format_q8_0_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 34 }, 32, run_q8_0 };
+const struct format_arm format_q8_0_arm = { { PANEL_SMALL, 32, false, 34 }, 32, run_q8_0 };
 
 /* Nibbles that stand for 16 values. */
 static ALWAYS_INLINE void look_up_16(int8_t q[32], const uint8_t *bytes, const int8_t values[16])
@@ -204,7 +204,7 @@ static void run_iq4_nl(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         look_up_16(out->q + 32 * b, bytes + 2, values_iq4);
     }
 }
-const struct format_arm format_iq4_nl_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 18 }, 32, run_iq4_nl };
+const struct format_arm format_iq4_nl_arm = { { PANEL_SMALL, 32, false, 18 }, 32, run_iq4_nl };
 
 static void run_mxfp4(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -213,7 +213,7 @@ static void run_mxfp4(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         look_up_16(out->q + 32 * b, bytes + 1, values_fp4);
     }
 }
-const struct format_arm format_mxfp4_arm = { { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .mins = false, .bytes = 17 }, 32, run_mxfp4 };
+const struct format_arm format_mxfp4_arm = { { PANEL_SMALL, 32, false, 17 }, 32, run_mxfp4 };
 
 /* ---- blocks of 256 ---------------------------------------------------------------------------------------------- */
 
@@ -250,7 +250,7 @@ static void run_q4_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
             vst1q_u8((uint8_t *)out->q + 64 * i + 16 * k, q[k]);
     }
 }
-const struct format_arm format_q4_k_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = true, .bytes = 144 }, 256, run_q4_k };
+const struct format_arm format_q4_k_arm = { { PANEL_SUPER, 32, true, 144 }, 256, run_q4_k };
 
 static void run_q5_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -266,7 +266,7 @@ static void run_q5_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         }
     }
 }
-const struct format_arm format_q5_k_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = true, .bytes = 176 }, 256, run_q5_k };
+const struct format_arm format_q5_k_arm = { { PANEL_SUPER, 32, true, 176 }, 256, run_q5_k };
 
 static void run_q6_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -286,7 +286,7 @@ static void run_q6_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
                 vst1q_s8(out->q + 128 * half + 32 * g + 16 * i, vsubq_s8(vreinterpretq_s8_u8(q[g]), vdupq_n_s8(32)));
         }
 }
-const struct format_arm format_q6_k_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = false, .bytes = 210 }, 256, run_q6_k };
+const struct format_arm format_q6_k_arm = { { PANEL_SUPER, 16, false, 210 }, 256, run_q6_k };
 
 /* 16 bytes of four planes of two bits. */
 static ALWAYS_INLINE void planes(uint8x16_t q[4], const uint8_t *bytes)
@@ -314,7 +314,7 @@ static void run_q2_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
             vst1q_u8((uint8_t *)out->q + i / 2 * 128 + 32 * g + i % 2 * 16, q[g]);
     }
 }
-const struct format_arm format_q2_k_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = true, .bytes = 84 }, 256, run_q2_k };
+const struct format_arm format_q2_k_arm = { { PANEL_SUPER, 16, true, 84 }, 256, run_q2_k };
 
 static void run_q3_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -334,7 +334,7 @@ static void run_q3_k(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         }
     }
 }
-const struct format_arm format_q3_k_arm = { { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .mins = false, .bytes = 110 }, 256, run_q3_k };
+const struct format_arm format_q3_k_arm = { { PANEL_SUPER, 16, false, 110 }, 256, run_q3_k };
 
 static void run_tq2_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -349,7 +349,7 @@ static void run_tq2_0(struct run_arm *out, const uint8_t *bytes, size_t blocks)
             vst1q_u8((uint8_t *)out->q + i / 2 * 128 + 32 * g + i % 2 * 16, vsubq_u8(q[g], vdupq_n_u8(1)));
     }
 }
-const struct format_arm format_tq2_0_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 66 }, 256, run_tq2_0 };
+const struct format_arm format_tq2_0_arm = { { PANEL_SUPER, 32, false, 66 }, 256, run_tq2_0 };
 
 static void run_iq4_xs(struct run_arm *out, const uint8_t *bytes, size_t blocks)
 {
@@ -361,4 +361,4 @@ static void run_iq4_xs(struct run_arm *out, const uint8_t *bytes, size_t blocks)
         look_up_16(out->q + 32 * s, bytes + 8 + 16 * s, values_iq4);
     }
 }
-const struct format_arm format_iq4_xs_arm = { { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .mins = false, .bytes = 136 }, 256, run_iq4_xs };
+const struct format_arm format_iq4_xs_arm = { { PANEL_SUPER, 32, false, 136 }, 256, run_iq4_xs };

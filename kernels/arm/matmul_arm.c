@@ -20,7 +20,7 @@ size_t matmul_scratch_arm(void)
 }
 
 /* Scales side by side. */
-static void join(struct quad *quad, const struct panel_shape *shape)
+static void join(struct quad *quad, const struct shape_arm *shape)
 {
     int subs = 256 / (int)shape->sub;
     for (int r = 0; r < QUAD; r++) {
@@ -58,7 +58,7 @@ static void decode_rows(struct scratch_arm *scratch, const struct matmul_job *jo
 }
 
 static void token_side(struct token_arm *out, const char *act, const struct act_layout *layout, size_t col,
-                       const struct panel_shape *shape)
+                       const struct shape_arm *shape)
 {
     const int16_t *sums = (const int16_t *)(const void *)(act + layout->sums) + col / 16;
     const float *d = (const float *)(const void *)(act + layout->scales);

@@ -18,7 +18,7 @@ static ALWAYS_INLINE int32x4_t sum_rows(const int32x4_t row[QUAD])
 
 /* The end of a super run: acc += d dx total - dmin dx low, lanes are rows. */
 static ALWAYS_INLINE float32x4_t add_super(float32x4_t acc, int32x4_t total, const struct quad *quad, const struct token_arm *token,
-                                           const struct panel_shape *shape)
+                                           const struct shape_arm *shape)
 {
     float32x4_t dx = vdupq_n_f32(token->dx[0]);
     acc = vfmaq_f32(acc, vmulq_f32(vld1q_f32(quad->d), dx), vcvtq_f32_s32(total));
@@ -33,7 +33,7 @@ static ALWAYS_INLINE float32x4_t add_super(float32x4_t acc, int32x4_t total, con
 
 /* One sub-block of a small run. */
 static ALWAYS_INLINE float32x4_t add_small(float32x4_t acc, int32x4_t dot, unsigned s, const struct quad *quad,
-                                           const struct token_arm *token, const struct panel_shape *shape)
+                                           const struct token_arm *token, const struct shape_arm *shape)
 {
     float32x4_t dx = vdupq_n_f32(token->dx[shape->sub == 16 ? s / 2 : s]);
     acc = vfmaq_f32(acc, vmulq_f32(vld1q_f32(quad->scale[s]), dx), vcvtq_f32_s32(dot));
@@ -56,7 +56,7 @@ static ALWAYS_INLINE void dot_sub(int32x4_t dot[QUAD], const struct quad *quad, 
 }
 
 static ALWAYS_INLINE void micro_few(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                                    const struct panel_shape *shape, unsigned sub, dot_16_fn *dot_16)
+                                    const struct shape_arm *shape, unsigned sub, dot_16_fn *dot_16)
 {
     for (int t = 0; t < toks; t++) {
         float32x4_t sums = vld1q_f32(acc + (size_t)t * stride);

@@ -8,7 +8,7 @@ static ALWAYS_INLINE int32x4_t dot_16_dotprod(int32x4_t acc, int8x16_t w, int8x1
 }
 
 void micro_few_dotprod(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                       const struct panel_shape *shape)
+                       const struct shape_arm *shape)
 {
     if (shape->sub == 16)
         micro_few(acc, stride, quad, token, toks, shape, 16, dot_16_dotprod);
@@ -52,7 +52,7 @@ static ALWAYS_INLINE void dot_lanes(int32x4_t dot[TOKS_ARM], const struct quad *
 }
 
 static ALWAYS_INLINE void micro_lanes(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                                      const struct panel_shape *shape, unsigned sub)
+                                      const struct shape_arm *shape, unsigned sub)
 {
     float32x4_t sums[TOKS_ARM];
     int32x4_t dot[TOKS_ARM], total[TOKS_ARM];
@@ -77,7 +77,7 @@ static ALWAYS_INLINE void micro_lanes(float *acc, size_t stride, const struct qu
 }
 
 static void micro_many_dotprod(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                               const struct panel_shape *shape)
+                               const struct shape_arm *shape)
 {
     bool fine = shape->sub == 16;
     if (toks == 4 && fine)

@@ -13,7 +13,7 @@ static void arrange_i8mm(struct quad *quad)
 
 /* Two tokens. smmla's result is [row][token]; once per sub-block (small) or run (super) the tokens are taken apart. */
 static ALWAYS_INLINE void micro_pair(float *acc, float *acc_other, const struct quad *quad, const struct token_arm *token,
-                                     const struct token_arm *other, const struct panel_shape *shape, unsigned sub)
+                                     const struct token_arm *other, const struct shape_arm *shape, unsigned sub)
 {
     float32x4_t sums = vld1q_f32(acc), sums_other = vld1q_f32(acc_other);
     int32x4_t total01 = vdupq_n_s32(0), total23 = total01;
@@ -42,7 +42,7 @@ static ALWAYS_INLINE void micro_pair(float *acc, float *acc_other, const struct 
 }
 
 static void micro_many_i8mm(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                            const struct panel_shape *shape)
+                            const struct shape_arm *shape)
 {
     for (int t = 0; t < toks; t += 2) {
         float unused[QUAD] = { 0 }, *first = acc + (size_t)t * stride, *second = t + 1 < toks ? first + stride : unused;

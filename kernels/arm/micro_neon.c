@@ -9,7 +9,7 @@ static ALWAYS_INLINE int32x4_t dot_16_neon(int32x4_t acc, int8x16_t w, int8x16_t
 }
 
 static void micro_few_neon(float *acc, size_t stride, const struct quad *quad, const struct token_arm *token, int toks,
-                           const struct panel_shape *shape)
+                           const struct shape_arm *shape)
 {
     if (shape->sub == 16)
         micro_few(acc, stride, quad, token, toks, shape, 16, dot_16_neon);
