@@ -362,9 +362,9 @@ static bool check_complete(const struct builder *b)
     size_t first = 0;
     while (first < b->count && b->entries[first].layer < 0)
         first++;
-    size_t run = (b->count - first) / b->plan->layers;
-    if (!run)
-        return ERR(b->err, QUERN_EFORMAT, "%s: %zu layer tensors for %u layers", b->h->path, b->count - first, b->plan->layers);
+    size_t run = 0;
+    while (first + run < b->count && b->entries[first + run].layer == 0)
+        run++;
     for (size_t i = 0; i < 2; i++)
         if (!find_entry(b, global[i]))
             return ERR(b->err, QUERN_EFORMAT, "%s: the tensor for '%s' is missing", b->h->path, global[i]);
@@ -382,9 +382,8 @@ static bool check_complete(const struct builder *b)
             if (!e->tensor.slices[s])
                 return ERR(b->err, QUERN_EFORMAT, "%s: expert %zu of '%s' is missing", b->h->path, s, e->tensor.name);
     }
-    if ((b->count - first) % b->plan->layers)
-        return ERR(b->err, QUERN_EFORMAT, "%s: %zu layer tensors do not divide among %u layers", b->h->path, b->count - first,
-                   b->plan->layers);
+    if ((b->count - first) / run < b->plan->layers || (b->count - first) % run)
+        return ERR(b->err, QUERN_EFORMAT, "%s: layer %zu has not what layer 0 has", b->h->path, (b->count - first) / run);
     return true;
 }
 
