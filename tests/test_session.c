@@ -281,7 +281,7 @@ static void test_limits(void)
         CHECK(!quern_step_session(s, tokens, 1, &err) && err.code == QUERN_EUSAGE, "%s", err.text);
     }
     quern_close_session(s);
-    size_t cache, scratch;
+    size_t cache = 0, scratch = 0;
     options.mem_limit = 1;
     CHECK(model && !quern_open_session(model, &options, &err) && err.code == QUERN_EMEM, "%s", err.text);
     CHECK(model && quern_plan_session(model, &options, &cache, &scratch, &err) && cache > 2 * 2 * 2 * 100 * 64, "%zu %zu", cache, scratch);
