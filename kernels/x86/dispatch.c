@@ -22,6 +22,8 @@ static void need_scratch(struct kernels *table, size_t bytes)
 static void add_products_avx2(struct kernels *table)
 {
     static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
+        { FORMAT_F32, matmul_f32_avx2 }, { FORMAT_F16, matmul_f16_avx2 },
+        { FORMAT_BF16, matmul_bf16_avx2 },
         { FORMAT_Q1_0, matmul_q1_0_avx2 }, { FORMAT_Q2_0, matmul_q2_0_avx2 },
         { FORMAT_Q4_0, matmul_q4_0_avx2 }, { FORMAT_Q4_1, matmul_q4_1_avx2 },
         { FORMAT_Q5_0, matmul_q5_0_avx2 }, { FORMAT_Q5_1, matmul_q5_1_avx2 },
@@ -39,6 +41,7 @@ static void add_products_avx2(struct kernels *table)
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
         serve(table, products[i].format, "avx2", 64, products[i].matmul);
     need_scratch(table, matmul_scratch_avx2());
+    need_scratch(table, matmul_float_scratch_avx2());
 }
 
 static void add_products_avx512(struct kernels *table)
@@ -63,6 +66,46 @@ static void add_products_avx512(struct kernels *table)
         serve(table, products[i].format, "avx512", 64, products[i].matmul);
     need_scratch(table, matmul_scratch_avx512());
     need_scratch(table, matmul_float_scratch_avx512());
+}
+
+static void add_conversions_avx2(struct kernels *table)
+{
+    SERVE(table->act_prepare[ACT_Q8_32], "avx2", act_prepare_q8_32_avx2);
+    SERVE(table->act_prepare[ACT_Q8_256], "avx2", act_prepare_q8_256_avx2);
+    SERVE(table->quantize[FORMAT_F16], "avx2", quantize_f16_avx2);
+    SERVE(table->quantize[FORMAT_BF16], "avx2", quantize_bf16_avx2);
+    SERVE(table->quantize[FORMAT_Q8_0], "avx2", quantize_q8_0_avx2);
+    SERVE(table->dequantize[FORMAT_F16], "avx2", dequantize_f16_avx2);
+    SERVE(table->dequantize[FORMAT_BF16], "avx2", dequantize_bf16_avx2);
+}
+
+static void add_elementwise_avx2(struct kernels *table)
+{
+    SERVE(table->rms_norm, "avx2", rms_norm_avx2);
+    SERVE(table->layer_norm, "avx2", layer_norm_avx2);
+    SERVE(table->rope, "avx2", rope_avx2);
+    SERVE(table->silu_mul, "avx2", silu_mul_avx2);
+    SERVE(table->gelu_mul, "avx2", gelu_mul_avx2);
+    SERVE(table->silu, "avx2", silu_avx2);
+    SERVE(table->gelu, "avx2", gelu_avx2);
+    SERVE(table->axpy, "avx2", axpy_avx2);
+    SERVE(table->dot, "avx2", dot_avx2);
+    SERVE(table->softmax, "avx2", softmax_avx2);
+    SERVE(table->softmax_step, "avx2", softmax_step_avx2);
+}
+
+static void add_attention_avx2(struct kernels *table)
+{
+    SERVE(table->attn_scores[KV_F32], "avx2", attn_scores_f32_avx2);
+    SERVE(table->attn_scores[KV_F16], "avx2", attn_scores_f16_avx2);
+    SERVE(table->attn_scores[KV_BF16], "avx2", attn_scores_bf16_avx2);
+    SERVE(table->attn_scores[KV_Q8_0], "avx2", attn_scores_q8_0_avx2);
+    SERVE(table->attn_scores[KV_Q4_0], "avx2", attn_scores_q4_0_avx2);
+    SERVE(table->attn_mix[KV_F32], "avx2", attn_mix_f32_avx2);
+    SERVE(table->attn_mix[KV_F16], "avx2", attn_mix_f16_avx2);
+    SERVE(table->attn_mix[KV_BF16], "avx2", attn_mix_bf16_avx2);
+    SERVE(table->attn_mix[KV_Q8_0], "avx2", attn_mix_q8_0_avx2);
+    SERVE(table->attn_mix[KV_Q4_0], "avx2", attn_mix_q4_0_avx2);
 }
 
 static void add_conversions_avx512(struct kernels *table)
@@ -108,8 +151,12 @@ static void add_attention_avx512(struct kernels *table)
 
 void dispatch_x86(struct kernels *table)
 {
-    if (table->cpu.level >= CPU_AVX2)
+    if (table->cpu.level >= CPU_AVX2) {
         add_products_avx2(table);
+        add_conversions_avx2(table);
+        add_elementwise_avx2(table);
+        add_attention_avx2(table);
+    }
     if (table->cpu.level >= CPU_AVX512) {
         add_products_avx512(table);
         add_conversions_avx512(table);

@@ -17,6 +17,26 @@ matmul_fn matmul_q2_k_avx512, matmul_q3_k_avx512, matmul_q4_k_avx512, matmul_q5_
 matmul_fn matmul_iq1_s_avx512, matmul_iq1_m_avx512, matmul_iq2_xxs_avx512, matmul_iq2_xs_avx512, matmul_iq2_s_avx512,
           matmul_iq3_xxs_avx512, matmul_iq3_s_avx512, matmul_iq4_xs_avx512;
 
+matmul_fn matmul_f32_avx2, matmul_f16_avx2, matmul_bf16_avx2;
+act_prepare_fn act_prepare_q8_32_avx2, act_prepare_q8_256_avx2;
+
+quantize_fn quantize_f16_avx2, quantize_bf16_avx2, quantize_q8_0_avx2;
+dequantize_fn dequantize_f16_avx2, dequantize_bf16_avx2;
+
+rms_norm_fn rms_norm_avx2;
+layer_norm_fn layer_norm_avx2;
+rope_fn rope_avx2;
+gate_fn silu_mul_avx2, gelu_mul_avx2;
+unary_fn silu_avx2, gelu_avx2;
+axpy_fn axpy_avx2;
+dot_fn dot_avx2;
+softmax_fn softmax_avx2;
+softmax_step_fn softmax_step_avx2;
+
+attn_scores_fn attn_scores_f32_avx2, attn_scores_f16_avx2, attn_scores_bf16_avx2, attn_scores_q8_0_avx2,
+               attn_scores_q4_0_avx2;
+attn_mix_fn attn_mix_f32_avx2, attn_mix_f16_avx2, attn_mix_bf16_avx2, attn_mix_q8_0_avx2, attn_mix_q4_0_avx2;
+
 matmul_fn matmul_f32_avx512, matmul_f16_avx512, matmul_bf16_avx512;
 act_prepare_fn act_prepare_q8_32_avx512, act_prepare_q8_256_avx512;
 
@@ -39,6 +59,7 @@ attn_mix_fn attn_mix_f32_avx512, attn_mix_f16_avx512, attn_mix_bf16_avx512, attn
 
 /* Bytes of scratch. */
 size_t matmul_scratch_avx2(void);
+size_t matmul_float_scratch_avx2(void);
 size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
 
