@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bytes.h"
 #include "kernels.h"
 #include "test.h"
 
@@ -429,24 +428,31 @@ static void put_weights(struct bytes *b, const struct tiny *t, const struct tiny
     free(blocks);
 }
 
-void tiny_save(const struct tiny *t, const char *path)
+void tiny_bytes(const struct tiny *t, struct bytes *b, size_t *data_offset)
 {
-    struct bytes b = { 0 };
     struct kernels k;
     size_t offset = 0;
     kernels_init(&k, &(struct cpu){ .level = CPU_REF });
-    put_header(&b, t->tensors, t->keys + 7);
+    put_header(b, t->tensors, t->keys + 7);
     for (size_t i = 0; i < t->keys; i++)
-        put_key(&b, t, &t->key[i]);
-    put_tokenizer(&b, t->tokens);
+        put_key(b, t, &t->key[i]);
+    put_tokenizer(b, t->tokens);
     for (size_t i = 0; i < t->tensors; i++) {
         const uint64_t *shape = t->tensor[i].shape;
-        put_tensor(&b, t->tensor[i].name, shape[2] > 1 ? 3 : shape[1] > 1 ? 2 : 1, shape, t->tensor[i].type, offset);
+        put_tensor(b, t->tensor[i].name, shape[2] > 1 ? 3 : shape[1] > 1 ? 2 : 1, shape, t->tensor[i].type, offset);
         offset += (tensor_bytes(&t->tensor[i]) + 31) / 32 * 32;
     }
-    put_pad(&b, 32);
+    put_pad(b, 32);
+    *data_offset = b->n;
     for (size_t i = 0; i < t->tensors; i++)
-        put_weights(&b, t, &t->tensor[i], &k);
+        put_weights(b, t, &t->tensor[i], &k);
+}
+
+void tiny_save(const struct tiny *t, const char *path)
+{
+    struct bytes b = { 0 };
+    size_t data_offset;
+    tiny_bytes(t, &b, &data_offset);
     bytes_save(&b, path);
     bytes_free(&b);
 }

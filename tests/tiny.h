@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bytes.h"
 #include "gguf.h"
 
 enum { TINY_KEYS = 48, TINY_TENSORS = 96, TINY_VOCAB = 272, TINY_LAYERS = 2 };
@@ -58,7 +59,9 @@ void tiny_drop_tensor(struct tiny *t, const char *name);
 /* Weights of all two-dimensional tensors of the layers, embedding and head in this format. */
 void tiny_format(struct tiny *t, uint32_t type);
 
-/* Write the file. The weights of a tensor depend on the seed and its name only. */
+/* The file's bytes; *data_offset is where the weights begin. The weights of a tensor depend on the seed and its name only. */
+void tiny_bytes(const struct tiny *t, struct bytes *b, size_t *data_offset);
+/* Write them as a file. */
 void tiny_save(const struct tiny *t, const char *path);
 
 #endif
