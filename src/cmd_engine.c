@@ -41,6 +41,15 @@ const char *engine_model_name(const struct engine_args *engine, const struct arg
 
 const struct gguf *engine_gguf(const struct quern_model *model) { return &model->gguf; }
 
+/* What is no fault but may be a mistake: bytes that nobody reads, tensors that nobody uses. */
+static void warn_of_surplus(const struct quern_model *model)
+{
+    if (model->gguf.trailing)
+        cli_warn("%s: %zu bytes after the last tensor are not part of the model", model->gguf.path, model->gguf.trailing);
+    if (model->model.extra_tensors)
+        cli_warn("%s: %zu tensors are not known to the architecture and not used", model->gguf.path, model->model.extra_tensors);
+}
+
 struct quern_model *engine_open(const struct engine_args *engine, const struct args *args, struct quern_error *err)
 {
     struct quern_model_options options = {
@@ -56,8 +65,12 @@ struct quern_model *engine_open(const struct engine_args *engine, const struct a
         pool_default_threads(why, sizeof why);
         fprintf(stderr, "threads: %s\n", why);
     }
-    if (engine->model || args->operand_count)
-        return quern_open_model(engine_model_name(engine, args), &options, err);
+    if (engine->model || args->operand_count) {
+        struct quern_model *model = quern_open_model(engine_model_name(engine, args), &options, err);
+        if (model)
+            warn_of_surplus(model);
+        return model;
+    }
     fputs("quern: no model was named: using tiny-books, a small one inside this program that writes English without much sense\n", stderr);
     return quern_view_model(default_model, (size_t)(default_model_end - default_model), "tiny-books", &options, err);
 }

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -20,6 +21,8 @@ static struct {
     int error;
     size_t most;
     atomic_long blocks;
+    atomic_size_t traced;
+    char trace[FAULT_TRACE + 1];
 } fault = { .error = EIO };
 
 void fault_arm(enum fault_kind kind, size_t n, enum fault_mode mode)
@@ -28,6 +31,8 @@ void fault_arm(enum fault_kind kind, size_t n, enum fault_mode mode)
     fault.mode = mode;
     fault.left = (long)n;
     fault.struck = NULL;
+    fault.traced = 0;
+    memset(fault.trace, 0, sizeof fault.trace);
     fault.armed = true;
 }
 
@@ -52,8 +57,22 @@ long fault_live_blocks(void)
     return fault.blocks;
 }
 
+const char *fault_trace(void)
+{
+    return fault.trace;
+}
+
+static void trace(const char *name)
+{
+    size_t at = atomic_fetch_add(&fault.traced, 1);
+    if (at < FAULT_TRACE)
+        fault.trace[at] = !strcmp(name, "rename") ? 'N' : !strcmp(name, "ftruncate") ? 't' : !strcmp(name, "fstat") ? 's' : name[0];
+}
+
 static bool strikes(enum fault_kind kind, const char *name)
 {
+    if (fault.armed && kind == FAULT_IO)
+        trace(name);
     if (!fault.armed || fault.kind != kind)
         return false;
     long left = atomic_fetch_sub(&fault.left, 1);

@@ -35,6 +35,11 @@ void fault_error(int number);
 /* No more faults. The name of the function in which the first one struck, NULL when none did. */
 const char *fault_disarm(void);
 
+/* The system calls since the last fault_arm, as their first letters in order ("orwfc..."; m: mmap, t: ftruncate, s: fstat,
+ * N: rename), the first FAULT_TRACE of them: so a test can see that data is synced before the file gets its name. */
+enum { FAULT_TRACE = 4096 };
+const char *fault_trace(void);
+
 /* Every read and write moves at most this many bytes; 0: as many as asked for. */
 void fault_short_io(size_t most);
 

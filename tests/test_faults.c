@@ -212,6 +212,24 @@ static void test_write(void)
     fault_error(EIO);
 }
 
+/* A power cut may lose what was not synced and may reorder the rest (bad-inputs G14): so all data is written and synced before
+ * the rename, nothing is written after it, and the directory is synced then. */
+static void test_order(void)
+{
+    fault_arm(FAULT_IO, SIZE_MAX >> 1, FAULT_ONCE);
+    bool ok = copy_gguf(in, out, true, 20000, &err);
+    fault_disarm();
+    const char *trace = fault_trace(), *name = strchr(trace, 'N'), *written = strrchr(trace, 'w'), *synced = strchr(trace, 'f');
+    CHECK(ok && name && written && synced, "%s", trace);
+    if (!name || !written || !synced)
+        return;
+    CHECK(!strchr(name + 1, 'N'), "renamed twice: %s", trace);
+    CHECK(written < synced && synced < name, "not written, synced, renamed: %s", trace);
+    CHECK(strchr(name, 'f'), "the directory is not synced after the rename: %s", trace);
+    CHECK(!strchr(name, 't') && !memchr(synced, 't', (size_t)(name - synced)), "cut after the sync: %s", trace);
+    printf("order of a copy: ...%.8s | %s\n", name - 8, name);
+}
+
 static void test_short_writes(void)
 {
     fault_short_io(777);
@@ -231,6 +249,7 @@ int main(void)
     TEST(test_open_split);
     TEST(test_without_mmap);
     TEST(test_write);
+    TEST(test_order);
     TEST(test_short_writes);
     return test_end();
 }

@@ -2,6 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "bytes.h"
 #include "formats.h"
@@ -253,6 +257,34 @@ static void test_split_faults(void)
     expect_split(split_paths[0], "split-00002-of-00003.gguf", "the file ends");
 }
 
+/* Bad-inputs G5: what is no regular file is refused at once with the system's words. */
+static void test_paths(void)
+{
+    char fifo[4096], loop[4096], absent[4096], socket_path[108];
+    snprintf(fifo, sizeof fifo, "%s", temp_path("fifo"));
+    snprintf(loop, sizeof loop, "%s", temp_path("loop"));
+    snprintf(absent, sizeof absent, "%s", temp_path("absent.gguf"));
+    snprintf(socket_path, sizeof socket_path, "%s", temp_path("socket"));
+    CHECK(mkfifo(fifo, 0600) == 0 && symlink(loop, loop) == 0, "cannot make a FIFO and a link");
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    memcpy(address.sun_path, socket_path, sizeof address.sun_path);
+    int s = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(s >= 0 && bind(s, (struct sockaddr *)&address, sizeof address) == 0, "cannot make a socket");
+    const struct { const char *path, *words; } paths[] = {
+        { absent, "No such file or directory" }, { "/", "Is a directory" }, { fifo, "not a regular file" }, { "/dev/zero", "not a regular file" },
+        { socket_path, "No such device or address" }, { loop, "Too many levels of symbolic links" }, { "", "No such file or directory" },
+    };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        struct gguf g;
+        err.code = QUERN_OK;
+        CHECK(!gguf_open(&g, paths[i].path, NULL, &err) && err.code == QUERN_EIO, "%s: code %d", paths[i].path, err.code);
+        CHECK(strstr(err.text, paths[i].words) && strstr(err.text, paths[i].path), "no '%s' in: %s", paths[i].words, err.text);
+        gguf_close(&g);
+    }
+    close(s);
+    unlink(fifo), unlink(loop), unlink(socket_path);
+}
+
 static void test_shared_models(void)
 {
     static const char *const files[] = {
@@ -279,6 +311,7 @@ int main(void)
     TEST(test_lookup_of_many);
     TEST(test_split_file);
     TEST(test_split_faults);
+    TEST(test_paths);
     TEST(test_shared_models);
     return test_end();
 }
