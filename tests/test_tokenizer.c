@@ -98,6 +98,51 @@ static void test_spm_prefix(void)
     close_tiny(t, &v);
 }
 
+/* A token with a blank inside: words then do not merge one by one. */
+static void test_spm_across_blanks(void)
+{
+    static const char *const list[] = { "a", "b", MARK, "a" MARK, "a" MARK "b" };
+    static const float scores[] = { 0, 0, 0, -1, -2 };
+    struct vocab v;
+    vocab_begin(&v);
+    vocab_text(&v, "tokenizer.ggml.model", "llama");
+    vocab_bool(&v, "tokenizer.ggml.add_bos_token", false);
+    vocab_bool(&v, "tokenizer.ggml.add_space_prefix", false);
+    vocab_texts(&v, "tokenizer.ggml.tokens", list, 5);
+    vocab_array(&v, "tokenizer.ggml.scores", GGUF_F32, scores, 5, 20);
+    struct tokenizer *t = open_tiny(&v);
+    check_tokens(t, "a b", 0, "a" MARK "b");
+    check_tokens(t, "b a", 0, "b " MARK " a");
+    close_tiny(t, &v);
+}
+
+/* Texts that are known to end an answer do so whatever their type; in a file with <|return|> and <|call|>, <|end|> only ends a
+ * message. White space after phi-3's special tokens and before jina's <mask> belongs to them. */
+static void test_known_texts(void)
+{
+    static const char *const list[] = { "a", "\xC4\xA0", "<|end|>", "<|return|>", "<|call|>", "<|fim_pad|>", "<|fim_prefix|>",
+                                        "<mask>" };
+    static const int32_t types[] = { 1, 1, 3, 1, 3, 1, 1, 4 };
+    for (int phi = 0; phi < 2; phi++) {
+        struct vocab v;
+        vocab_begin(&v);
+        vocab_text(&v, "general.name", phi ? "Tiny-Phi-3" : "tiny");
+        vocab_text(&v, "tokenizer.ggml.model", "gpt2");
+        vocab_text(&v, "tokenizer.ggml.pre", phi ? "gpt-2" : "jina-v2-code");
+        vocab_texts(&v, "tokenizer.ggml.tokens", list, 8);
+        vocab_array(&v, "tokenizer.ggml.token_type", GGUF_I32, types, 8, 32);
+        vocab_texts(&v, "tokenizer.ggml.merges", list, 0);
+        struct tokenizer *t = open_tiny(&v);
+        static const bool is_end[] = { false, false, false, true, true, true, false, false };
+        for (int32_t id = 0; id < 8; id++)
+            CHECK(tokenizer_is_end(t, id) == is_end[id], "'%s' %s", list[id], is_end[id] ? "does not end" : "ends");
+        check_tokens(t, "a <mask> a", 0, phi ? "a \xC4\xA0 <mask> a" : "a <mask> \xC4\xA0 a");
+        check_tokens(t, "<|fim_prefix|>a", 0, "a");          /* its bytes have no tokens */
+        check_tokens(t, "<|fim_prefix|>a", TOKENIZE_PARSE_SPECIAL, "<|fim_prefix|> a");
+        close_tiny(t, &v);
+    }
+}
+
 /* Without byte tokens a character that is not in the vocabulary is the unknown token; without that one an error. */
 static void test_no_byte_tokens(void)
 {
@@ -141,6 +186,25 @@ static void test_bpe(void)
           !tokenizer_is_end(t, 5) && !tokenizer_is_end(t, -1) && !tokenizer_is_end(t, 100000), "ends of generation");
     CHECK(strcmp(tokenizer_model(t), "gpt2") == 0 && strcmp(tokenizer_pre(t), "gpt-2") == 0, "%s %s", tokenizer_model(t),
           tokenizer_pre(t));
+    close_tiny(t, &v);
+}
+
+/* A pair that has changed since it was queued must wait for its new turn: "a b" is no reason to merge "a bc" before "bc d". */
+static void test_merges_in_order(void)
+{
+    static const char *const list[] = { "a", "b", "c", "d", "ab", "bc", "abc", "bcd" };
+    static const char *const merges[] = { "b c", "a b", "bc d", "a bc" };
+    struct vocab v;
+    vocab_begin(&v);
+    vocab_text(&v, "tokenizer.ggml.model", "gpt2");
+    vocab_text(&v, "tokenizer.ggml.pre", "gpt-2");
+    vocab_texts(&v, "tokenizer.ggml.tokens", list, 8);
+    vocab_texts(&v, "tokenizer.ggml.merges", merges, 4);
+    struct tokenizer *t = open_tiny(&v);
+    check_tokens(t, "abcd", 0, "a bcd");
+    check_tokens(t, "abc", 0, "abc");
+    check_tokens(t, "abab", 0, "ab ab");
+    check_tokens(t, "abcabcd", 0, "abc a bcd");
     close_tiny(t, &v);
 }
 
@@ -558,8 +622,11 @@ int main(void)
     TEST(test_spm);
     TEST(test_text_makes_no_control_token);
     TEST(test_spm_prefix);
+    TEST(test_spm_across_blanks);
+    TEST(test_known_texts);
     TEST(test_no_byte_tokens);
     TEST(test_bpe);
+    TEST(test_merges_in_order);
     TEST(test_ignore_merges);
     TEST(test_wpm);
     TEST(test_pieces);
