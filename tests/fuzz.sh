@@ -23,6 +23,21 @@ seeds_fuzz_tokenizer() {
     if [ -x build/tests/gen_vocab ]; then build/tests/gen_vocab "$1"; fi
 }
 
+seeds_fuzz_json() {
+    printf '{"a":[1,-2.5e3,true,null,"\\u00e9\\ud83d\\ude00"],"b":{}}' >"$1/a"
+}
+
+seeds_fuzz_safetensors() {
+    printf '\x3c\0\0\0\0\0\0\0{"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}       ABCD' >"$1/a"
+}
+
+seeds_fuzz_hf() {       # the first byte says which file it is: config, tokenizer.json, tokenizer_config.json, tokenizer.model
+    printf '\0{"architectures":["LlamaForCausalLM"],"hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,"rope_scaling":{"type":"yarn","factor":2}}' >"$1/a"
+    printf '\1{"model":{"type":"BPE","byte_fallback":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]},"added_tokens":[{"id":3,"content":"<s>"}]}' >"$1/b"
+    printf '\2{"bos_token":"<s>","added_tokens_decoder":{"4":{"content":"x","special":true}},"chat_template":[{"name":"default","template":"t"}]}' >"$1/c"
+    printf '\3\x0a\x0a\x0a\x01a\x15\0\0\x80\x3f\x18\x02\x0a\x03\x0a\x01b\x12\x02\x18\x02\x1a\x02\x18\0' >"$1/d"
+}
+
 finish() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]

@@ -4,6 +4,7 @@
 #include "gguf.h"
 #include "hf_folder.h"
 #include "kernels.h"
+#include "quern.h"
 #include "test.h"
 
 #include <dirent.h>
@@ -248,7 +249,39 @@ static void check_types(const char *name, const struct gguf *got, const struct g
     }
 }
 
-/* Take a GGUF apart into a folder and convert that: the same tensors and keys come back. */
+/* Logits after 20 tokens, malloc'ed. */
+static float *logits_of(const char *path, size_t *n)
+{
+    int32_t tokens[20];
+    float *copy = NULL;
+    struct quern_session_options options = { .context = 64, .kv = QUERN_KV_F32 };
+    struct quern_model *model = quern_open_model(path, NULL, &err);
+    struct quern_session *session = model ? quern_open_session(model, &options, &err) : NULL;
+    for (int i = 0; i < 20; i++)
+        tokens[i] = 3 + i * 13;
+    if (session && quern_sync_session(session, tokens, 20, &err)) {
+        *n = quern_model_vocabulary(model);
+        copy = malloc(*n * sizeof *copy);
+        memcpy(copy, quern_session_logits(session), *n * sizeof *copy);
+    }
+    quern_close_session(session);
+    quern_close_model(model);
+    return copy;
+}
+
+static void compare_logits(const char *name, const char *a, const char *b, float allowed)
+{
+    size_t n = 0, m = 0;
+    float *x = logits_of(a, &n), *y = logits_of(b, &m), worst = 0;
+    CHECK(x && y && n == m, "%s: %s", name, err.text);
+    for (size_t i = 0; x && y && i < n && i < m; i++)
+        worst = fmaxf(worst, fabsf(x[i] - y[i]));
+    CHECK(worst <= allowed, "%s: logits differ by %g, %g allowed", name, (double)worst, (double)allowed);
+    free(x);
+    free(y);
+}
+
+/* Take a GGUF apart into a folder and convert that: the same tensors and keys come back, and the same logits. */
 static void test_there_and_back(void)
 {
     for (size_t i = 0; i < sizeof back / sizeof *back; i++) {
@@ -272,6 +305,8 @@ static void test_there_and_back(void)
             check_types(back[i].name, &got, &original);
             CHECK(gguf_find(&got, "tokenizer.chat_template"), "%s: no chat template", back[i].name);
             gguf_close(&got);
+            if (!*back[i].except || strstr(back[i].except, "token_type"))
+                compare_logits(back[i].name, original.path, out, strstr(back[i].name, "gemma") ? 1e-4f : 0);
         }
         gguf_close(&original);
     }
