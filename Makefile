@@ -28,6 +28,9 @@ endif
 
 BASE     := -std=c11 -D_GNU_SOURCE -Iinclude -Ikernels -Isrc -pthread -MMD -MP -ffp-contract=off -fno-math-errno \
             -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings $(WERROR)
+ifeq ($(ISA),none)
+BASE     += -DQUERN_REFERENCE_ONLY
+endif
 LIBS     := -lm -pthread
 
 # A file's suffix says which instructions it may use.

@@ -95,7 +95,9 @@ void kernels_init(struct kernels *table, const struct cpu *cpu)
     *table = (struct kernels){ .cpu = *cpu };
     reference_formats(table);
     reference_others(table);
-#if defined(__x86_64__)
+#if defined(QUERN_REFERENCE_ONLY)
+    /* the fuzzers' build, and processors of other families */
+#elif defined(__x86_64__)
     dispatch_x86(table);
 #elif defined(__aarch64__)
     dispatch_arm(table);
