@@ -62,18 +62,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
-    struct kernels kernels;
-    struct cpu cpu;
+    static struct kernels kernels;        /* these three are made once and stay */
+    static struct safetensors weights;
+    static struct text file;
     struct quern_error err;
     struct hf h = { .path = "fuzz" };
-    struct text weights = { 0 };
     const char *text = (const char *)data + 1;
-    cpu_detect(&cpu);
-    kernels_init(&kernels, &cpu);
-    make_weights(&weights);
+    if (!file.data) {
+        kernels_init(&kernels, &(struct cpu){ 0 });
+        make_weights(&file);
+        if (!safetensors_view(&weights, file.data, file.n, "weights", &err))
+            abort();
+    }
     arena_init(&h.arena, (size_t)64 << 20);
-    if (!safetensors_view(&h.weights, weights.data, weights.n, "weights", &err))
-        abort();
+    h.weights = weights;
     unsigned which = data[0] % 4;
     h.config = h.text_config = which == 0 ? object(&h, text, size - 1) : object(&h, config_text, sizeof config_text - 1);
     h.tokenizer = which == 1 ? object(&h, text, size - 1) : object(&h, json_text, sizeof json_text - 1);
@@ -82,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         h.pieces = (struct map){ .data = data + 1, .size = size - 1 };
     struct hf_plan plan;
     struct vocab vocab;
-    if (h.config && hf_plan(&plan, &h, FORMAT_Q8_0, &kernels, &err)) {
+    if (h.config && hf_plan(&plan, &h, FORMAT_F16, &kernels, &err)) {
         for (size_t i = 0; i < plan.count; i++) {
             size_t bytes;
             if (!plan.tensors[i].slice_count || !plan.tensors[i].slices[0] || !emit_bytes(&plan.tensors[i], &bytes))
@@ -95,8 +97,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (which != 0) {
         abort();
     }
-    h.pieces = (struct map){ 0 };
-    hf_close(&h);
-    text_free(&weights);
+    arena_free(&h.arena);
     return 0;
 }
