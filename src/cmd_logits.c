@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cmd.h"
@@ -96,11 +97,28 @@ static bool compute(struct runner *r, const int32_t *ids, size_t count, FILE *ou
     return true;
 }
 
+/* Is `name` the model or the list of tokens? Writing would destroy it. */
+static bool is_input(const char *name, const struct quern_model *model, const char *tokens, struct quern_error *err)
+{
+    struct stat out, in;
+    if (stat(name, &out) != 0)
+        return false;
+    for (size_t i = 0; i < model->gguf.part_count; i++)
+        if (out.st_dev == model->gguf.parts[i].device && out.st_ino == model->gguf.parts[i].inode)
+            return !ERR(err, QUERN_EUSAGE, "the output '%s' is the model", name);
+    if (stat(tokens, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+        return !ERR(err, QUERN_EUSAGE, "the output '%s' is the list of tokens", name);
+    return false;
+}
+
 /* The file is removed again when it did not become whole. */
-static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, struct quern_error *err)
+static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, const char *tokens,
+                         struct quern_error *err)
 {
     if (strcmp(name, "-") == 0)
         return compute(r, ids, count, stdout, "standard output", err);
+    if (is_input(name, r->model, tokens, err))
+        return false;
     FILE *out = fopen(name, "wbe");
     if (!out)
         return ERR_ERRNO(err, "cannot create '%s'", name);
@@ -129,7 +147,7 @@ static bool run(const struct logits_args *a, struct quern_error *err)
         ok = runner_bytes(&cache, &scratch, model, &shape, pool_threads(pool), err) &&
              engine_plan_bytes(model, &a->engine, cache, scratch, err) &&
              runner_open(&runner, model, &shape, pool, cli_catch_signals(), err) &&
-             write_logits(&runner, ids, count, a->output, err);
+             write_logits(&runner, ids, count, a->output, a->tokens, err);
     }
     runner_close(&runner);
     pool_close(pool);

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# What every program shares: help, manual and completions say the same; words that are near are offered; output that cannot be
+# written is an error.
+set -u
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+quern=$build/quern
+dir=${QUERN_TMP:-/tmp}/cli.$$
+mkdir -p "$dir"
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0 skipped=0
+check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
+skip() { skipped=$((skipped + 1)); echo "SKIPPED $1: $2"; }
+
+# Every option of a help text must be in the manual and in each completion.
+compare() {     # PROGRAM LABEL HELP
+    local option missing=
+    for option in $(grep -oE '^      --[a-z0-9-]+|^  -[a-zA-Z0-9], --[a-z0-9-]+' "$3" | grep -oE '\-\-[a-z0-9-]+'); do
+        grep -qF -- "\\-\\-${option#--}" "$dir/$1.man" || missing="$missing $option(man)"
+        grep -qE -- "(^| )$option( |\$|\\)|\\||')" "$dir/$1.bash" || missing="$missing $option(bash)"
+        grep -qE -- "'\*?$option(=|\[)" "$dir/$1.zsh" || missing="$missing $option(zsh)"
+        grep -qE -- "-l ${option#--}( |\$)" "$dir/$1.fish" || missing="$missing $option(fish)"
+    done
+    check "$2: missing$missing" '[ -z "$missing" ]'
+}
+
+for program in "$build"/quern "$build"/quern-*; do
+    [ -x "$program" ] && [ ! -d "$program" ] || continue
+    name=$(basename "$program")
+    for kind in man bash zsh fish; do
+        check "$name --generate $kind" '"$program" --generate $kind >"$dir/$name.$kind" 2>/dev/null && [ -s "$dir/$name.$kind" ]'
+    done
+    check "$name: bash completion parses" 'bash -n "$dir/$name.bash"'
+    check "$name: --generate of another shell is refused" '! "$program" --generate tcsh >/dev/null 2>&1'
+    check "$name --help" '"$program" --help >"$dir/help" 2>&1'
+    check "$name --version" '"$program" --version | grep -qE "^$name [0-9]+\.[0-9]+\.[0-9]+"'
+    if [ "$name" = quern ]; then
+        for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
+            check "$verb --help is help $verb" '"$program" "$verb" --help >"$dir/$verb.help" && "$program" help "$verb" | cmp -s - "$dir/$verb.help"'
+            check "$verb is in the completions" 'grep -q "^    $verb)" "$dir/quern.bash" && grep -q -- "-a $verb " "$dir/quern.fish"'
+            check "$verb: unknown option" '"$program" "$verb" --hepl 2>&1 | grep -q "unknown option .--hepl"'
+            check "$verb: help to a full disk" '"$program" "$verb" --help >/dev/full 2>/dev/null; [ $? -eq 6 ]'
+            compare quern "$verb" "$dir/$verb.help"
+        done
+    else
+        compare "$name" "$name" "$dir/help"
+    fi
+    if command -v groff >/dev/null; then
+        check "$name: the manual is sound" '[ -z "$(groff -man -ww -z "$dir/$name.man" 2>&1)" ]'
+    else
+        skip "$name: the manual is sound" 'no groff'
+    fi
+done
+check 'did you mean (verb)' '"$quern" rnu 2>&1 | grep -q "did you mean .run"; "$quern" rnu 2>/dev/null; [ $? -eq 2 ]'
+check 'did you mean (option)' '"$quern" run --promt x 2>&1 | grep -q "did you mean .--prompt"'
+check 'no verb' '"$quern" >"$dir/out" 2>/dev/null; [ $? -eq 2 ] && [ ! -s "$dir/out" ]'
+check '--cpu' '"$quern" --cpu | grep -q "^level"'
+check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'
+check 'version to a closed stdout' '"$quern" --version >&- 2>/dev/null; [ $? -eq 6 ]'
+# The sampler's defaults stand in two places: the library's and the table's.
+check 'sampler defaults agree' '"$quern" run -p a -n 1 -v 2>&1 >/dev/null </dev/null | grep -q "^sampler: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0$"'
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

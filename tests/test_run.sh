@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Sections E, F and G of the list of bad inputs, as far as they concern `quern run` and `quern logits`: each row must give its exit
+# code, its words, and nothing worse.
+set -u
+cd "$(dirname "$0")/.."
+quern=${BUILD:-build}/quern
+dir=${QUERN_TMP:-/tmp}/run.$$
+mkdir -p "$dir"
+trap 'rm -rf "$dir"' EXIT
+model=models/tiny-books-q8_0.gguf
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); }
+fail() { failed=$((failed + 1)); echo "FAIL $1"; }
+skip() { skipped=$((skipped + 1)); echo "SKIPPED $1: $2"; }
+
+# Did `$dir/err` get a sanitizer's report?
+clean() { ! grep -qE 'AddressSanitizer|runtime error|LeakSanitizer' "$dir/err"; }
+
+# ROW EXPECTED-CODE WORDS COMMAND...: run it; the words (a grep -E pattern, may be empty) must be on stderr
+row() {
+    local name=$1 code=$2 words=$3 got
+    shift 3
+    timeout 120 "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    got=$?
+    if [ $got -ne "$code" ]; then fail "$name: exit $got, expected $code: $(tail -1 "$dir/err")"
+    elif [ -n "$words" ] && ! grep -qE -- "$words" "$dir/err"; then fail "$name: '$words' is not in: $(tail -1 "$dir/err")"
+    elif ! clean; then fail "$name: $(grep -m1 -E 'Sanitizer|runtime error' "$dir/err")"
+    else ok; fi
+}
+
+run() { local name=$1 code=$2 words=$3; shift 3; row "$name" "$code" "$words" "$quern" run -m $model -q "$@"; }
+
+# ---- E: numbers ----
+cp $model "$dir/nan.gguf" && chmod u+w "$dir/nan.gguf"
+head -c 8192 /dev/zero | tr '\0' '\177' | dd of="$dir/nan.gguf" bs=1 seek=3000000 conv=notrunc 2>/dev/null
+row 'E1 NaN scale' 1 'NaN|finite' "$quern" run -m "$dir/nan.gguf" -p 'a' -n 50
+bias=()
+for ((i = 0; i < 4096; i++)); do bias+=("--logit-bias=$i=-inf"); done
+run 'E4 no token allowed' 1 'no token is allowed' -p a -n 3 "${bias[@]}"
+for flag in '--temp=nan' '--temp=-1' '--temp=inf' '--temp=x' '--top-k=-1' '--top-k=1.5' '--top-p=2' '--top-p=-0.1' '--min-p=1.5' '--seed=-1' \
+            '--seed=18446744073709551616' '--typical=nan' '--repeat-penalty=0' '--dry-base=0' '--repeat-last-n=-2' '--logit-bias=5' \
+            '--logit-bias=4096=1' '--logit-bias=-1=1' '--logit-bias=1=nan' '-n=-1' '--kv=q3' '--context=x' '--mem-limit=1X'; do
+    run "E5 $flag" 2 '.' -p a -n 2 "$flag"
+done
+for flag in '--temp=0' '--temp=1e30' '--top-k=0' '--top-k=1000000000' '--top-p=0' '--top-p=1' '--min-p=1' '--seed=18446744073709551615' \
+            '--seed=random' '--typical=0.5' '--logit-bias=5+1' '--dry-multiplier=1' '--repeat-penalty=1.3'; do
+    run "E5 $flag" 0 '' -p a -n 4 "$flag"
+done
+
+# ---- F: prompt and session ----
+printf 'abc\377def' >"$dir/bad.txt"
+run 'F1 invalid UTF-8' 2 'not UTF-8 at byte 3' -f "$dir/bad.txt" -n 2
+run 'F1 replaced' 0 '' -f "$dir/bad.txt" -n 2 --utf8 replace
+printf '\355\240\200' >"$dir/surrogate.txt"; run 'F1 surrogate' 2 'byte 0' -f "$dir/surrogate.txt" -n 2
+printf 'a\300\200' >"$dir/overlong.txt"; run 'F1 overlong' 2 'byte 1' -f "$dir/overlong.txt" -n 2
+printf 'a\0b' >"$dir/nul.txt"; run 'F2 NUL' 0 '' -f "$dir/nul.txt" -n 2
+run 'F3 empty' 0 '' -p '' -n 3
+run 'F3 blanks' 0 '' -p '    ' -n 3
+head -c 1000000 /dev/zero | tr '\0' 'a' >"$dir/long.txt"
+run 'F4 1 MB of one letter' 8 'needs [0-9]+ tokens, the context has 512' -f "$dir/long.txt"
+run 'F5 prompt + n' 8 'need 603, the context has 512' -p 'a b' -n 600
+run 'F5 shift' 0 'the context is full' -p 'a b' -n 100 -c 64 --on-overflow shift --ignore-eos
+run 'F5 long prompt, shift' 0 'the context is full' -f "$dir/long.txt" -c 64 -n 3 --on-overflow shift
+run 'F5 full' 8 'the context of 64 tokens is full' -p 'a b' -c 64 --ignore-eos
+run 'F6 as text' 0 '' -p '<s><s><s>' -n 1 --json; text=$(grep -o '"prompt_tokens":[0-9]*' "$dir/out")
+run 'F6 as tokens' 0 '' -p '<s><s><s>' -n 1 --json --special; special=$(grep -o '"prompt_tokens":[0-9]*' "$dir/out")
+if [ "$special" = '"prompt_tokens":4' ] && [ "$text" != "$special" ]; then ok; else fail "F6 special tokens: $text, $special"; fi
+run 'F8 empty stop' 2 'stop string 1 is empty' -p a --stop ''
+"$quern" run -m $model -q -p 'Once upon a time' -n 40 --temp 0 >"$dir/whole" 2>/dev/null
+stop=$(head -c 60 "$dir/whole" | tail -c 12 | tr -d '\n')
+run 'F8 stop over tokens' 0 '' -p 'Once upon a time' -n 40 --temp 0 --stop "$stop"
+whole=$(cat "$dir/whole"; echo x) got=$(cat "$dir/out"; echo x)
+if [ "${got%x}" = "${whole%%"$stop"*}" ]; then ok; else fail "F8 text before the stop string: '${got%x}'"; fi
+stops=()
+for ((i = 0; i < 10000; i++)); do stops+=("--stop=zq$i"); done
+run 'F8 10000 stops' 0 '' -p a -n 20 "${stops[@]}"
+run 'two prompts' 2 'two prompts' -p a -f "$dir/nul.txt"
+row 'two models' 2 'two models' "$quern" run -m $model $model -p a
+run 'prompt file missing' 6 'No such file' -f "$dir/none" -n 1
+run 'logprobs' 0 '' -p 'Once' -n 5 --temp 0 --logprobs 3
+if [ "$(grep -cE '^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$' "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
+run 'json' 0 '' -p 'Once' -n 5 --json
+if grep -qE '^\{"model":.*"ended":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
+run 'verbose' 0 'temp = 0.3 \(flag\)' -p a -n 1 --temp 0.3 -v
+for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'memory: weights' 'sampler: top-k 40'; do
+    if grep -qE "$words" "$dir/err"; then ok; else fail "verbose: $words"; fi
+done
+
+# ---- the same bytes whatever the threads, batch and rung can do about it ----
+"$quern" run -m $model -q -p 'It was a dark and stormy night' -n 60 -s 5 >"$dir/one" -t 1 2>/dev/null
+for flags in '-t 2' '-t 3' '-t 4' '-t 4 --batch 3'; do
+    "$quern" run -m $model -q -p 'It was a dark and stormy night' -n 60 -s 5 $flags >"$dir/other" 2>/dev/null
+    if cmp -s "$dir/one" "$dir/other" && [ -s "$dir/one" ]; then ok; else fail "same bytes with $flags"; fi
+done
+"$quern" run -q -p 'It was a dark and stormy night' -n 60 -s 5 -t 2 >"$dir/other" 2>/dev/null
+if cmp -s "$dir/one" "$dir/other"; then ok; else fail 'the model inside the program is models/tiny-books-q8_0.gguf'; fi
+
+# ---- G: the operating system ----
+endless=(run -q -p 'It was' --ignore-eos --on-overflow shift)
+# NAME CODE WORDS SIGNALS...: start, signal after the first words are out, see how it ends
+signals() {
+    local name=$1 code=$2 words=$3 pid got
+    shift 3
+    : >"$dir/out"                    # a signal before the program runs would hit the shell's copy
+    "$quern" "${endless[@]}" -m "$dir/copy.gguf" >"$dir/out" 2>"$dir/err" </dev/null &
+    pid=$!
+    for ((i = 0; i < 200; i++)); do [ -s "$dir/out" ] && break; sleep 0.05; done
+    for action in "$@"; do
+        case $action in
+            truncate) truncate -s 8192 "$dir/copy.gguf" ;;
+            replace)  cp $model "$dir/new.gguf"; truncate -s 100 "$dir/new.gguf"; mv "$dir/new.gguf" "$dir/copy.gguf"; sleep 0.3 ;;
+            *)        kill -s "$action" $pid; sleep 0.05 ;;
+        esac
+    done
+    wait $pid 2>/dev/null
+    got=$?
+    if [ $got -eq "$code" ] && { [ -z "$words" ] || grep -q "$words" "$dir/err"; } && clean; then ok; else fail "$name: exit $got, $(tail -1 "$dir/err")"; fi
+}
+fresh() { rm -f "$dir/copy.gguf"; cp $model "$dir/copy.gguf"; chmod u+w "$dir/copy.gguf"; }
+fresh; signals 'G1 file cut short' 6 'changed while in use' truncate
+fresh; signals 'G2 file replaced' 130 '' replace INT
+fresh; signals 'G15 SIGINT' 130 '' INT
+fresh; signals 'G15 SIGTERM' 143 '' TERM
+mkfifo "$dir/fifo"; ln -s loop "$dir/loop"; mkdir "$dir/folder"; : >"$dir/empty"; cp $model "$dir/secret.gguf"; chmod 000 "$dir/secret.gguf"
+for file in none fifo loop folder; do row "G5 $file" 6 "$file" "$quern" run -m "$dir/$file" -p a; done
+row 'G5 /dev/zero' 6 'dev/zero' "$quern" run -m /dev/zero -p a
+if [ "$(id -u)" -ne 0 ]; then row 'G5 no permission' 6 'ermission' "$quern" run -m "$dir/secret.gguf" -p a; else skip 'G5 no permission' 'root reads everything'; fi
+echo '1 2 3 4 5' >"$dir/ids"
+row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
+if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
+row 'G10 no such folder' 6 'No such' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/no/where"
+fresh; ln "$dir/copy.gguf" "$dir/link.gguf"
+row 'G11 output is the model' 2 'is the model' "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf"
+if cmp -s "$dir/copy.gguf" $model; then ok; else fail 'G11 the model was changed'; fi
+row 'G11 output is the list' 2 'list of tokens' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids"
+row 'token ids: text' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 x') -o "$dir/x"
+row 'token ids: out of range' 2 '4096' "$quern" logits $model --tokens-file <(echo '1 4096') -o "$dir/x"
+"$quern" "${endless[@]}" 2>"$dir/err" </dev/null | head -c 5 >"$dir/out"
+code=${PIPESTATUS[0]}
+if [ "$code" -eq 141 ] && ! grep -qv 'no model was named' "$dir/err"; then ok; else fail "G17 SIGPIPE: exit $code: $(tail -1 "$dir/err")"; fi
+"$quern" run -q -p a -n 5 -m $model >/dev/full 2>"$dir/err" </dev/null; code=$?
+if [ $code -eq 6 ] && grep -q 'No space' "$dir/err"; then ok; else fail "G18 /dev/full: exit $code"; fi
+"$quern" run -q -p a -n 5 -m $model >&- 2>"$dir/err" </dev/null; code=$?
+if [ $code -eq 6 ]; then ok; else fail "G18 stdout closed: exit $code"; fi
+"$quern" run -q -n 3 -m $model >"$dir/out" 2>"$dir/err" <&-; code=$?
+if [ $code -eq 0 ]; then ok; else fail "G19 stdin closed: exit $code: $(tail -1 "$dir/err")"; fi
+"$quern" run -q -n 3 -m $model -p a >"$dir/out" 2>&- <&-; code=$?
+if [ $code -eq 0 ] && [ -s "$dir/out" ]; then ok; else fail "G26 stderr closed: exit $code"; fi
+row 'G20 memory limit' 5 'are more than the limit' "$quern" run -m $model -p a -n 2 --mem-limit 1M
+row 'G24 plan above what there is' 5 'are more than' "$quern" run -m $model -p a -n 2 -c 2000000000
+if command -v taskset >/dev/null; then
+    row 'G23 one CPU, eight threads' 0 '' timeout 60 taskset -c 0 "$quern" run -m $model -p a -n 30 -t 8
+else
+    skip 'G23 one CPU, eight threads' 'no taskset'
+fi
+row 'G25 reference rung' 0 '' env QUERN_CPU=ref "$quern" run -m $model -p a -n 2
+row 'G25 unknown level' 2 'sse9' env QUERN_CPU=sse9 "$quern" run -m $model -p a -n 2
+row 'G25 unknown level by flag' 2 'sse9' "$quern" run -m $model -p a -n 2 --cpu sse9
+row 'G26 empty environment, odd locale' 0 '' env -i LC_ALL=de_DE.UTF-8 TZ=nonsense "$quern" run -m $model -p a -n 2 --temp 0.5
+row 'G29 256 KiB of stack' 0 '' bash -c "ulimit -s 256; exec '$quern' run -m $model -p a -n 2"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
