@@ -264,6 +264,18 @@ static void fill_scales(struct check *c, unsigned char *block, const struct form
     }
 }
 
+bool spoil_scale(void *block, const struct format *format, bool inf)
+{
+    for (size_t i = 0; i < sizeof scale_places / sizeof *scale_places; i++)
+        if (scale_places[i].id == format->id) {
+            put_u16((unsigned char *)block + scale_places[i].first, inf ? 0x7c00 : 0x7e01);
+            return true;
+        }
+    if (format->id == FORMAT_BF16)
+        put_u16(block, inf ? 0x7f80 : 0x7fc1);
+    return format->id == FORMAT_BF16;
+}
+
 void fill_blocks(struct check *c, void *blocks, const struct format *format, size_t n_blocks, enum fill quants, enum fill scales)
 {
     unsigned char *bytes = blocks;

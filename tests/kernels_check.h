@@ -52,6 +52,8 @@ extern const char *const fill_names[FILL_KINDS];
 void fill_floats(struct check *c, float *x, size_t n, enum fill fill);
 /* Blocks of a format: quants and scales filled independently. */
 void fill_blocks(struct check *c, void *blocks, const struct format *format, size_t n_blocks, enum fill quants, enum fill scales);
+/* Make the block's first scale a NaN (or +Inf); false for the types whose scales have none. */
+bool spoil_scale(void *block, const struct format *format, bool inf);
 /* A random number in [low, high]. */
 size_t random_size(struct check *c, size_t low, size_t high);
 

@@ -206,7 +206,7 @@ static void all_batches(struct check *c, struct product *p)
     guard_release(c);
 }
 
-/* A NaN in one activation, and a NaN or Inf in one weight's scale, reach every result that they belong to, and no other. */
+/* A NaN in one activation, and a NaN or an Inf in one weight's scale, reach every result that they belong to, and no other. */
 static void nan_is_seen(struct check *c, struct product *p)
 {
     size_t cols = p->format->block > 32 ? 2 * (size_t)p->format->block : 128, rows = p->kernel->tile + 1, toks = 5;
@@ -219,6 +219,17 @@ static void nan_is_seen(struct check *c, struct product *p)
     run(p, &p->job, 0, rows);
     compare(c, p);
     guard_release(c);
+    for (int inf = 0; inf < 2; inf++) {
+        prepare(c, p, rows, cols, toks, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
+        size_t row = random_size(c, 0, rows - 1), block = random_size(c, 0, cols / p->format->block - 1);
+        char *at = (char *)p->job.weights + row * p->job.row_bytes + block * p->format->bytes;
+        if (spoil_scale(at, p->format, inf)) {
+            check_shape(c, "rows %zu cols %zu toks %zu, %s in row %zu", rows, cols, toks, inf ? "Inf" : "NaN", row);
+            run(p, &p->job, 0, rows);
+            compare(c, p);
+        }
+        guard_release(c);
+    }
 }
 
 static void check_matmul(struct check *c, const struct format *format, bool verbose)
@@ -246,6 +257,10 @@ static void check_matmul(struct check *c, const struct format *format, bool verb
             size_t cols = format->block == 1 ? narrow[turn % 13] : widths[turn % (format->block > 64 ? 5 : 8)] * format->block;
             one_product(c, &p, rows, cols, toks, hard[i][0], hard[i][1], hard[i][2]);
         }
+    size_t wide = 2 * (format->block > 16 ? format->block : 16);
+    one_product(c, &p, 5, wide, 131, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);           /* beyond a kernel's own blocks of tokens */
+    one_product(c, &p, 2, wide, 515, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
+    one_product(c, &p, 2 * tile + 9, wide, 6, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);  /* and of rows */
     all_batches(c, &p);
     nan_is_seen(c, &p);
     check_finish(c, verbose);

@@ -70,7 +70,8 @@ if ! command -v qemu-aarch64 >/dev/null; then
 elif ! command -v aarch64-linux-gnu-gcc >/dev/null; then
     skip "Arm machines" "no aarch64-linux-gnu-gcc (Debian package gcc-aarch64-linux-gnu)"
 else
-    run "cross build" make CC=aarch64-linux-gnu-gcc LDFLAGS=-static BUILD=build-arm tests
+    run "cross build" make CC=aarch64-linux-gnu-gcc LDFLAGS=-static BUILD=build-arm programs \
+        build-arm/tests/check_formats build-arm/tests/check_kernels build-arm/tests/test_cpu build-arm/tests/test_archs
     programs qemu-aarch64 cortex-a72 build-arm all
     programs qemu-aarch64 neoverse-n1 build-arm dotprod
     programs qemu-aarch64 max build-arm i8mm
