@@ -53,12 +53,14 @@ static uint64_t saved_states(void)
     return (uint64_t)high << 32 | low;
 }
 
+#ifndef AMX_EMULATE
 /* Linux gives a process the 8 KB of tile state only when it asks, before its threads start. */
 static bool tiles_permitted(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
+#endif
 
 static bool bit(uint32_t word, int n)
 {
@@ -107,10 +109,10 @@ void cpu_detect(struct cpu *cpu)
     cpu->avx512_bf16 = bit(a71, 5);
     cpu->avx512_vbmi = bit(c7, 1);
 
-    bool amx = bit(d7, 24) && bit(d7, 25) && bit(d7, 22) && cpu->avx512_bf16 && cpu->avx512_vbmi;   /* TILE, INT8, BF16 */
 #ifdef AMX_EMULATE
-    amx = cpu->avx512_bf16 && cpu->avx512_vbmi;           /* tiles are plain C in this build: kernels/x86 */
+    bool amx = cpu->avx512_bf16 && cpu->avx512_vbmi;           /* tiles are plain C in this build: kernels/x86 */
 #else
+    bool amx = bit(d7, 24) && bit(d7, 25) && bit(d7, 22) && cpu->avx512_bf16 && cpu->avx512_vbmi;   /* TILE, INT8, BF16 */
     amx = amx && (saved & 0x60000) == 0x60000 && tiles_permitted();
 #endif
     if (amx)

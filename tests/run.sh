@@ -37,5 +37,9 @@ add release env BUILD=build bash tests/suite.sh
 build asan make asan
 add asan env BUILD=build-asan bash tests/suite.sh
 add fuzz bash tests/fuzz.sh
+if [ "$(uname -m)" = x86_64 ]; then      # the tiles of AMX in plain C: proves that they are used rightly, says nothing of speed
+    build 'amx, emulated' make BUILD=build-amx CFLAGS='-O2 -g -DAMX_EMULATE' build-amx/tests/check_kernels
+    add 'amx, emulated' build-amx/tests/check_kernels --rung amx
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -108,6 +108,28 @@ static void add_attention_avx2(struct kernels *table)
     SERVE(table->attn_mix[KV_Q4_0], "avx2", attn_mix_q4_0_avx2);
 }
 
+static void add_products_amx(struct kernels *table)
+{
+    static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
+        { FORMAT_Q1_0, matmul_q1_0_amx }, { FORMAT_Q2_0, matmul_q2_0_amx },
+        { FORMAT_Q4_0, matmul_q4_0_amx }, { FORMAT_Q4_1, matmul_q4_1_amx },
+        { FORMAT_Q5_0, matmul_q5_0_amx }, { FORMAT_Q5_1, matmul_q5_1_amx },
+        { FORMAT_Q8_0, matmul_q8_0_amx }, { FORMAT_IQ4_NL, matmul_iq4_nl_amx },
+        { FORMAT_MXFP4, matmul_mxfp4_amx }, { FORMAT_NVFP4, matmul_nvfp4_amx },
+        { FORMAT_Q2_K, matmul_q2_k_amx }, { FORMAT_Q3_K, matmul_q3_k_amx },
+        { FORMAT_Q4_K, matmul_q4_k_amx }, { FORMAT_Q5_K, matmul_q5_k_amx },
+        { FORMAT_Q6_K, matmul_q6_k_amx }, { FORMAT_TQ1_0, matmul_tq1_0_amx },
+        { FORMAT_TQ2_0, matmul_tq2_0_amx }, { FORMAT_IQ1_S, matmul_iq1_s_amx },
+        { FORMAT_IQ1_M, matmul_iq1_m_amx }, { FORMAT_IQ2_XXS, matmul_iq2_xxs_amx },
+        { FORMAT_IQ2_XS, matmul_iq2_xs_amx }, { FORMAT_IQ2_S, matmul_iq2_s_amx },
+        { FORMAT_IQ3_XXS, matmul_iq3_xxs_amx }, { FORMAT_IQ3_S, matmul_iq3_s_amx },
+        { FORMAT_IQ4_XS, matmul_iq4_xs_amx },
+    };
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
+        serve(table, products[i].format, "amx", 64, products[i].matmul);
+    need_scratch(table, matmul_scratch_amx());
+}
+
 static void add_conversions_avx512(struct kernels *table)
 {
     SERVE(table->act_prepare[ACT_Q8_32], "avx512", act_prepare_q8_32_avx512);
@@ -163,4 +185,6 @@ void dispatch_x86(struct kernels *table)
         add_elementwise_avx512(table);
         add_attention_avx512(table);
     }
+    if (table->cpu.level >= CPU_AMX)
+        add_products_amx(table);
 }

@@ -217,9 +217,8 @@ static micro_fn *micro_of(const struct panel_shape *shape)
     return shape->sub == 16 ? micro_small_16 : shape->mins ? micro_small_32_mins : micro_small_32;
 }
 
-/* The run `run` of `rows` rows to panels; an even number of them, the last ones perhaps empty. Gives the number. */
-static size_t fill_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t run,
-                         const struct format_avx512 *format)
+size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+                          const struct format_avx512 *format)
 {
     size_t panels = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS, bytes = format->shape.bytes;
     size_t left = job->row_bytes - run * bytes;
@@ -228,15 +227,14 @@ static size_t fill_block(struct many_scratch *scratch, const struct matmul_job *
         size_t first = p * PANEL_ROWS, count = first >= rows ? 0 : rows - first < PANEL_ROWS ? rows - first : PANEL_ROWS;
         const uint8_t *from = (const uint8_t *)job->weights + (row + first) * job->row_bytes + run * bytes;
         if (count == 0) {
-            memset(&scratch->panels[p], 0, sizeof scratch->panels[p]);
+            memset(&to[p], 0, sizeof to[p]);
         } else if (left >= bytes) {
-            format->panel(&scratch->panels[p], from, job->row_bytes, count);
+            format->panel(&to[p], from, job->row_bytes, count);
         } else {
-            for (size_t r = 0; r < count; r++) {
-                memset(scratch->copy[r], 0, bytes);
-                memcpy(scratch->copy[r], from + r * job->row_bytes, left);
-            }
-            format->panel(&scratch->panels[p], scratch->copy[0], sizeof scratch->copy[0], count);
+            memset(copy, 0, count * bytes);
+            for (size_t r = 0; r < count; r++)
+                memcpy(copy + r * bytes, from + r * job->row_bytes, left);
+            format->panel(&to[p], copy, bytes, count);
         }
     }
     return panels;
@@ -267,7 +265,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        size_t panels = fill_block(scratch, job, row, rows, run, format);
+        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, format);
         for (size_t t = 0; t < toks; t += TOKS)
             multiply_group(scratch, job, &layout, tok + t, toks - t < TOKS ? toks - t : TOKS, tok, run, panels, format, fn);
     }

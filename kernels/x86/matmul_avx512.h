@@ -43,9 +43,22 @@ struct format_avx512 {
     panel_fn          *panel;
 };
 
-/* The product by way of the format's two functions; scratch of MATMUL_SCRATCH_AVX512 bytes. */
+extern const struct format_avx512
+    format_q1_0_avx512, format_q2_0_avx512, format_q4_0_avx512, format_q4_1_avx512, format_q5_0_avx512, format_q5_1_avx512,
+    format_q8_0_avx512, format_iq4_nl_avx512, format_mxfp4_avx512, format_nvfp4_avx512, format_q2_k_avx512, format_q3_k_avx512,
+    format_q4_k_avx512, format_q5_k_avx512, format_q6_k_avx512, format_tq1_0_avx512, format_tq2_0_avx512, format_iq1_s_avx512,
+    format_iq1_m_avx512, format_iq2_xxs_avx512, format_iq2_xs_avx512, format_iq2_s_avx512, format_iq3_xxs_avx512,
+    format_iq3_s_avx512, format_iq4_xs_avx512;
+
+/* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16 padded
+ * runs. */
+size_t fill_panels_avx512(struct panel *panels, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+                          const struct format_avx512 *format);
+
+/* The product by way of the format's two functions; scratch of matmul_scratch_avx512 bytes. On AMX the same to the bit. */
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format);
+void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx512 *format);
 
 /* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
 void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);

@@ -70,10 +70,11 @@ static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t
     fill_panel(out, bytes, stride, rows, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
+const struct format_avx512 format_iq2_xxs_avx512 = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512 };
+
 void matmul_iq2_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512);
 }
 
 /* Eight bytes, each two scales of four bits for 16 values. */
@@ -109,10 +110,11 @@ static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
+const struct format_avx512 format_iq2_xs_avx512 = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512 };
+
 void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xs_avx512);
 }
 
 /* d; 32 lower index bytes; 32 masks of signs; 8 bytes with two upper index bits for each of four entries; scales. */
@@ -142,10 +144,11 @@ static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
+const struct format_avx512 format_iq2_s_avx512 = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512 };
+
 void matmul_iq2_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_s_avx512);
 }
 
 /* d; 64 indices of four values; per 32 values four masks of signs and a scale. */
@@ -178,10 +181,11 @@ static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t
     fill_panel(out, bytes, stride, rows, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
+const struct format_avx512 format_iq3_xxs_avx512 = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512 };
+
 void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512);
 }
 
 /* d; 64 lower index bytes; 8 bytes of ninth bits; 32 masks of signs; 4 bytes of scales for 32 values each. */
@@ -213,10 +217,11 @@ static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
+const struct format_avx512 format_iq3_s_avx512 = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512 };
+
 void matmul_iq3_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_s_avx512);
 }
 
 /* Grid values -1, 0, 1 in eighths plus or minus one, entry by entry, plus 128. */
@@ -256,10 +261,11 @@ static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
+const struct format_avx512 format_iq1_s_avx512 = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512 };
+
 void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
 
 /* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's nibbles. */
@@ -292,10 +298,11 @@ static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
+const struct format_avx512 format_iq1_m_avx512 = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512 };
+
 void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_m_avx512);
 }
 
 /* d; a word of upper scale pairs; 4 bytes of lower scale nibbles (offset 32); 128 bytes of nibbles: indices of values_iq4. */
@@ -322,8 +329,9 @@ static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
+const struct format_avx512 format_iq4_xs_avx512 = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512 };
+
 void matmul_iq4_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq4_xs_avx512);
 }

@@ -37,10 +37,11 @@ static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
+const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512 };
+
 void matmul_q4_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q4_k_avx512);
 }
 
 /* Q4_K with 32 bytes of fifth bits between scales and nibbles: bit s of byte i belongs to value i of sub-block s. */
@@ -70,10 +71,11 @@ static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
+const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512 };
+
 void matmul_q5_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q5_k_avx512);
 }
 
 /* 128 bytes of lower nibbles, 64 of upper pairs, 16 signed scales, d. Per 128 values: 64 bytes, low nibbles first, and 32 bytes whose pairs of
@@ -106,10 +108,11 @@ static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
+const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512 };
+
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }
 
 /* Four planes of two bits in 32 bytes, lowest plane first: 128 values. */
@@ -145,10 +148,11 @@ static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
 }
 
+const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512 };
+
 void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q2_k_avx512);
 }
 
 /* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. Scales have six bits and
@@ -185,10 +189,11 @@ static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
 }
 
+const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512 };
+
 void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q3_k_avx512);
 }
 
 /* 64 bytes of pairs, d. */
@@ -212,10 +217,11 @@ static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
 }
 
+const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512 };
+
 void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_tq2_0_avx512);
 }
 
 /* Base-3 digits: byte * 3^n modulo 256, times 3, divided by 256; the last step is two comparisons. */
@@ -262,8 +268,9 @@ static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
+const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512 };
+
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_tq1_0_avx512);
 }

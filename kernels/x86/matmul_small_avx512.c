@@ -32,10 +32,11 @@ static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
+const struct format_avx512 format_q8_0_avx512 = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512 };
+
 void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q8_0_avx512);
 }
 
 /* d, 16 bytes: low nibbles values 0-15, high nibbles 16-31, each with an offset of 8. */
@@ -57,10 +58,11 @@ static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
+const struct format_avx512 format_q4_0_avx512 = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512 };
+
 void matmul_q4_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q4_0_avx512);
 }
 
 /* d, m (added), nibbles. */
@@ -83,10 +85,11 @@ static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
+const struct format_avx512 format_q4_1_avx512 = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512 };
+
 void matmul_q4_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q4_1_avx512);
 }
 
 /* Add 16 where the fifth bit is set: the lower 16 bits of each word belong to low nibbles, the upper to high ones. */
@@ -123,10 +126,11 @@ static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
+const struct format_avx512 format_q5_0_avx512 = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512 };
+
 void matmul_q5_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q5_0_avx512);
 }
 
 /* d, m (added), 32 fifth bits, nibbles. */
@@ -150,10 +154,11 @@ static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
+const struct format_avx512 format_q5_1_avx512 = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512 };
+
 void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q5_1_avx512);
 }
 
 /* d, nibbles: indices of values_iq4. */
@@ -177,10 +182,11 @@ static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
+const struct format_avx512 format_iq4_nl_avx512 = { SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512 };
+
 void matmul_iq4_nl_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq4_nl_avx512);
 }
 
 /* The scale is half of 2^(e - 127): exponents 0 and 1 give subnormals. */
@@ -212,10 +218,11 @@ static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
+const struct format_avx512 format_mxfp4_avx512 = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512 };
+
 void matmul_mxfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_mxfp4_avx512);
 }
 
 /* Half of the unsigned numbers with four bits of exponent (bias 7) and three of mantissa; 0x7f is 0, the top bit is ignored. */
@@ -254,10 +261,11 @@ static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
+const struct format_avx512 format_nvfp4_avx512 = { SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512 };
+
 void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_nvfp4_avx512);
 }
 
 /* d, 128 bits: 1 is d, 0 is -d. With the offset of 1: 2 or 0. */
@@ -284,10 +292,11 @@ static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
+const struct format_avx512 format_q1_0_avx512 = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512 };
+
 void matmul_q1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q1_0_avx512);
 }
 
 /* d, 64 times two bits, lowest first; offset 1. */
@@ -320,8 +329,9 @@ static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
+const struct format_avx512 format_q2_0_avx512 = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512 };
+
 void matmul_q2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx512 format = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512 };
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format);
+    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q2_0_avx512);
 }

@@ -57,10 +57,18 @@ attn_scores_fn attn_scores_f32_avx512, attn_scores_f16_avx512, attn_scores_bf16_
                attn_scores_q4_0_avx512;
 attn_mix_fn attn_mix_f32_avx512, attn_mix_f16_avx512, attn_mix_bf16_avx512, attn_mix_q8_0_avx512, attn_mix_q4_0_avx512;
 
+matmul_fn matmul_q1_0_amx, matmul_q2_0_amx, matmul_q4_0_amx, matmul_q4_1_amx, matmul_q5_0_amx, matmul_q5_1_amx,
+          matmul_q8_0_amx, matmul_iq4_nl_amx, matmul_mxfp4_amx, matmul_nvfp4_amx;
+matmul_fn matmul_q2_k_amx, matmul_q3_k_amx, matmul_q4_k_amx, matmul_q5_k_amx, matmul_q6_k_amx, matmul_tq1_0_amx,
+          matmul_tq2_0_amx;
+matmul_fn matmul_iq1_s_amx, matmul_iq1_m_amx, matmul_iq2_xxs_amx, matmul_iq2_xs_amx, matmul_iq2_s_amx,
+          matmul_iq3_xxs_amx, matmul_iq3_s_amx, matmul_iq4_xs_amx;
+
 /* Bytes of scratch. */
 size_t matmul_scratch_avx2(void);
 size_t matmul_float_scratch_avx2(void);
 size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
+size_t matmul_scratch_amx(void);
 
 #endif
