@@ -65,8 +65,14 @@ static void probe(struct bench *b)
 
 /* ---- what must be read and computed ------------------------------------------------------------------------------ */
 
-static double matrix_bytes(const struct matrix *m) { return m->data ? (double)m->slices * (double)m->rows * (double)m->row_bytes : 0; }
-static double matrix_ops(const struct matrix *m) { return m->data ? 2.0 * (double)m->slices * (double)m->rows * (double)m->cols : 0; }
+static double matrix_bytes(const struct matrix *m)
+{
+    return m->data ? (double)m->slices * (double)m->rows * (double)m->row_bytes : 0;
+}
+static double matrix_ops(const struct matrix *m)
+{
+    return m->data ? 2.0 * (double)m->slices * (double)m->rows * (double)m->cols : 0;
+}
 
 struct cost { double bytes, ops; };
 
@@ -74,9 +80,9 @@ struct cost { double bytes, ops; };
 static struct cost layer_cost(const struct model *m, const struct layer *l, double tokens)
 {
     const struct matrix *const dense[] = {
-        &l->q, &l->k, &l->v, &l->out, &l->q_a, &l->q_b, &l->kv_a, &l->k_b, &l->v_b, &l->kv_b, &l->in_proj, &l->out_proj, &l->ssm_x,
-        &l->ssm_dt, &l->gate_proj, &l->beta_alpha, &l->gate, &l->up, &l->down, &l->router, &l->gate_shared, &l->up_shared, &l->down_shared,
-        &l->shared_gate,
+        &l->q,    &l->k,    &l->v,       &l->out,      &l->q_a,         &l->q_b,       &l->kv_a,        &l->k_b,
+        &l->v_b,  &l->kv_b, &l->in_proj, &l->out_proj, &l->ssm_x,       &l->ssm_dt,    &l->gate_proj,   &l->beta_alpha,
+        &l->gate, &l->up,   &l->down,    &l->router,   &l->gate_shared, &l->up_shared, &l->down_shared, &l->shared_gate,
     };
     const struct matrix *const experts[] = {&l->gate_exps, &l->up_exps, &l->down_exps};
     struct cost cost = {0, 0};
@@ -103,7 +109,8 @@ static struct cost cache_cost(const struct bench *b, double begin, double n, boo
     struct cost cost = {0, 0};
     for (size_t i = 0; i < kv->layers && i < m->hyper.layers; i++) {
         const struct kv_layer *l = &kv->layer[i];
-        double window = m->layer[i].window ? (double)m->layer[i].window : INFINITY, row = (double)l->key_row, seen = begin + (n + 1) / 2;
+        double window = m->layer[i].window ? (double)m->layer[i].window : INFINITY, row = (double)l->key_row,
+               seen = begin + (n + 1) / 2;
         row += l->values != l->keys ? (double)l->value_row : 0;
         seen = seen < window ? seen : window;
         double rows = once ? (begin < window ? begin : window) + n : n * seen;
@@ -141,7 +148,8 @@ static bool prefill(struct bench *b, size_t from, size_t n, size_t wanted, struc
     for (size_t at = from, now; at < from + n; at += now) {
         now = from + n - at < b->plan.pass ? from + n - at : b->plan.pass;
         bool last = at + now == from + n;
-        b->parts[0] = (struct batch_part){.kv = &b->runner.kv[0], .tokens = b->tokens + at, .count = now, .wanted = last ? wanted : 0};
+        b->parts[0] =
+            (struct batch_part){.kv = &b->runner.kv[0], .tokens = b->tokens + at, .count = now, .wanted = last ? wanted : 0};
         if (!forward_run(&b->runner.forward, b->parts, 1, b->runner.logits, err))
             return false;
     }
@@ -207,7 +215,8 @@ bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *e
     }
     qsort(seconds, row->reps, sizeof *seconds, ascending);
     size_t half = row->reps / 2;
-    double median = row->reps % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2, least = seconds[0], most = seconds[row->reps - 1];
+    double median = row->reps % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2, least = seconds[0],
+           most = seconds[row->reps - 1];
     free(seconds);
     probe(b);
     struct cost cost = test_cost(b, row, decoding);
@@ -237,10 +246,12 @@ bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *e
 static struct runner_shape shape_of(const struct bench_plan *plan)
 {
     size_t pass = plan->pass > plan->sequences ? plan->pass : plan->sequences;
-    return (struct runner_shape){.context = plan->context, .sequences = plan->sequences, .batch = pass, .rows = plan->sequences, .kv = plan->kv};
+    return (struct runner_shape){
+        .context = plan->context, .sequences = plan->sequences, .batch = pass, .rows = plan->sequences, .kv = plan->kv};
 }
 
-bool bench_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct bench_plan *plan, struct quern_error *err)
+bool bench_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct bench_plan *plan,
+                 struct quern_error *err)
 {
     struct runner_shape shape = shape_of(plan);
     return runner_bytes(cache, scratch, model, &shape, plan->threads, err) &&

@@ -42,7 +42,8 @@ struct bench_row {
     const char *isa, *kv;
 };
 
-bool bench_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct bench_plan *plan, struct quern_error *err);
+bool bench_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct bench_plan *plan,
+                 struct quern_error *err);
 bool bench_open(struct bench *b, const struct quern_model *model, const struct bench_plan *plan, struct quern_error *err);
 void bench_close(struct bench *b);
 /* row->test, n, batch, depth, reps say what to do. QUERN_EINTERRUPT when the stop flag was set. */

@@ -39,7 +39,8 @@ static const struct option options[] = {
      .help = "threads; 0: the physical fast cores within the affinity mask and the CPU quota"},
     {.name = "reps", .letter = 'r', .kind = OPTION_COUNT, .offset = OFFSET(reps), .arg = "N", .fallback = "5",
      .help = "repetitions of each test, after one that is not counted"},
-    {.name = "pass", .kind = OPTION_COUNT, .offset = OFFSET(pass), .arg = "N", .fallback = "512", .help = "tokens per pass when prefilling"},
+    {.name = "pass", .kind = OPTION_COUNT, .offset = OFFSET(pass), .arg = "N", .fallback = "512",
+     .help = "tokens per pass when prefilling"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
      .help = "type of the cache of keys and values"},
     {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
@@ -54,37 +55,47 @@ static const struct option options[] = {
 #undef OFFSET
 
 const struct verb verb_bench = {
-    .name = "bench", .summary = "measure the speed of a model", .operands = "[MODEL]", .operands_max = 1, .options = options,
-    .size = sizeof(struct bench_args), .main = cmd_bench,
-    .details = "A row per test: tokens per second of all sequences together (median, least and most of the repetitions), the bytes that "
-               "must be read per second (weights in use once per step, the caches' keys and values) and the operations (two per weight "
-               "and token, and attention), and the share of the roof: the time that memory or arithmetic alone would need, whichever is "
-               "longer, divided by the time taken. The roofs are measured in the same run with the same threads: reading a buffer larger "
-               "than the caches, and 8-bit dot products of the instruction set in use. They are measured again after each row; 'noisy' "
-               "says that they, or the repetitions, differ by more than a tenth: do not report such a row.",
+    .name = "bench",
+    .summary = "measure the speed of a model",
+    .operands = "[MODEL]",
+    .operands_max = 1,
+    .options = options,
+    .size = sizeof(struct bench_args),
+    .main = cmd_bench,
+    .details =
+        "A row per test: tokens per second of all sequences together (median, least and most of the repetitions), the bytes that "
+        "must be read per second (weights in use once per step, the caches' keys and values) and the operations (two per weight "
+        "and token, and attention), and the share of the roof: the time that memory or arithmetic alone would need, whichever is "
+        "longer, divided by the time taken. The roofs are measured in the same run with the same threads: reading a buffer larger "
+        "than the caches, and 8-bit dot products of the instruction set in use. They are measured again after each row; 'noisy' "
+        "says that they, or the repetitions, differ by more than a tenth: do not report such a row.",
 };
 
 /* ---- printing --------------------------------------------------------------------------------------------------- */
 
 static void print_object(const struct bench_row *r)
 {
-    printf("{\"test\":\"%s\",\"n\":%zu,\"batch\":%zu,\"depth\":%zu,\"threads\":%zu,\"tps_median\":%.3f,\"tps_min\":%.3f,\"tps_max\":%.3f,"
-           "\"bytes_per_token\":%.0f,\"gbps\":%.3f,\"gops\":%.3f,\"roof_gbps\":%.3f,\"roof_gops\":%.3f,\"share_of_roof\":%.4f,"
-           "\"ttft_seconds\":%.6f,\"load_seconds\":%.6f,\"peak_memory\":%zu,\"isa\":\"%s\",\"kv\":\"%s\",\"reps\":%zu,\"noisy\":%s}",
-           r->test, r->n, r->batch, r->depth, r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops,
-           r->roof_gbps, r->roof_gops, r->share, r->ttft, r->load, r->peak_memory, r->isa, r->kv, r->reps, r->noisy ? "true" : "false");
+    printf(
+        "{\"test\":\"%s\",\"n\":%zu,\"batch\":%zu,\"depth\":%zu,\"threads\":%zu,\"tps_median\":%.3f,"
+        "\"tps_min\":%.3f,\"tps_max\":%.3f,"
+        "\"bytes_per_token\":%.0f,\"gbps\":%.3f,\"gops\":%.3f,\"roof_gbps\":%.3f,\"roof_gops\":%.3f,\"share_of_roof\":%.4f,"
+        "\"ttft_seconds\":%.6f,\"load_seconds\":%.6f,\"peak_memory\":%zu,\"isa\":\"%s\",\"kv\":\"%s\",\"reps\":%zu,\"noisy\":%s}",
+        r->test, r->n, r->batch, r->depth, r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops,
+        r->roof_gbps, r->roof_gops, r->share, r->ttft, r->load, r->peak_memory, r->isa, r->kv, r->reps,
+        r->noisy ? "true" : "false");
 }
 
 static void print_head(int format)
 {
     if (format == TABLE)
-        printf("%-8s %6s %6s %7s %7s %10s %21s %8s %8s %7s\n", "test", "n", "batch", "depth", "threads", "tokens/s", "least-most", "GB/s",
-               "Gop/s", "roof");
+        printf("%-8s %6s %6s %7s %7s %10s %21s %8s %8s %7s\n", "test", "n", "batch", "depth", "threads", "tokens/s", "least-most",
+               "GB/s", "Gop/s", "roof");
     else if (format == MD)
         puts("| test | n | batch | depth | threads | tokens/s | least-most | GB/s | Gop/s | of roof |\n"
              "|---|---|---|---|---|---|---|---|---|---|");
     else if (format == CSV)
-        puts("test,n,batch,depth,threads,tps_median,tps_min,tps_max,bytes_per_token,gbps,gops,roof_gbps,roof_gops,share_of_roof,noisy");
+        puts("test,n,batch,depth,threads,tps_median,tps_min,tps_max,bytes_per_token,gbps,gops,roof_gbps,roof_gops,share_of_roof,"
+             "noisy");
     else if (format == JSON)
         puts("[");
 }
@@ -97,11 +108,12 @@ static void print_row(int format, const struct bench_row *r, bool first)
         printf("%-8s %6zu %6zu %7zu %7zu %10.2f %21s %8.1f %8.0f %5.1f %%%s\n", r->test, r->n, r->batch, r->depth, r->threads,
                r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " noisy" : "");
     else if (format == MD)
-        printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %%%s |\n", r->test, r->n, r->batch, r->depth, r->threads,
-               r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " (noisy)" : "");
+        printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %%%s |\n", r->test, r->n, r->batch, r->depth,
+               r->threads, r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " (noisy)" : "");
     else if (format == CSV)
-        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%d\n", r->test, r->n, r->batch, r->depth, r->threads,
-               r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops, r->roof_gbps, r->roof_gops, r->share, r->noisy);
+        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%d\n", r->test, r->n, r->batch, r->depth,
+               r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops, r->roof_gbps, r->roof_gops,
+               r->share, r->noisy);
     else {
         if (format == JSON && !first)
             puts(",");
@@ -116,8 +128,8 @@ static void print_row(int format, const struct bench_row *r, bool first)
 
 struct output { int format; bool any; };
 
-static bool one(struct bench *b, const struct bench_args *a, const char *test, size_t n, size_t batch, size_t depth, struct output *out,
-                struct quern_error *err)
+static bool one(struct bench *b, const struct bench_args *a, const char *test, size_t n, size_t batch, size_t depth,
+                struct output *out, struct quern_error *err)
 {
     struct bench_row row = {.test = test, .n = n, .batch = batch, .depth = depth, .reps = a->reps};
     if (n == 0)
@@ -207,7 +219,8 @@ static bool run(struct bench_args *a, struct quern_error *err)
         struct bench bench;
         size_t tokens = most(&a->prompt) > most(&a->gen) ? most(&a->prompt) : most(&a->gen);
         struct bench_plan plan = {
-            .threads = a->threads.items[i] ? a->threads.items[i] : quern_default_threads(), .sequences = most(&a->batch), .pass = a->pass,
+            .threads = a->threads.items[i] ? a->threads.items[i] : quern_default_threads(), .sequences = most(&a->batch),
+            .pass = a->pass,
             .context = most(&a->depth) + tokens, .kv = (enum kv_type)a->kv, .load = load, .stop = cli_catch_signals(),
         };
         struct engine_args engine = {.mem_limit = a->mem_limit};

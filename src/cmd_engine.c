@@ -15,9 +15,11 @@ const struct option engine_options[] = {
      .help = "threads; 0: the physical fast cores within the affinity mask and the CPU quota"},
     {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
      .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
-    {.name = "context", .letter = 'c', .alias = "ctx-size", .kind = OPTION_COUNT, .offset = OFFSET(context), .arg = "N", .fallback = "0",
+    {.name = "context", .letter = 'c', .alias = "ctx-size", .kind = OPTION_COUNT, .offset = OFFSET(context), .arg = "N",
+     .fallback = "0",
      .help = "tokens that the cache holds; 0: as trained, at most 4096"},
-    {.name = "batch", .letter = 'b', .alias = "batch-size", .kind = OPTION_COUNT, .offset = OFFSET(batch), .arg = "N", .fallback = "0",
+    {.name = "batch", .letter = 'b', .alias = "batch-size", .kind = OPTION_COUNT, .offset = OFFSET(batch), .arg = "N",
+     .fallback = "0",
      .help = "tokens per pass through the model at most; 0: 512"},
     {.name = "mem-limit", .kind = OPTION_BYTES, .offset = OFFSET(mem_limit), .arg = "SIZE", .fallback = "0",
      .help = "refuse to take more than this for weights, cache and scratch; 0: what the system gives"},
@@ -25,7 +27,8 @@ const struct option engine_options[] = {
      .help = "use this pre-tokenizer instead of the one that the file names"},
     {.name = "limit-metadata", .kind = OPTION_BYTES, .offset = OFFSET(limit_metadata), .arg = "SIZE", .fallback = "256M",
      .help = "refuse files whose keys and values take more than this"},
-    {.name = "allow-aliased", .kind = OPTION_SWITCH, .offset = OFFSET(allow_aliased), .help = "accept files in which tensors share bytes"},
+    {.name = "allow-aliased", .kind = OPTION_SWITCH, .offset = OFFSET(allow_aliased),
+     .help = "accept files in which tensors share bytes"},
     {.name = "verbose", .letter = 'v', .kind = OPTION_SWITCH, .offset = OFFSET(verbose),
      .help = "say on stderr what is used and where each setting came from"},
     {0}
@@ -71,7 +74,8 @@ struct quern_model *engine_open(const struct engine_args *engine, const struct a
             warn_of_surplus(model);
         return model;
     }
-    fputs("quern: no model was named: using tiny-books, a small one inside this program that writes English without much sense\n", stderr);
+    fputs("quern: no model was named: using tiny-books, a small one inside this program that writes English without much sense\n",
+          stderr);
     return quern_view_model(default_model, (size_t)(default_model_end - default_model), "tiny-books", &options, err);
 }
 
@@ -92,8 +96,9 @@ bool engine_plan_bytes(const struct quern_model *model, const struct engine_args
     cli_bytes(s, sizeof s, scratch);
     cli_bytes(l, sizeof l, limit);
     if (!checked_add(&total, weights, cache) || !checked_add(&total, total, scratch) || (limit && total > limit))
-        return ERR(err, QUERN_EMEM, "weights %s + cache %s + scratch %s are more than %s %s: a smaller --context or --kv q8_0 takes less",
-                   w, c, s, engine->mem_limit ? "the limit of" : "this process may have:", l);
+        return ERR(err, QUERN_EMEM,
+                   "weights %s + cache %s + scratch %s are more than %s %s: a smaller --context or --kv q8_0 takes less", w, c, s,
+                   engine->mem_limit ? "the limit of" : "this process may have:", l);
     if (engine->verbose || total >= (size_t)1 << 30)
         fprintf(stderr, "memory: weights %s (mapped), cache %s, scratch %s\n", w, c, s);
     return true;

@@ -22,7 +22,8 @@ static const struct option options[] = {
     {.name = "text", .letter = 'f', .kind = OPTION_FILE, .offset = OFFSET(text), .arg = "FILE", .help = "the text to predict"},
     {.name = "against", .kind = OPTION_FILE, .offset = OFFSET(against), .arg = "FILE",
      .help = "also compare with this model: Kullback-Leibler divergence from it and agreement of the most likely token"},
-    {.name = "chunks", .kind = OPTION_COUNT, .offset = OFFSET(chunks), .arg = "N", .fallback = "0", .help = "only the first N chunks; 0: all"},
+    {.name = "chunks", .kind = OPTION_COUNT, .offset = OFFSET(chunks), .arg = "N", .fallback = "0",
+     .help = "only the first N chunks; 0: all"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
      .help = "type of the cache of keys and values"},
     {.name = "json", .kind = OPTION_SWITCH, .offset = OFFSET(json), .help = "print one JSON object"},
@@ -32,21 +33,28 @@ static const struct option options[] = {
 #undef OFFSET
 
 const struct verb verb_eval = {
-    .name = "eval", .summary = "measure how well a model predicts a text", .operands = "[MODEL]", .operands_max = 1, .options = options,
-    .size = sizeof(struct eval_args), .main = cmd_eval,
-    .details = "The rule is that of llama-perplexity, so figures compare: the text, tokenized as a whole with its beginning token, is cut "
-               "into chunks of --context tokens (512 when not given); in each the first token is replaced by the beginning token, where "
-               "the model uses one, and the second half is scored. A last chunk that is not full is left out. Perplexity is the "
-               "exponential of the mean negative log likelihood; the errors are standard errors of the means.\n"
-               "With --against both models run side by side and nothing is stored. KL is the mean of KL(base || model) per scored token "
-               "over the whole vocabulary, in nats.",
+    .name = "eval",
+    .summary = "measure how well a model predicts a text",
+    .operands = "[MODEL]",
+    .operands_max = 1,
+    .options = options,
+    .size = sizeof(struct eval_args),
+    .main = cmd_eval,
+    .details =
+        "The rule is that of llama-perplexity, so figures compare: the text, tokenized as a whole with its beginning token, is cut "
+        "into chunks of --context tokens (512 when not given); in each the first token is replaced by the beginning token, where "
+        "the model uses one, and the second half is scored. A last chunk that is not full is left out. Perplexity is the "
+        "exponential of the mean negative log likelihood; the errors are standard errors of the means.\n"
+        "With --against both models run side by side and nothing is stored. KL is the mean of KL(base || model) per scored token "
+        "over the whole vocabulary, in nats.",
 };
 
 static void show_bar(void *arg, double share) { progress_show(arg, share); }
 
 static void print_json(const struct eval_args *a, const struct eval_result *r)
 {
-    printf("{\"perplexity\":%.6f,\"perplexity_error\":%.6f,\"nll\":%.8f,\"nll_error\":%.8f,\"chunks\":%zu,\"scored\":%zu,\"context\":%zu",
+    printf("{\"perplexity\":%.6f,\"perplexity_error\":%.6f,\"nll\":%.8f,\"nll_error\":%.8f,\"chunks\":%zu,\"scored\":%zu,"
+           "\"context\":%zu",
            r->perplexity, r->perplexity_error, r->nll, r->nll_error, r->chunks, r->scored, a->engine.context);
     if (r->against)
         printf(",\"base_perplexity\":%.6f,\"base_nll\":%.8f,\"kl_mean\":%.8f,\"kl_error\":%.8f,\"kl_median\":%.8f,\"kl_99\":%.8f,"
@@ -61,7 +69,8 @@ static void print_result(const struct eval_args *a, const struct eval_result *r)
     printf("perplexity       %.4f +- %.4f\n", r->perplexity, r->perplexity_error);
     if (r->against) {
         printf("base perplexity  %.4f (ratio %.4f)\n", r->base_perplexity, r->perplexity / r->base_perplexity);
-        printf("KL mean          %.6f +- %.6f nats\nKL median        %.6f\nKL 99 %%          %.6f\nKL 99.9 %%        %.6f\nKL largest       %.6f\n",
+        printf("KL mean          %.6f +- %.6f nats\nKL median        %.6f\nKL 99 %%          %.6f\nKL 99.9 %%        %.6f\nKL "
+               "largest       %.6f\n",
                r->kl_mean, r->kl_error, r->kl_median, r->kl_99, r->kl_999, r->kl_max);
         printf("same top token   %.2f +- %.2f %%\n", 100 * r->same_top, 100 * r->same_top_error);
     }

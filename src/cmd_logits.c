@@ -30,11 +30,17 @@ static const struct option options[] = {
 #undef OFFSET
 
 const struct verb verb_logits = {
-    .name = "logits", .summary = "write the logits after each token of a list", .operands = "[MODEL]", .operands_max = 1,
-    .options = options, .size = sizeof(struct logits_args), .main = cmd_logits,
-    .details = "The tokens are fed exactly as given: no beginning token is added. --batch N feeds them N at a time, which must not "
-               "change the result. The cache has room for --context tokens, or as many as there are; --context matters where a model "
-               "chooses its rotation by the size of the context (longrope).",
+    .name = "logits",
+    .summary = "write the logits after each token of a list",
+    .operands = "[MODEL]",
+    .operands_max = 1,
+    .options = options,
+    .size = sizeof(struct logits_args),
+    .main = cmd_logits,
+    .details =
+        "The tokens are fed exactly as given: no beginning token is added. --batch N feeds them N at a time, which must not "
+        "change the result. The cache has room for --context tokens, or as many as there are; --context matters where a model "
+        "chooses its rotation by the size of the context (longrope).",
 };
 
 /* Decimal numbers into a growing list. */

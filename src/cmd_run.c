@@ -34,7 +34,8 @@ static const struct option options[] = {
      .help = "the text to continue; an empty one starts from the model's beginning token"},
     {.name = "file", .letter = 'f', .kind = OPTION_FILE, .offset = OFFSET(file), .arg = "FILE",
      .help = "take the prompt from a file, - is standard input; without -p and -f standard input is read when it is no terminal"},
-    {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_COUNT, .offset = OFFSET(predict), .arg = "N", .fallback = "0",
+    {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_COUNT, .offset = OFFSET(predict), .arg = "N",
+     .fallback = "0",
      .help = "stop after N tokens; 0: when the model ends its text or the context is full"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
      .help = "type of the cache of keys and values"},
@@ -43,7 +44,8 @@ static const struct option options[] = {
     {.name = "ignore-eos", .kind = OPTION_SWITCH, .offset = OFFSET(ignore_eos), .help = "go on when the model ends its text"},
     {.name = "special", .kind = OPTION_SWITCH, .offset = OFFSET(special),
      .help = "texts of special tokens in the prompt become those tokens"},
-    {.name = "on-overflow", .kind = OPTION_CHOICE, .offset = OFFSET(overflow), .arg = "WHAT", .fallback = "error", .choices = "error|shift",
+    {.name = "on-overflow", .kind = OPTION_CHOICE, .offset = OFFSET(overflow), .arg = "WHAT", .fallback = "error",
+     .choices = "error|shift",
      .help = "when the context is too small: exit 8, or forget the older half of it"},
     {.name = "utf8", .kind = OPTION_CHOICE, .offset = OFFSET(utf8), .arg = "WHAT", .fallback = "error", .choices = "error|replace",
      .help = "bytes in the prompt that are not UTF-8: exit 2, or U+FFFD in their place"},
@@ -58,10 +60,16 @@ static const struct option options[] = {
 #undef OFFSET
 
 const struct verb verb_run = {
-    .name = "run", .summary = "continue a text", .operands = "[MODEL]", .operands_max = 1, .options = options,
-    .size = sizeof(struct run_args), .main = cmd_run,
-    .details = "The answer goes to standard output as it is made, everything else to standard error. Without a model the one inside "
-               "the program is used. The same program, model, prompt, seed and options give the same bytes for any number of threads.",
+    .name = "run",
+    .summary = "continue a text",
+    .operands = "[MODEL]",
+    .operands_max = 1,
+    .options = options,
+    .size = sizeof(struct run_args),
+    .main = cmd_run,
+    .details =
+        "The answer goes to standard output as it is made, everything else to standard error. Without a model the one inside "
+        "the program is used. The same program, model, prompt, seed and options give the same bytes for any number of threads.",
 };
 
 /* Everything between opening the model and the last word. */
@@ -139,8 +147,8 @@ static bool check_utf8(struct run *r)
         if (c == UNICODE_REPLACEMENT && n == 1) {
             if (r->a->utf8 == UTF8_ERROR) {
                 text_free(&clean);
-                return ERR(r->err, QUERN_EUSAGE, "the prompt is not UTF-8 at byte %zu (0x%02x); --utf8 replace puts U+FFFD there", i,
-                           (unsigned char)r->prompt[i]);
+                return ERR(r->err, QUERN_EUSAGE, "the prompt is not UTF-8 at byte %zu (0x%02x); --utf8 replace puts U+FFFD there",
+                           i, (unsigned char)r->prompt[i]);
             }
             if (!bad)
                 text_add(&clean, r->prompt, i);
@@ -252,8 +260,9 @@ static bool show_object(struct run *r)
     text_add_json(&t, name, strlen(name));
     text_addf(&t, ",\"text\":");
     text_add_json(&t, r->all.data ? r->all.data : "", r->all.n);
-    text_addf(&t, ",\"ended\":\"%s\",\"prompt_tokens\":%zu,\"tokens\":%zu,\"seed\":%llu,\"load_seconds\":%.6f,\"prefill_seconds\":%.6f,"
-                  "\"prefill_tps\":%.3f,\"first_token_seconds\":%.6f,\"decode_seconds\":%.6f,\"decode_tps\":%.3f}\n",
+    text_addf(&t,
+              ",\"ended\":\"%s\",\"prompt_tokens\":%zu,\"tokens\":%zu,\"seed\":%llu,\"load_seconds\":%.6f,\"prefill_seconds\":%.6f,"
+              "\"prefill_tps\":%.3f,\"first_token_seconds\":%.6f,\"decode_seconds\":%.6f,\"decode_tps\":%.3f}\n",
               r->ended, r->prompt_tokens, r->made, (unsigned long long)r->a->sampling.options.seed, r->load, r->prefill,
               rate(r->prompt_tokens, r->prefill), r->first, r->decode, rate(r->made ? r->made - 1 : 0, r->decode));
     bool ok = !t.failed || ERR(r->err, QUERN_EMEM, "not enough memory for the answer");
@@ -285,10 +294,11 @@ static bool encode(struct run *r)
     if (need <= r->context || a->overflow == OVERFLOW_SHIFT)
         return true;
     if (a->predict)
-        return ERR(r->err, QUERN_ELIMIT, "%zu tokens of prompt and %zu to come need %zu, the context has %zu: see --context, --on-overflow",
+        return ERR(r->err, QUERN_ELIMIT,
+                   "%zu tokens of prompt and %zu to come need %zu, the context has %zu: see --context, --on-overflow",
                    r->prompt_tokens, a->predict, need, r->context);
-    return ERR(r->err, QUERN_ELIMIT, "the prompt needs %zu tokens, the context has %zu: see --context, --on-overflow", r->prompt_tokens,
-               r->context);
+    return ERR(r->err, QUERN_ELIMIT, "the prompt needs %zu tokens, the context has %zu: see --context, --on-overflow",
+               r->prompt_tokens, r->context);
 }
 
 /* Keep the first token and the later half of `n`, at most half a context in all, and compute that. */

@@ -5,8 +5,14 @@
 #include "cmd_engine.h"
 
 #define OFFSET(field) offsetof(struct sampling_args, options.field)
-#define REAL(flag, field, def, text) {.name = flag, .kind = OPTION_REAL, .offset = OFFSET(field), .arg = "X", .fallback = def, .help = text}
-#define WHOLE(flag, field, def, text) {.name = flag, .kind = OPTION_INT, .offset = OFFSET(field), .arg = "N", .fallback = def, .help = text}
+#define REAL(flag, field, def, text)                                                                                               \
+    {                                                                                                                              \
+        .name = flag, .kind = OPTION_REAL, .offset = OFFSET(field), .arg = "X", .fallback = def, .help = text                      \
+    }
+#define WHOLE(flag, field, def, text)                                                                                              \
+    {                                                                                                                              \
+        .name = flag, .kind = OPTION_INT, .offset = OFFSET(field), .arg = "N", .fallback = def, .help = text                       \
+    }
 
 /* Defaults are those of quern_default_sampler (a test compares). */
 const struct option sampling_options[] = {

@@ -27,7 +27,8 @@ static struct runner_shape shape_of(const struct quern_model *model, const struc
     size_t row = model->model.hyper.vocab * sizeof(float), rows = row < LOGITS_BYTES ? LOGITS_BYTES / row : 1;
     size_t batch = o->batch ? o->batch : BATCH;
     batch = batch < o->context ? batch : o->context;
-    return (struct runner_shape){.context = o->context, .sequences = 1, .batch = batch, .rows = rows < batch ? rows : batch, .kv = o->kv};
+    return (struct runner_shape){
+        .context = o->context, .sequences = 1, .batch = batch, .rows = rows < batch ? rows : batch, .kv = o->kv};
 }
 
 bool eval_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct eval_options *options,
@@ -183,7 +184,8 @@ bool eval_tokens(struct eval_result *result, const struct quern_model *model, co
     if (count < o->context)
         return ERR(err, QUERN_EUSAGE, "the text has %zu tokens, at least one context of %zu is needed", count, o->context);
     if (base && base->model.hyper.vocab != model->model.hyper.vocab)
-        return ERR(err, QUERN_EUSAGE, "the models have vocabularies of %zu and %zu tokens", model->model.hyper.vocab, base->model.hyper.vocab);
+        return ERR(err, QUERN_EUSAGE, "the models have vocabularies of %zu and %zu tokens", model->model.hyper.vocab,
+                   base->model.hyper.vocab);
     struct evaluation e = {.options = o, .against = base != NULL, .tokens = tokens, .chunks = count / o->context};
     if (o->chunks && o->chunks < e.chunks)
         e.chunks = o->chunks;
@@ -210,11 +212,12 @@ static bool same_tokens(const struct quern_model *base, const char *text, size_t
         return false;
     bool same = count == other_count && (count == 0 || memcmp(tokens, others, count * sizeof *tokens) == 0);
     free(others);
-    return same || ERR(err, QUERN_EUSAGE, "the two models cut the text into different tokens: their distributions cannot be compared");
+    return same ||
+           ERR(err, QUERN_EUSAGE, "the two models cut the text into different tokens: their distributions cannot be compared");
 }
 
-bool eval_text(struct eval_result *result, const struct quern_model *model, const struct quern_model *base, const char *text, size_t n,
-               const struct eval_options *options, struct quern_error *err)
+bool eval_text(struct eval_result *result, const struct quern_model *model, const struct quern_model *base, const char *text,
+               size_t n, const struct eval_options *options, struct quern_error *err)
 {
     int32_t *tokens = NULL;
     size_t count;

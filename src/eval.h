@@ -32,8 +32,8 @@ struct eval_result {
 
 /* Tokens of the text by the model's own tokenizer; with a base, whose tokenizer must give the same ids (QUERN_EUSAGE else).
  * QUERN_EUSAGE when the text has less than one chunk. `base` may be NULL. */
-bool eval_text(struct eval_result *result, const struct quern_model *model, const struct quern_model *base, const char *text, size_t n,
-               const struct eval_options *options, struct quern_error *err);
+bool eval_text(struct eval_result *result, const struct quern_model *model, const struct quern_model *base, const char *text,
+               size_t n, const struct eval_options *options, struct quern_error *err);
 /* The same for tokens: ids [count] of both models. */
 bool eval_tokens(struct eval_result *result, const struct quern_model *model, const struct quern_model *base, const int32_t *tokens,
                  size_t count, const struct eval_options *options, struct quern_error *err);

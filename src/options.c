@@ -62,7 +62,8 @@ static bool better(const char *word, const char *candidate, size_t *best)
 {
     size_t distance = edit_distance(word, candidate), length = strlen(word);
     /* "temperature" for "temp", "ctx" for "context": a beginning of the word is near as well. */
-    if (length >= 3 && (strncmp(word, candidate, length) == 0 || (strlen(candidate) >= 3 && strncmp(word, candidate, strlen(candidate)) == 0)))
+    if (length >= 3 &&
+        (strncmp(word, candidate, length) == 0 || (strlen(candidate) >= 3 && strncmp(word, candidate, strlen(candidate)) == 0)))
         distance = distance > 2 ? 2 : distance;
     if (distance > 3 || distance * 3 > length + 2 || distance >= *best)
         return false;
@@ -266,8 +267,9 @@ static const struct option *find(const struct verb *verb, const char *name, size
     const char *heading;
     for (const struct option *o; (o = options_next(verb, &walk, offset, &heading));) {
         *index = walk.index - 1;
-        if (n == 0 ? letter && o->letter == letter
-                   : (strncmp(o->name, name, n) == 0 && !o->name[n]) || (o->alias && strncmp(o->alias, name, n) == 0 && !o->alias[n]))
+        if (n == 0
+                ? letter && o->letter == letter
+                : (strncmp(o->name, name, n) == 0 && !o->name[n]) || (o->alias && strncmp(o->alias, name, n) == 0 && !o->alias[n]))
             return o;
     }
     return NULL;
@@ -354,7 +356,8 @@ bool options_parse(const struct verb *verb, int argc, char **argv, void *setting
         char shown[200];
         const char *extra = args->operands[verb->operands_max];
         text_escape(shown, sizeof shown, extra, strlen(extra));
-        return ERR(err, QUERN_EUSAGE, "one argument too many: '%s' (%s %s)", shown, verb->name, verb->operands ? verb->operands : "");
+        return ERR(err, QUERN_EUSAGE, "one argument too many: '%s' (%s %s)", shown, verb->name,
+                   verb->operands ? verb->operands : "");
     }
     return true;
 }

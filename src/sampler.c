@@ -418,8 +418,9 @@ static bool check_options(const struct quern_sampler_options *o, size_t vocabula
         !in_range("typical", o->typical_p, 0, 1, err) || !in_range("repeat-penalty", o->repeat_penalty, 0.01, 100, err) ||
         !in_range("frequency-penalty", o->frequency_penalty, -100, 100, err) ||
         !in_range("presence-penalty", o->presence_penalty, -100, 100, err) ||
-        !in_range("repeat-last-n", o->penalty_last_n, -1, count, err) || !in_range("dry-multiplier", o->dry_multiplier, 0, 1e6, err) ||
-        !in_range("dry-base", o->dry_base, 1, 1e6, err) || !in_range("dry-allowed-length", o->dry_allowed_length, 1, count, err) ||
+        !in_range("repeat-last-n", o->penalty_last_n, -1, count, err) ||
+        !in_range("dry-multiplier", o->dry_multiplier, 0, 1e6, err) || !in_range("dry-base", o->dry_base, 1, 1e6, err) ||
+        !in_range("dry-allowed-length", o->dry_allowed_length, 1, count, err) ||
         !in_range("dry-last-n", o->dry_last_n, -1, count, err))
         return false;
     for (size_t i = 0; i < o->bias_count; i++) {

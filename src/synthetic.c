@@ -280,7 +280,8 @@ static bool parse_spec(struct builder *b, const char *spec, struct quern_error *
         return ERR(err, QUERN_EUSAGE, "'%s' is not SHAPE:TYPE with a shape of " SYNTHETIC_SHAPES, spec);
     snprintf(type, sizeof type, "%s", spec + n + 1);
     size_t length = strlen(type);
-    if (length > 2 && (strcmp(type + length - 2, "_m") == 0 || strcmp(type + length - 2, "_M") == 0) && toupper((unsigned char)type[0]) == 'Q') {
+    if (length > 2 && (strcmp(type + length - 2, "_m") == 0 || strcmp(type + length - 2, "_M") == 0) &&
+        toupper((unsigned char)type[0]) == 'Q') {
         type[length - 2] = 0;
         b->more = format_find(FORMAT_Q6_K);
     }
@@ -289,7 +290,8 @@ static bool parse_spec(struct builder *b, const char *spec, struct quern_error *
     if (!b->base || !b->base->weights || (b->more && !mixed))
         return ERR(err, QUERN_EUSAGE, "'%s' is no type that matrices may have, nor q4_k_m or q5_k_m", spec + n + 1);
     if (b->shape->width % b->base->block || b->shape->ff % b->base->block)
-        return ERR(err, QUERN_EUSAGE, "rows of %u values do not divide into blocks of %u (%s)", b->shape->width, b->base->block, b->base->name);
+        return ERR(err, QUERN_EUSAGE, "rows of %u values do not divide into blocks of %u (%s)", b->shape->width, b->base->block,
+                   b->base->name);
     return true;
 }
 

@@ -22,25 +22,36 @@ struct settings {
 };
 
 static const struct option inner_options[] = {
-    {.name = "temp", .kind = OPTION_REAL, .offset = offsetof(struct inner, temperature), .arg = "T", .fallback = "0.8", .help = "how random"},
-    {.name = "top-k", .kind = OPTION_INT, .offset = offsetof(struct inner, top_k), .arg = "K", .fallback = "40", .help = "how many"},
+    {.name = "temp", .kind = OPTION_REAL, .offset = offsetof(struct inner, temperature), .arg = "T", .fallback = "0.8",
+     .help = "how random"},
+    {.name = "top-k", .kind = OPTION_INT, .offset = offsetof(struct inner, top_k), .arg = "K", .fallback = "40",
+     .help = "how many"},
     {0}
 };
 static const struct option table[] = {
-    {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = offsetof(struct settings, model), .arg = "FILE", .help = "the model"},
+    {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = offsetof(struct settings, model), .arg = "FILE",
+     .help = "the model"},
     {.name = "verbose", .kind = OPTION_SWITCH, .offset = offsetof(struct settings, verbose), .help = "say more"},
-    {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = offsetof(struct settings, threads), .arg = "N", .help = "threads"},
-    {.name = "mem-limit", .kind = OPTION_BYTES, .offset = offsetof(struct settings, memory), .arg = "SIZE", .fallback = "0", .help = "limit"},
-    {.name = "kv", .kind = OPTION_CHOICE, .offset = offsetof(struct settings, kv), .arg = "TYPE", .fallback = "f16", .choices = "f32|f16|q8_0", .help = "cache type"},
-    {.name = "seed", .letter = 's', .kind = OPTION_SEED, .offset = offsetof(struct settings, seed), .arg = "N", .fallback = "0", .help = "seed"},
+    {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = offsetof(struct settings, threads), .arg = "N",
+     .help = "threads"},
+    {.name = "mem-limit", .kind = OPTION_BYTES, .offset = offsetof(struct settings, memory), .arg = "SIZE", .fallback = "0",
+     .help = "limit"},
+    {.name = "kv", .kind = OPTION_CHOICE, .offset = offsetof(struct settings, kv), .arg = "TYPE", .fallback = "f16",
+     .choices = "f32|f16|q8_0", .help = "cache type"},
+    {.name = "seed", .letter = 's', .kind = OPTION_SEED, .offset = offsetof(struct settings, seed), .arg = "N", .fallback = "0",
+     .help = "seed"},
     {.name = "stop", .kind = OPTION_TEXTS, .offset = offsetof(struct settings, stops), .arg = "TEXT", .help = "stop there"},
-    {.name = "sizes", .kind = OPTION_COUNTS, .offset = offsetof(struct settings, sizes), .arg = "N,..", .fallback = "1,2", .help = "sizes"},
-    {.name = "sampling", .kind = OPTION_GROUP, .offset = offsetof(struct settings, inner), .group = inner_options, .help = "Sampling"},
-    {.name = "last", .kind = OPTION_COUNT, .offset = offsetof(struct settings, last), .arg = "N", .help = "after a group", .alias = "final"},
+    {.name = "sizes", .kind = OPTION_COUNTS, .offset = offsetof(struct settings, sizes), .arg = "N,..", .fallback = "1,2",
+     .help = "sizes"},
+    {.name = "sampling", .kind = OPTION_GROUP, .offset = offsetof(struct settings, inner), .group = inner_options,
+     .help = "Sampling"},
+    {.name = "last", .kind = OPTION_COUNT, .offset = offsetof(struct settings, last), .arg = "N", .help = "after a group",
+     .alias = "final"},
     {0}
 };
 static const struct verb verb = {
-    .name = "try", .summary = "try things", .operands = "[FILE]", .operands_max = 1, .options = table, .size = sizeof(struct settings)
+    .name = "try", .summary = "try things", .operands = "[FILE]", .operands_max = 1, .options = table,
+    .size = sizeof(struct settings)
 };
 static const struct verb *const verbs[] = {&verb};
 static const struct program program = {.name = "tester", .summary = "a test", .verbs = verbs, .count = 1};
@@ -64,7 +75,8 @@ static void test_defaults(void)
     struct settings s;
     struct quern_error err = {0};
     CHECK(parse(&s, "", &err), "%s", err.text);
-    CHECK(!s.model && !s.verbose && s.threads == 0 && s.memory == 0 && s.kv == 1 && s.seed == 0 && s.stops.count == 0, "plain ones");
+    CHECK(!s.model && !s.verbose && s.threads == 0 && s.memory == 0 && s.kv == 1 && s.seed == 0 && s.stops.count == 0,
+          "plain ones");
     CHECK(s.sizes.count == 2 && s.sizes.items[1] == 2 && s.inner.top_k == 40 && s.inner.temperature == 0.8f, "parsed ones");
     CHECK(!options_given(&verb, &s, "kv"), "nothing was given");
     options_free(&verb, &s);
@@ -76,7 +88,8 @@ static void test_all_forms(void)
     struct quern_error err = {0};
     CHECK(parse(&s, "-m|a.gguf|--threads=4|--kv|q8_0|-s18446744073709551615|--stop|x|--stop=y|--stop|-z|--temp=-1.5|--mem-limit|3G|"
                     "--sizes=4,8,16|--verbose|--final|7|--|-x", &err), "%s", err.text);
-    CHECK(s.model && !strcmp(s.model, "a.gguf") && s.threads == 4 && s.kv == 2 && s.seed == UINT64_MAX && s.verbose && s.last == 7, "values");
+    CHECK(s.model && !strcmp(s.model, "a.gguf") && s.threads == 4 && s.kv == 2 && s.seed == UINT64_MAX && s.verbose && s.last == 7,
+          "values");
     CHECK(s.stops.count == 3 && !strcmp(s.stops.items[2], "-z"), "%zu stops", s.stops.count);
     CHECK(s.memory == (size_t)3 << 30 && s.sizes.count == 3 && s.sizes.items[2] == 16 && s.inner.temperature == -1.5f, "numbers");
     CHECK(s.args.operand_count == 1 && !strcmp(s.args.operands[0], "-x"), "after --");
@@ -86,16 +99,40 @@ static void test_all_forms(void)
 
 static void test_refusals(void)
 {
-    static const struct { const char *line, *says; } cases[] = {
-        {"--thread=4", "did you mean '--threads'"}, {"--tmep|1", "did you mean '--temp'"}, {"--temperature|1", "did you mean '--temp'"},
-        {"--xyzzy", "unknown option '--xyzzy'"}, {"--=1", "unknown option"}, {"-q", "unknown option '-q'"}, {"--threads", "--threads needs an argument"},
-        {"--threads=", "'' is not a number"}, {"--threads=-1", "'-1' is not a number"}, {"--threads=1x", "not a number"},
-        {"--threads=18446744073709551616", "not a number"}, {"--threads= 1", "not a number"}, {"--temp=nan", "not a finite number"}, {"--temp=inf", "not a finite"},
-        {"--temp=-inf", "not a finite"}, {"--temp=1e60", "not a finite"}, {"--temp=0x10", "not a finite"}, {"--temp=1,5", "not a finite"}, {"--temp=+nan", "not a finite"},
-        {"--top-k=1.5", "not a whole number"}, {"--top-k=3000000000", "not a whole number"}, {"--kv=q9", "one of f32|f16|q8_0"},
-        {"--kv=f", "one of"}, {"--seed=-1", "or 'random'"}, {"--sizes=1,,2", "list of numbers"}, {"--sizes=", "list of numbers"}, {"--sizes=1,", "list of numbers"},
-        {"--mem-limit=17179869184G", "number of bytes"}, {"--mem-limit=4X", "number of bytes"}, {"--verbose=1", "takes no argument"},
-        {"a|b", "one argument too many: 'b'"}, {"--\033[2J", "unknown option '--\\x1B[2J'"},
+    static const struct { const char *line, *says;
+    } cases[] = {
+        {"--thread=4", "did you mean '--threads'"},
+        {"--tmep|1", "did you mean '--temp'"},
+        {"--temperature|1", "did you mean '--temp'"},
+        {"--xyzzy", "unknown option '--xyzzy'"},
+        {"--=1", "unknown option"},
+        {"-q", "unknown option '-q'"},
+        {"--threads", "--threads needs an argument"},
+        {"--threads=", "'' is not a number"},
+        {"--threads=-1", "'-1' is not a number"},
+        {"--threads=1x", "not a number"},
+        {"--threads=18446744073709551616", "not a number"},
+        {"--threads= 1", "not a number"},
+        {"--temp=nan", "not a finite number"},
+        {"--temp=inf", "not a finite"},
+        {"--temp=-inf", "not a finite"},
+        {"--temp=1e60", "not a finite"},
+        {"--temp=0x10", "not a finite"},
+        {"--temp=1,5", "not a finite"},
+        {"--temp=+nan", "not a finite"},
+        {"--top-k=1.5", "not a whole number"},
+        {"--top-k=3000000000", "not a whole number"},
+        {"--kv=q9", "one of f32|f16|q8_0"},
+        {"--kv=f", "one of"},
+        {"--seed=-1", "or 'random'"},
+        {"--sizes=1,,2", "list of numbers"},
+        {"--sizes=", "list of numbers"},
+        {"--sizes=1,", "list of numbers"},
+        {"--mem-limit=17179869184G", "number of bytes"},
+        {"--mem-limit=4X", "number of bytes"},
+        {"--verbose=1", "takes no argument"},
+        {"a|b", "one argument too many: 'b'"},
+        {"--\033[2J", "unknown option '--\\x1B[2J'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct settings s;

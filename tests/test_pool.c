@@ -255,7 +255,8 @@ static void test_quota_of_either_hierarchy(void)
     put(root, "/sys/fs/cgroup/a/b/memory.max", "max\n");
     put(root, "/sys/fs/cgroup/a/memory.max", "1073741824\n");
     struct machine m = read_machine(root, "11111111");
-    CHECK(m.quota == 2.5 && m.threads == 2 && m.parallel == 3, "v2: quota %f, %zu threads, %zu parallel", m.quota, m.threads, m.parallel);
+    CHECK(m.quota == 2.5 && m.threads == 2 && m.parallel == 3, "v2: quota %f, %zu threads, %zu parallel", m.quota, m.threads,
+          m.parallel);
     CHECK(machine_memory(root) == 1073741824, "v2: %zu bytes", machine_memory(root));
 
     root = new_root("v1");

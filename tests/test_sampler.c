@@ -199,7 +199,8 @@ static void test_penalties(void)
     for (size_t i = 0; i < 5; i++)
         sum += expected[i] = exp(adjusted[i]);
     for (size_t i = 0; i < 5; i++)
-        CHECK(fabs(probs[i] - expected[ids[i]] / sum) < 1e-12, "token %d: %g, expected %g", ids[i], probs[i], expected[ids[i]] / sum);
+        CHECK(fabs(probs[i] - expected[ids[i]] / sum) < 1e-12, "token %d: %g, expected %g", ids[i], probs[i],
+              expected[ids[i]] / sum);
     quern_close_sampler(s);
 }
 
@@ -238,12 +239,14 @@ static void test_bad_logits(void)
         o.temperature = greedy ? 0 : 1;
         struct quern_sampler *s = sampler_open(8, 64, NULL, &o, &err);
         logits[5] = NAN;
-        CHECK(quern_sample_token(s, logits, &err) == -1 && err.code == QUERN_EFAIL && strstr(err.text, "token 5 is NaN"), "%s", err.text);
+        CHECK(quern_sample_token(s, logits, &err) == -1 && err.code == QUERN_EFAIL && strstr(err.text, "token 5 is NaN"), "%s",
+              err.text);
         logits[5] = INFINITY;
         CHECK(quern_sample_token(s, logits, &err) == -1 && err.code == QUERN_EFAIL, "%s", err.text);
         for (size_t i = 0; i < 8; i++)
             logits[i] = -INFINITY;
-        CHECK(quern_sample_token(s, logits, &err) == -1 && err.code == QUERN_EFAIL && strstr(err.text, "no token is allowed"), "%s", err.text);
+        CHECK(quern_sample_token(s, logits, &err) == -1 && err.code == QUERN_EFAIL && strstr(err.text, "no token is allowed"), "%s",
+              err.text);
         logits[2] = -1e30f;
         CHECK(quern_sample_token(s, logits, &err) == 2, "the only one");
         quern_close_sampler(s);
@@ -285,7 +288,8 @@ static void test_description(void)
     char text[300];
     struct quern_sampler_options o;
     quern_default_sampler(&o);
-    CHECK(!strcmp(sampler_describe(&o, text, sizeof text), "top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0"), "%s", text);
+    CHECK(!strcmp(sampler_describe(&o, text, sizeof text), "top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0"), "%s",
+          text);
     o.temperature = 0, o.repeat_penalty = 1.5f;
     CHECK(!strcmp(sampler_describe(&o, text, sizeof text), "repeat penalty 1.5, greedy"), "%s", text);
 }

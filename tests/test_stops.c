@@ -31,10 +31,20 @@ static bool feed(const char *const *texts, size_t count, const char *text, size_
 
 static void test_all_cuts_give_the_same(void)
 {
-    static const struct { const char *texts[3], *text, *expected; } cases[] = {
-        {{"END"}, "abcENDdef", "abc"}, {{"END"}, "abcEN", "abcEN"}, {{"END"}, "ENENDx", "EN"}, {{"END"}, "END", ""},
-        {{"aab"}, "aaaab", "aa"}, {{"xyz", "y"}, "axyz", "a"}, {{"xyz", "y"}, "axyq", "ax"}, {{"xyz", "xy"}, "axyq", "a"}, {{"\n\n", "###"}, "a\nb##\n\nc", "a\nb##"},
-        {{"abc", "bcd", "cde"}, "zbcde", "z"}, {{"long long string"}, "long long strinG", "long long strinG"}, {{"é"}, "caf\xc3\xa9!", "caf"},
+    static const struct { const char *texts[3], *text, *expected;
+    } cases[] = {
+        {{"END"}, "abcENDdef", "abc"},
+        {{"END"}, "abcEN", "abcEN"},
+        {{"END"}, "ENENDx", "EN"},
+        {{"END"}, "END", ""},
+        {{"aab"}, "aaaab", "aa"},
+        {{"xyz", "y"}, "axyz", "a"},
+        {{"xyz", "y"}, "axyq", "ax"},
+        {{"xyz", "xy"}, "axyq", "a"},
+        {{"\n\n", "###"}, "a\nb##\n\nc", "a\nb##"},
+        {{"abc", "bcd", "cde"}, "zbcde", "z"},
+        {{"long long string"}, "long long strinG", "long long strinG"},
+        {{"é"}, "caf\xc3\xa9!", "caf"},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (size_t step = 1; step < 12; step++) {
@@ -71,7 +81,8 @@ static void test_refusals(void)
     struct stops s;
     struct quern_error err = {0};
     const char *empty[] = {"a", ""};
-    CHECK(!stops_init(&s, empty, 2, &err) && err.code == QUERN_EUSAGE && strstr(err.text, "stop string 2 is empty"), "%s", err.text);
+    CHECK(!stops_init(&s, empty, 2, &err) && err.code == QUERN_EUSAGE && strstr(err.text, "stop string 2 is empty"), "%s",
+          err.text);
     size_t n = (1 << 20) + 1;
     char *big = malloc(n + 1);
     memset(big, 'x', n);
