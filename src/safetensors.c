@@ -82,8 +82,8 @@ static bool read_tensor(const struct part *p, struct safetensor *t, const struct
     text_escape(shown, sizeof shown, entry->key, entry->key_n);
     /* Names go into messages as they are from here on, so they must be such as a terminal may show. */
     if (!entry->key_n || strlen(shown) != entry->key_n || memcmp(shown, entry->key, entry->key_n))
-        return ERR(p->err, QUERN_EFORMAT, "%s: the tensor name '%s' is empty, longer than %d bytes, or holds control characters", p->path,
-                   shown, NAME_MOST);
+        return ERR(p->err, QUERN_EFORMAT, "%s: the tensor name '%s' is empty, longer than %d bytes, or holds control characters",
+                   p->path, shown, NAME_MOST);
     t->part = p->index;
     t->name = arena_text(&p->s->arena, entry->key, entry->key_n, p->err);
     if (!t->name)
@@ -104,8 +104,8 @@ static bool read_tensor(const struct part *p, struct safetensor *t, const struct
         return ERR(p->err, QUERN_EFORMAT, "%s: tensor '%s' ends at byte %zu of the data, the file has %zu (truncated download?)",
                    p->path, shown, end, p->size);
     if (end - begin != bytes)
-        return ERR(p->err, QUERN_EFORMAT, "%s: tensor '%s': data_offsets hold %zu bytes, %s of this shape needs %zu", p->path, shown,
-                   end - begin, t->dtype, bytes);
+        return ERR(p->err, QUERN_EFORMAT, "%s: tensor '%s': data_offsets hold %zu bytes, %s of this shape needs %zu", p->path,
+                   shown, end - begin, t->dtype, bytes);
     t->data = p->data + begin;
     t->bytes = bytes;
     return true;
@@ -135,7 +135,8 @@ static bool check_tiling(const struct part *p, struct safetensor *tensors, size_
             return ERR(p->err, QUERN_EFORMAT, "%s: tensors '%s' and '%s' overlap (bytes %zu to %zu of the data)", p->path,
                        tensors[i - 1].name, tensors[i].name, begin, at);
         if (begin > at)
-            return ERR(p->err, QUERN_EFORMAT, "%s: %zu bytes before tensor '%s' belong to none", p->path, begin - at, tensors[i].name);
+            return ERR(p->err, QUERN_EFORMAT, "%s: %zu bytes before tensor '%s' belong to none", p->path, begin - at,
+                       tensors[i].name);
         at = begin + tensors[i].bytes;
     }
     if (at != p->size)
@@ -179,8 +180,8 @@ static bool read_file(struct safetensors *s, const uint8_t *data, size_t size, c
     for (int i = 0; i < 8; i++)
         n |= (uint64_t)data[i] << (8 * i);
     if (n > size - 8)
-        return ERR(err, QUERN_EFORMAT, "%s: the header claims %llu bytes, the file has %zu after it (not a safetensors file?)", path,
-                   (unsigned long long)n, size - 8);
+        return ERR(err, QUERN_EFORMAT, "%s: the header claims %llu bytes, the file has %zu after it (not a safetensors file?)",
+                   path, (unsigned long long)n, size - 8);
     if (n > HEADER_MOST)
         return ERR(err, QUERN_EFORMAT, "%s: the header claims %llu bytes, at most %zu are allowed", path, (unsigned long long)n,
                    HEADER_MOST);

@@ -11,10 +11,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char config_text[] =
     "{\"architectures\":[\"MixtralForCausalLM\"],\"num_hidden_layers\":1,\"num_attention_heads\":2,\"hidden_size\":4,"
-    "\"intermediate_size\":4,\"max_position_embeddings\":8,\"num_local_experts\":1,\"num_experts_per_tok\":1,\"tie_word_embeddings\":true,"
+    "\"intermediate_size\":4,\"max_position_embeddings\":8,\"num_local_experts\":1,\"num_experts_per_tok\":1,"
+        "\"tie_word_embeddings\":true,"
     "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}";
 static const char json_text[] =
-    "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},"
+    "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,"
+        "\"ab\":2},"
     "\"merges\":[\"a b\"]},\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true}]}";
 
 /* One layer, 4 wide, 8 tokens; all tensors F32 and zero. */
@@ -23,7 +25,8 @@ static const struct { const char *name; size_t rows, cols; } tensors[] = {
     { "model.layers.0.post_attention_layernorm.weight", 0, 4 }, { "model.layers.0.self_attn.q_proj.weight", 4, 4 },
     { "model.layers.0.self_attn.k_proj.weight", 4, 4 }, { "model.layers.0.self_attn.v_proj.weight", 4, 4 },
     { "model.layers.0.self_attn.o_proj.weight", 4, 4 }, { "model.layers.0.block_sparse_moe.gate.weight", 1, 4 },
-    { "model.layers.0.block_sparse_moe.experts.0.w1.weight", 4, 4 }, { "model.layers.0.block_sparse_moe.experts.0.w2.weight", 4, 4 },
+    { "model.layers.0.block_sparse_moe.experts.0.w1.weight", 4, 4 },
+    { "model.layers.0.block_sparse_moe.experts.0.w2.weight", 4, 4 },
     { "model.layers.0.block_sparse_moe.experts.0.w3.weight", 4, 4 },
 };
 

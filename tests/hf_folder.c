@@ -180,7 +180,8 @@ static void undo(const struct folder *f, const char *name, const struct gguf_ten
         for (size_t head = 0; head < rows / f->head_dim; head++)
             for (size_t i = 0; i < half; i++)
                 for (size_t side = 0; side < 2; side++)
-                    memcpy(data + (head * f->head_dim + side * half + i) * row, copy + (head * f->head_dim + 2 * i + side) * row, row);
+                    memcpy(data + (head * f->head_dim + side * half + i) * row, copy + (head * f->head_dim + 2 * i + side) * row,
+                           row);
         free(copy);
     }
     if (!strncmp(f->arch, "gemma", 5) && strstr(name, "norm.weight"))
@@ -194,7 +195,8 @@ static void undo(const struct folder *f, const char *name, const struct gguf_ten
 
 struct shard { struct text header, data; };
 
-static void add_tensor(const struct folder *f, struct shard *shard, struct text *index, const char *file, const struct gguf_tensor *t)
+static void add_tensor(const struct folder *f, struct shard *shard, struct text *index, const char *file,
+                       const struct gguf_tensor *t)
 {
     char gguf_name[65], name[160];
     unsigned slices = t->dims == 3 ? (unsigned)t->shape[2] : 1;
@@ -311,7 +313,8 @@ static void write_pieces(const struct folder *f)
 
 static const char qwen2_split[] =
     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
+    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
+        "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
     "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}";
 
 static void add_merges(const struct folder *f, struct text *t)
@@ -337,11 +340,13 @@ static void add_merges(const struct folder *f, struct text *t)
 
 static void write_bpe(const struct folder *f)
 {
-    const struct gguf_value *tokens = gguf_find(f->g, "tokenizer.ggml.tokens"), *types = gguf_find(f->g, "tokenizer.ggml.token_type");
+    const struct gguf_value *tokens = gguf_find(f->g, "tokenizer.ggml.tokens");
+    const struct gguf_value *types = gguf_find(f->g, "tokenizer.ggml.token_type");
     struct text t = { 0 }, added = { 0 };
     size_t cursor = 0;
     bool first = true;
-    text_addf(&t, "{\"version\":\"1.0\",\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":%s,\"model\":{\"type\":\"BPE\",\"vocab\":{",
+    text_addf(&t, "{\"version\":\"1.0\",\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":%s,\"model\":{\"type\":\"BPE\","
+              "\"vocab\":{",
               qwen2_split);
     for (size_t i = 0; i < tokens->as.array.n; i++) {
         struct gguf_string s = token_text(tokens, &cursor);

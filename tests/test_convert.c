@@ -80,8 +80,8 @@ static bool same_files(const char *a, const char *b)
 
 /* ---- the project's own models ----------------------------------------------------------------------------------- */
 
-/* Every tensor of `reference` in `got`, same type and shape, same bytes; with `through` not FORMAT_COUNT a checkpoint of that type stands
- * between the two: then ours must be the reference rounded to it. */
+/* Every tensor of `reference` in `got`, same type and shape, same bytes; with `through` not FORMAT_COUNT a checkpoint of that type
+ * stands between the two: then ours must be the reference rounded to it. */
 static void check_tensors(const struct gguf *got, const struct gguf *reference, uint32_t through)
 {
     CHECK(got->tensor_count == reference->tensor_count, "%zu tensors, %zu expected", got->tensor_count, reference->tensor_count);
@@ -106,7 +106,8 @@ static void check_tensors(const struct gguf *got, const struct gguf *reference, 
     }
 }
 
-/* Keys of `reference` that begin with `prefix` must be in `got` with the same value, but for those in `except` (comma-separated). */
+/* Keys of `reference` that begin with `prefix` must be in `got` with the same value, but for those in `except` (comma-separated).
+ * */
 static void check_keys(const struct gguf *got, const struct gguf *reference, const char *prefix, const char *except)
 {
     for (size_t i = 0; i < reference->kv_count; i++) {
@@ -138,7 +139,8 @@ static void test_our_models(void)
         struct gguf got, reference;
         out_path(out, sizeof out, "ours.gguf");
         struct convert_options how = { .type = cases[i].type, .vocab_from = cases[i].vocab ? shared_path(cases[i].vocab) : NULL };
-        bool ok = convert_model(shared_path(cases[i].hf), out, &how, &err) && gguf_open(&reference, shared_path(cases[i].gguf), NULL, &err);
+        bool ok = convert_model(shared_path(cases[i].hf), out, &how, &err) &&
+                  gguf_open(&reference, shared_path(cases[i].gguf), NULL, &err);
         CHECK(ok, "case %zu: %s", i, err.text);
         if (!ok)
             continue;
@@ -164,7 +166,8 @@ static void test_embedded_model(void)
     struct convert_options how = { .type = FORMAT_Q8_0, .name = "tiny-books" };
     CHECK(convert_model(shared_path("models/tiny-books/hf"), out, &how, &err), "%s", err.text);
     char *a = read_whole_file(out, &a_n), *b = read_whole_file("models/tiny-books-q8_0.gguf", &b_n);
-    CHECK(a && b && a_n == b_n && !memcmp(a, b, a_n), "models/tiny-books-q8_0.gguf (%zu bytes) is not what quern-convert makes (%zu): "
+    CHECK(a && b && a_n == b_n && !memcmp(a, b, a_n), "models/tiny-books-q8_0.gguf (%zu bytes) is not what quern-convert makes "
+          "(%zu): "
           "make model", b_n, a_n);
     free(a);
     free(b);
@@ -202,14 +205,16 @@ static bool close_factors(const struct gguf_tensor *a, const struct gguf_tensor 
 static void compare_back(const char *name, const struct gguf *got, const struct gguf *original)
 {
     bool gemma = strstr(name, "gemma") != NULL;
-    CHECK(got->tensor_count == original->tensor_count, "%s: %zu tensors, %zu expected", name, got->tensor_count, original->tensor_count);
+    CHECK(got->tensor_count == original->tensor_count, "%s: %zu tensors, %zu expected", name, got->tensor_count,
+          original->tensor_count);
     for (size_t i = 0; i < original->tensor_count; i++) {
         const struct gguf_tensor *b = &original->tensors[i], *a = gguf_find_tensor(got, named(b->name));
         CHECK(a && a->type == b->type && same_shape(a, b), "%s: %s is missing or of another type or shape", name, named(b->name));
         if (!a || a->bytes != b->bytes)
             continue;
         bool norm = gemma && strstr(named(b->name), "norm"), factors = !strncmp(named(b->name), "rope_freqs", 10);
-        CHECK(norm ? same_norm(a, b) : factors ? close_factors(a, b) : !memcmp(a->data, b->data, b->bytes), "%s: %s has other bytes", name,
+        CHECK(norm ? same_norm(a, b) : factors ? close_factors(a, b) : !memcmp(a->data, b->data, b->bytes),
+              "%s: %s has other bytes", name,
               named(b->name));
     }
 }
@@ -223,7 +228,8 @@ static const struct { const char *name; struct hf_folder_options how; const char
     { "llama-f16", { 0 }, "" },
     { "llama-linear", { 0 }, "" },
     { "llama-yarn", { 0 }, "" },
-    { "llama-rope3", { .config = ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+    { "llama-rope3", { .config = ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+                       "\"high_freq_factor\":4.0,"
                                  "\"original_max_position_embeddings\":32}" }, "" },
     { "mixtral", { .shards = true }, "" },
     { "qwen2", { 0 }, "tokenizer.ggml.token_type" },
@@ -245,7 +251,8 @@ static void check_types(const char *name, const struct gguf *got, const struct g
     for (size_t i = 0; a && i < b->as.array.n; i++) {
         int64_t ours = 0, theirs = 0;
         bool read = gguf_array_i64(a, i, &ours) && gguf_array_i64(b, i, &theirs);
-        CHECK(read && (ours == theirs || (theirs == 5 && ours == 1)), "%s: token %zu has type %d, not %d", name, i, (int)ours, (int)theirs);
+        CHECK(read && (ours == theirs || (theirs == 5 && ours == 1)), "%s: token %zu has type %d, not %d", name, i, (int)ours,
+              (int)theirs);
     }
 }
 
@@ -348,7 +355,8 @@ static void test_longrope_scale(void)
     bool ok = convert(folder, temp_path("longrope.gguf"), FORMAT_COUNT) && gguf_open(&got, temp_path("longrope.gguf"), NULL, &err);
     CHECK(ok, "%s", err.text);
     if (ok) {
-        CHECK(gguf_read_f32(&got, "phi3.rope.scaling.attn_factor", &factor, &err) && fabsf(factor - sqrtf(2)) < 1e-6f, "%g", (double)factor);
+        CHECK(gguf_read_f32(&got, "phi3.rope.scaling.attn_factor", &factor, &err) && fabsf(factor - sqrtf(2)) < 1e-6f, "%g",
+              (double)factor);
         gguf_close(&got);
     }
 }
@@ -357,8 +365,8 @@ static void test_longrope_scale(void)
 
 static bool is_exact(const char *name)
 {
-    return strstr(name, "_norm.weight") || strstr(name, "ffn_gate_inp") || strstr(name, "conv1d") || strstr(name, "shortconv.conv") ||
-           strstr(name, "position_embd");
+    return strstr(name, "_norm.weight") || strstr(name, "ffn_gate_inp") || strstr(name, "conv1d") ||
+           strstr(name, "shortconv.conv") || strstr(name, "position_embd");
 }
 
 /* What the type of a tensor of `from` must be in a file of `type`. */
@@ -400,7 +408,8 @@ static void check_conversion(const char *name, const struct gguf *from, const st
     }
     for (size_t i = 0; i < from->kv_count; i++) {
         const struct gguf_value *value = gguf_find(to, named(from->kvs[i].key));
-        CHECK(!strcmp(named(from->kvs[i].key), "general.file_type") || (value && same_value(value, &from->kvs[i].value)), "%s: key '%s'", name,
+        CHECK(!strcmp(named(from->kvs[i].key), "general.file_type") || (value && same_value(value, &from->kvs[i].value)),
+              "%s: key '%s'", name,
               named(from->kvs[i].key));
     }
 }
@@ -457,7 +466,8 @@ static void test_q8_0_of_llama_cpp(void)
     struct gguf got, reference;
     char out[600];
     out_path(out, sizeof out, "q8_0.gguf");
-    bool ok = convert(shared_path("models/babyllama361/babyllama361-F32.gguf"), out, FORMAT_Q8_0) && gguf_open(&got, out, NULL, &err);
+    bool ok = convert(shared_path("models/babyllama361/babyllama361-F32.gguf"), out, FORMAT_Q8_0) &&
+              gguf_open(&got, out, NULL, &err);
     CHECK(ok, "%s", err.text);
     if (!ok)
         return;

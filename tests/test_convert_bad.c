@@ -1,4 +1,5 @@
-/* quern-convert on folders that are wrong in one thing, and on outputs that cannot or must not be written (bad-inputs I10, G10-G12). */
+/* quern-convert on folders that are wrong in one thing, and on outputs that cannot or must not be written (bad-inputs I10,
+ * G10-G12). */
 #include "convert.h"
 #include "formats.h"
 #include "hf_folder.h"
@@ -39,7 +40,8 @@ static void make_folder(void)
     unlink(half);
 }
 
-/* Replace the first `find` in FOLDER/FILE by `with` (find NULL: the whole file; with NULL: remove the file); the old text comes back. */
+/* Replace the first `find` in FOLDER/FILE by `with` (find NULL: the whole file; with NULL: remove the file); the old text comes
+ * back. */
 static char *edit(const char *file, const char *find, const char *with, size_t *n)
 {
     char path[1400];
@@ -91,7 +93,8 @@ static const struct { const char *file, *find, *with; enum quern_code code; cons
     { "config.json", "\"num_hidden_layers\":6", "\"num_hidden_layers\":0", QUERN_EFORMAT, "must be there and positive" },
     { "config.json", "\"num_attention_heads\":8", "\"num_attention_heads\":-8", QUERN_EFORMAT, "'num_attention_heads' must be" },
     { "config.json", "\"num_attention_heads\":8", "\"num_attention_heads\":9", QUERN_EFORMAT, "do not divide" },
-    { "config.json", "\"num_attention_heads\":8", "\"num_attention_heads\":4", QUERN_EFORMAT, "has 256 rows, 4 heads of 32 need 128" },
+    { "config.json", "\"num_attention_heads\":8", "\"num_attention_heads\":4", QUERN_EFORMAT,
+      "has 256 rows, 4 heads of 32 need 128" },
     { "config.json", "\"head_dim\":32", "\"head_dim\":31", QUERN_EFORMAT, "head_dim 31 must be even" },
     { "config.json", "\"hidden_size\":256", "\"hidden_size\":128", QUERN_EFORMAT, "the embedding has 256 columns" },
     { "config.json", "\"rope_theta\":10000", "\"rope_theta\":-1", QUERN_EFORMAT, "rope_theta must be" },
@@ -100,11 +103,12 @@ static const struct { const char *file, *find, *with; enum quern_code code; cons
     { "config.json", "\"tie_word_embeddings\":true", "\"tie_word_embeddings\":false", QUERN_EFORMAT, "lm_head.weight is missing" },
     { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2},\"rope_theta\":", QUERN_EUNSUPPORTED,
       "rope scaling 'dynamic'" },
-    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"type\":\"linear\"},\"rope_theta\":", QUERN_EFORMAT, "without its factor" },
+    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"type\":\"linear\"},\"rope_theta\":", QUERN_EFORMAT,
+      "without its factor" },
     { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":0},\"rope_theta\":", QUERN_EFORMAT,
       "needs factor > 0" },
-    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"rope_type\":\"longrope\",\"long_factor\":[0]},\"rope_theta\":", QUERN_EFORMAT,
-      "something else than positive numbers" },
+    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"rope_type\":\"longrope\",\"long_factor\":[0]},\"rope_theta\":",
+      QUERN_EFORMAT, "something else than positive numbers" },
     { "config.json", "LlamaForCausalLM", "MixtralForCausalLM", QUERN_EFORMAT, "num_local_experts 0" },
     { "config.json", "LlamaForCausalLM", "Phi3ForCausalLM", QUERN_OK, "" },
     { "model.safetensors.index.json", NULL, NULL, QUERN_EUNSUPPORTED, "neither model.safetensors nor" },
@@ -126,8 +130,8 @@ static void test_one_thing_wrong(void)
         char *old = edit(edits[i].file, edits[i].find, edits[i].with, &n);
         unlink(output);
         bool ok = convert_with(NULL);
-        CHECK(err.code == edits[i].code && ok == (edits[i].code == QUERN_OK), "row %zu (%s, %s): code %d, '%s'", i, edits[i].file, edits[i].words,
-              err.code, err.text);
+        CHECK(err.code == edits[i].code && ok == (edits[i].code == QUERN_OK), "row %zu (%s, %s): code %d, '%s'", i, edits[i].file,
+              edits[i].words, err.code, err.text);
         CHECK(ok || strstr(err.text, edits[i].words), "row %zu: '%s'", i, err.text);
         CHECK(ok == (access(output, F_OK) == 0), "row %zu: the output", i);
         restore(edits[i].file, old, n);
@@ -199,7 +203,8 @@ static void test_model_fields(void)
         arena_init(&arena, 0);
         make_model(&t, &cases[i].m);
         bool ok = sentencepiece_read(&s, &arena, t.data, t.n, "m", &err);
-        CHECK(ok == !cases[i].words && (ok || (err.code == QUERN_EFORMAT && strstr(err.text, cases[i].words))), "case %zu: %s", i, err.text);
+        CHECK(ok == !cases[i].words && (ok || (err.code == QUERN_EFORMAT && strstr(err.text, cases[i].words))), "case %zu: %s", i,
+              err.text);
         if (ok) {
             CHECK(s.count == 3 && s.pieces[2].n == 2 && s.pieces[2].score == 1 && s.pieces[2].type == PIECE_USER_DEFINED, "pieces");
             CHECK(s.model == MODEL_BPE && s.bos == (int32_t)cases[i].m.bos && !s.add_dummy_prefix, "flags");
@@ -233,27 +238,38 @@ static void test_model_fields(void)
 static const struct { const char *name, *tree; bool ignore_merges; } trees[] = {
     { "gpt-2", "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}", false },
     { "gpt-2", "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}", false },
-    { "llama-bpe", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+"
+    { "llama-bpe", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+                                  "?[^\\\\s\\\\p{L}\\\\p{N}]+"
                                   "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") BYTES), true },
-    { "qwen2", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+"
+    { "qwen2", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
+                              "?[^\\\\s\\\\p{L}\\\\p{N}]+"
                               "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") BYTES), false },
-    { "qwen2", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+"
+    { "qwen2", SEQUENCE(SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
+                              "?[^\\\\s\\\\p{L}\\\\p{N}]+"
                               "[\\r\\n]*|\\\\s*[\\r\\n]+|\\\\s+(?!\\\\S)|\\\\s+") BYTES), false },
     { "tekken", SEQUENCE(SPLIT("[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|"
                                "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|"
                                "\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") BYTES), true },
-    { "starcoder", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"), false },
-    { "falcon", SEQUENCE("{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"},{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+    { "starcoder", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"),
+      false },
+    { "falcon", SEQUENCE("{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"},{\"type\":\"ByteLevel\","
+                         "\"add_prefix_space\":false},"
                          "{\"type\":\"Digits\",\"individual_digits\":false}," SPLIT("[0-9][0-9][0-9]")), false },
     { "deepseek-coder", SEQUENCE(SPLIT("[\\r\\n]") "," SPLIT("\\\\s?\\\\p{L}+") "," SPLIT("\\\\s?\\\\p{P}+") ","
-                                 SPLIT("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+") ",{\"type\":\"Digits\",\"individual_digits\":true}" BYTES), false },
+                                 SPLIT("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+") ",{\"type\":\"Digits\","
+                                     "\"individual_digits\":true}" BYTES), false },
     { "deepseek-v3", SEQUENCE(SPLIT("\\\\p{N}{1,3}") "," SPLIT("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+") ","
-        SPLIT("[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+| ?"
+        SPLIT("[!\\\"#$%&'()*+,"
+              "\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+| ?"
               "[\\\\p{P}\\\\p{S}]+[\\r\\n]*|\\\\s*[\\r\\n]+|\\\\s+(?!\\\\S)|\\\\s+") BYTES), false },
     /* Near misses: never a guess. */
     { NULL, SEQUENCE(SPLIT("\\\\p{N}{1,2}") BYTES), false },
     { NULL, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", false },
     { NULL, "{\"type\":\"Whitespace\"}", false },
+    { NULL, SEQUENCE("{\"type\":\"Split\","
+                     "\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| ?"
+                     "[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
+                         "\"behavior\":\"Removed\"}" BYTES), false },
     { NULL, "null", false },
     { NULL, "{}", false },
 };
@@ -264,7 +280,8 @@ static void test_pretokenizers(void)
         struct text t = { 0 };
         struct arena arena;
         arena_init(&arena, 0);
-        text_addf(&t, "{\"pre_tokenizer\":%s,\"model\":{\"ignore_merges\":%s}}", trees[i].tree, trees[i].ignore_merges ? "true" : "false");
+        text_addf(&t, "{\"pre_tokenizer\":%s,\"model\":{\"ignore_merges\":%s}}", trees[i].tree, trees[i].ignore_merges ? "true" :
+                  "false");
         const struct json *tokenizer = json_parse(&arena, t.data, t.n, "t", NULL, &err);
         CHECK(tokenizer, "%s", err.text);
         const char *name = tokenizer ? vocab_pre_name(tokenizer, "f", &err) : NULL;
@@ -300,9 +317,12 @@ static void write_fallback_json(const struct gguf *g, bool pairs)
     struct gguf_string *tokens = read_tokens(g, &n);
     struct text t = { 0 };
     bool first = true;
-    text_addf(&t, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},{\"type\":\"Replace\","
-              "\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"pre_tokenizer\":null,\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\","
-              "\"special\":true},{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":2,\"content\":\"</s>\",\"special\":true}],\"model\":{"
+    text_addf(&t, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
+              "{\"type\":\"Replace\","
+              "\"pattern\":{\"String\":\" "
+                  "\"},\"content\":\"\u2581\"}]},\"pre_tokenizer\":null,\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\","
+              "\"special\":true},{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
+                  "\"model\":{"
               "\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"byte_fallback\":true,\"vocab\":{");
     for (size_t i = 0; i < n; i++) {
         text_addf(&t, i ? "," : "");
@@ -327,7 +347,8 @@ static void write_fallback_json(const struct gguf *g, bool pairs)
             text_free(&left);
             text_free(&right);
         }
-    text_addf(&t, "]},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":"
+    text_addf(&t, "]},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+              "{\"Sequence\":{\"id\":"
               "\"A\"}}]}}");
     write_text_file(folder, "tokenizer.json", t.data, t.n);
     text_free(&t);
@@ -338,7 +359,8 @@ static void write_fallback_json(const struct gguf *g, bool pairs)
 static void compare_tokenizers(const struct gguf *a, const struct gguf *b)
 {
     static const char *const texts[] = {
-        "It was the best of times, it was the worst of times; and nobody knew which.", "  two  blanks\n\n\tand a tab", "caf\u00e9 \u4f60\u597d \U0001F600",
+        "It was the best of times, it was the worst of times; and nobody knew which.", "  two  blanks\n\n\tand a tab",
+            "caf\u00e9 \u4f60\u597d \U0001F600",
         "", "x", "Elizabeth said, \"I shall not be there!\" and went away into the night without another word to anybody at all.",
     };
     struct tokenizer *x = tokenizer_open(a, NULL, &err), *y = tokenizer_open(b, NULL, &err);
@@ -384,16 +406,20 @@ static void test_byte_fallback(void)
 /* Byte-level BPE with holes, added tokens, ends of text in several files, templates by name; and what is refused. */
 #define WORDS "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]"
 static const struct { const char *json, *pre; enum quern_code code; const char *words; } vocabularies[] = {
-    { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\"," WORDS "}}", NULL, QUERN_OK, "" },
+    { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\"," WORDS "}}", NULL,
+      QUERN_OK, "" },
     { "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\"," WORDS "}}", NULL, QUERN_EUNSUPPORTED,
       "unknown pre-tokenizer: Whitespace (--tokenizer-pre" },
     { "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\"," WORDS "}}", "gpt-2", QUERN_OK, "" },
     { "{\"model\":{\"type\":\"Unigram\"," WORDS "}}", NULL, QUERN_EUNSUPPORTED, "model type 'Unigram'" },
     { "{\"model\":{\"type\":\"WordPiece\"," WORDS "}}", "gpt-2", QUERN_EUNSUPPORTED, "model type 'WordPiece'" },
     { "{}", NULL, QUERN_EUNSUPPORTED, "model type 'none'" },
-    { "{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"type\":\"BPE\"," WORDS "}}", NULL, QUERN_EUNSUPPORTED, "unknown normalizer" },
-    { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT, "two tokens have the id 0" },
-    { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":4096},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT, "outside the embedding's 4096 rows" },
+    { "{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"type\":\"BPE\"," WORDS "}}", NULL, QUERN_EUNSUPPORTED,
+      "unknown normalizer" },
+    { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT,
+      "two tokens have the id 0" },
+    { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":4096},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT,
+      "outside the embedding's 4096 rows" },
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT, "outside" },
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0.5},\"merges\":[]}}", "gpt-2", QUERN_EFORMAT, "outside" },
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":[],\"merges\":[]}}", "gpt-2", QUERN_EFORMAT, "model.vocab is missing" },
@@ -401,7 +427,17 @@ static const struct { const char *json, *pre; enum quern_code code; const char *
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "gpt-2", QUERN_EFORMAT, "merge 0 is not a pair" },
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "gpt-2", QUERN_EFORMAT, "merge 0 is not a pair" },
     { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[7]}}", "gpt-2", QUERN_EFORMAT, "merge 0 is not a pair" },
-    { "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}", NULL, QUERN_EFORMAT, "not in the vocabulary" },
+    { "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}", NULL, QUERN_EFORMAT,
+      "not in the vocabulary" },
+    { "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true," WORDS "}}", NULL,
+      QUERN_EUNSUPPORTED, "unknown pre-tokenizer before" },
+    { "{\"normalizer\":{\"type\":\"NFKC\"},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true," WORDS "}}", NULL,
+      QUERN_EUNSUPPORTED, "unknown normalizer" },
+    { "{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" "
+      "\"},\"content\":\"\u2581\"},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":"
+      "{\"String\":\" \"},\"behavior\":\"MergedWithPrevious\",\"invert\":false},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,"
+          WORDS "}}", NULL,
+      QUERN_OK, "" },
     { "{\"model\":{\"type\":\"BPE\"," WORDS "},\"added_tokens\":[{\"content\":\"x\"}]}", "gpt-2", QUERN_EFORMAT, "has no id" },
 };
 
@@ -412,7 +448,8 @@ static void test_vocabularies(void)
     for (size_t i = 0; i < sizeof vocabularies / sizeof *vocabularies; i++) {
         free(edit("tokenizer.json", NULL, vocabularies[i].json, &k));
         bool ok = convert_with(vocabularies[i].pre);
-        CHECK(err.code == vocabularies[i].code && (ok || strstr(err.text, vocabularies[i].words)), "row %zu: code %d, '%s'", i, err.code, err.text);
+        CHECK(err.code == vocabularies[i].code && (ok || strstr(err.text, vocabularies[i].words)), "row %zu: code %d, '%s'", i,
+              err.code, err.text);
     }
     free(edit("tokenizer.json", NULL, NULL, &k));
     restore("tokenizer.model", pieces, n);
@@ -431,12 +468,18 @@ static void test_special_tokens(void)
     size_t n, m, k;
     struct gguf g;
     char *pieces = edit("tokenizer.model", NULL, NULL, &n), *config = edit("tokenizer_config.json", NULL, NULL, &m);
-    free(edit("tokenizer.json", NULL, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\"," WORDS
-              "},\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true},{\"id\":6,\"content\":\"<end>\",\"special\":true},"
-              "{\"id\":7,\"content\":\"tool\",\"special\":false},{\"id\":8,\"content\":\"<|turn|>\"},{\"id\":9,\"content\":\"<|eom_id|>\"},"
-              "{\"id\":9999,\"content\":\"gone\"}],\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"TemplateProcessing\","
-              "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"<end>\"}}]}]}}", &k));
-    free(edit("tokenizer_config.json", NULL, "{\"eos_token\":\"<end>\",\"pad_token\":{\"content\":\"tool\"},\"chat_template\":[{\"name\":\"default\","
+    free(edit("tokenizer.json", NULL, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+              "\"model\":{\"type\":\"BPE\"," WORDS
+              "},\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true},{\"id\":6,\"content\":\"<end>\","
+                  "\"special\":true},"
+              "{\"id\":7,\"content\":\"tool\",\"special\":false},{\"id\":8,\"content\":\"<|turn|>\"},{\"id\":9,"
+                  "\"content\":\"<|eom_id|>\"},"
+              "{\"id\":9999,\"content\":\"gone\"}],\"post_processor\":{\"type\":\"Sequence\","
+                  "\"processors\":[{\"type\":\"TemplateProcessing\","
+              "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}},"
+                  "{\"SpecialToken\":{\"id\":\"<end>\"}}]}]}}", &k));
+    free(edit("tokenizer_config.json", NULL, "{\"eos_token\":\"<end>\",\"pad_token\":{\"content\":\"tool\"},"
+              "\"chat_template\":[{\"name\":\"default\","
               "\"template\":\"D\"},{\"name\":\"tool_use\",\"template\":\"T\"}]}", &k));
     free(edit("generation_config.json", NULL, "{\"eos_token_id\":[6,8,9],\"bos_token_id\":5}", &k));
     bool ok = convert_with(NULL) && gguf_open(&g, output, NULL, &err);
@@ -451,16 +494,18 @@ static void test_special_tokens(void)
             CHECK(u32_of(&g, ids[i].key) == ids[i].id, "%s is %u", ids[i].key, u32_of(&g, ids[i].key));
         for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
             int64_t type = 0;
-            CHECK(gguf_array_i64(gguf_find(&g, "tokenizer.ggml.token_type"), i, &type) && type == types[i], "token %zu: type %d", i, (int)type);
+            CHECK(gguf_array_i64(gguf_find(&g, "tokenizer.ggml.token_type"), i, &type) && type == types[i], "token %zu: type %d", i,
+                  (int)type);
         }
         bool bos = false, eos = false;
         gguf_read_bool(&g, "tokenizer.ggml.add_bos_token", &bos, &err);
         gguf_read_bool(&g, "tokenizer.ggml.add_eos_token", &eos, &err);
         CHECK(bos && eos, "the template puts both around");
-        const struct gguf_value *one = gguf_find(&g, "tokenizer.chat_template"), *two = gguf_find(&g, "tokenizer.chat_template.tool_use");
+        const struct gguf_value *one = gguf_find(&g, "tokenizer.chat_template");
+        const struct gguf_value *two = gguf_find(&g, "tokenizer.chat_template.tool_use");
         const struct gguf_value *list = gguf_find(&g, "tokenizer.chat_templates");
-        CHECK(one && gguf_string_is(one->as.string, "D") && two && gguf_string_is(two->as.string, "T") && list && list->as.array.n == 1,
-              "chat templates");
+        CHECK(one && gguf_string_is(one->as.string, "D") && two && gguf_string_is(two->as.string, "T") && list &&
+              list->as.array.n == 1, "chat templates");
         gguf_close(&g);
     }
     free(edit("generation_config.json", NULL, NULL, &k));
@@ -506,7 +551,8 @@ static void test_values(void)
         unlink(output);
         err = (struct quern_error){ 0 };
         bool ok = convert_model(path, output, &how, &err);
-        CHECK(err.code == cases[i].code && (ok || strstr(err.text, cases[i].words)), "case %zu: code %d, '%s'", i, err.code, err.text);
+        CHECK(err.code == cases[i].code && (ok || strstr(err.text, cases[i].words)), "case %zu: code %d, '%s'", i, err.code,
+              err.text);
         CHECK(ok == (access(output, F_OK) == 0), "case %zu: the output", i);
     }
     gguf_close(&g);

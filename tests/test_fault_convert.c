@@ -1,5 +1,5 @@
-/* The n-th allocation or system call fails, for every n, while a folder or a GGUF is converted (bad-inputs G7, G8, G20, G21): an error
- * and the old output, or success and the whole new one; nothing leaks, no temporary file stays. */
+/* The n-th allocation or system call fails, for every n, while a folder or a GGUF is converted (bad-inputs G7, G8, G20, G21): an
+ * error and the old output, or success and the whole new one; nothing leaks, no temporary file stays. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -62,7 +62,8 @@ static void sweep(const char *in, const struct convert_options *how, enum fault_
         CHECK(temps_left() == 0, "%zu (%s): a temporary file stays", n, where ? where : "none");
         /* A failed fsync of the directory comes after the rename: an error, but the new file is in its place. */
         bool renamed = !ok && where && !strcmp(where, "fsync") && !holds(out, "old", 3);
-        CHECK(ok || renamed ? holds(out, whole, whole_n) : holds(out, "old", 3), "%zu (%s): the output is broken", n, where ? where : "none");
+        CHECK(ok || renamed ? holds(out, whole, whole_n) : holds(out, "old", 3), "%zu (%s): the output is broken", n,
+              where ? where : "none");
         CHECK(ok || err.code == (kind == FAULT_IO ? QUERN_EIO : QUERN_EMEM) || (kind == FAULT_IO && err.code == QUERN_EMEM),
               "%zu (%s): code %d, %s", n, where ? where : "none", err.code, err.text);
         failures += !ok;
@@ -106,8 +107,10 @@ static void test_folder_io(void)
 /* The other kind of vocabulary: last, because the folder is changed. */
 static void test_json_vocabulary(void)
 {
-    static const char json[] = "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":5,\"b\":6,\"ab\":7},\"merges\":[[\"a\",\"b\"]]},"
-                               "\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true},{\"id\":9,\"content\":\"\u2581x\"}]}";
+    static const char json[] = "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":5,\"b\":6,\"ab\":7},"
+        "\"merges\":[[\"a\",\"b\"]]},"
+                               "\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true},{\"id\":9,"
+                                   "\"content\":\"\u2581x\"}]}";
     struct convert_options how = { .type = FORMAT_Q8_0, .force = true };
     char path[700];
     snprintf(path, sizeof path, "%s/tokenizer.model", folder);

@@ -20,15 +20,20 @@ static const struct doc good[] = {
 
 static const struct doc bad[] = {
     DOC(""), DOC(" "), DOC("nul"), DOC("nulll"), DOC("True"), DOC("NaN"), DOC("Infinity"), DOC("-Infinity"), DOC("-"), DOC("+1"),
-    DOC("01"), DOC("-01"), DOC("1."), DOC(".5"), DOC("1e"), DOC("1e+"), DOC("0x10"), DOC("1_0"), DOC("1 2"), DOC("1e999"), DOC("-1e999"),
-    DOC("["), DOC("]"), DOC("[1"), DOC("[1,"), DOC("[1,]"), DOC("[,1]"), DOC("[1 2]"), DOC("[1}"), DOC("{"), DOC("}"), DOC("{\"a\""),
-    DOC("{\"a\":"), DOC("{\"a\":1"), DOC("{\"a\":1,"), DOC("{\"a\":1,}"), DOC("{\"a\" 1}"), DOC("{a:1}"), DOC("{'a':1}"), DOC("{1:1}"),
+    DOC("01"), DOC("-01"), DOC("1."), DOC(".5"), DOC("1e"), DOC("1e+"), DOC("0x10"), DOC("1_0"), DOC("1 2"), DOC("1e999"),
+        DOC("-1e999"),
+    DOC("["), DOC("]"), DOC("[1"), DOC("[1,"), DOC("[1,]"), DOC("[,1]"), DOC("[1 2]"), DOC("[1}"), DOC("{"), DOC("}"),
+        DOC("{\"a\""),
+    DOC("{\"a\":"), DOC("{\"a\":1"), DOC("{\"a\":1,"), DOC("{\"a\":1,}"), DOC("{\"a\" 1}"), DOC("{a:1}"), DOC("{'a':1}"),
+        DOC("{1:1}"),
     DOC("{,}"), DOC("{\"a\":1]"), DOC("\""), DOC("\"\\"), DOC("\"\\\""), DOC("\"\\x41\""), DOC("\"\\u12\""), DOC("\"\\u12g4\""),
     DOC("\"\\ud800\""), DOC("\"\\udc00\""), DOC("\"\\ud800\\u0041\""), DOC("\"\\ud800\\ud800\""), DOC("\"\\udc00\\ud800\""),
     DOC("\"\\ud800\"\\udc00"), DOC("\"\n\""), DOC("\"\t\""), DOC("\"\0\""), DOC("\0"), DOC("[]\0"), DOC("\xef\xbb\xbf[]"),
-    DOC("\"\x80\""), DOC("\"\xc0\x80\""), DOC("\"\xc3\""), DOC("\"\xe0\x80\x80\""), DOC("\"\xed\xa0\x80\""), DOC("\"\xf5\x80\x80\x80\""),
+    DOC("\"\x80\""), DOC("\"\xc0\x80\""), DOC("\"\xc3\""), DOC("\"\xe0\x80\x80\""), DOC("\"\xed\xa0\x80\""),
+        DOC("\"\xf5\x80\x80\x80\""),
     DOC("\"\xf4\x90\x80\x80\""), DOC("\"\xff\""), DOC("[\"\xc3\"]"), DOC("[1]//x"), DOC("/* */1"), DOC("{\"a\":1,\"a\":2}"),
-    DOC("{\"a\":1,\"b\":2,\"\\u0061\":3}"), DOC("[{\"x\":{\"k\":1,\"k\":1}}]"), DOC("\f1"), DOC("\xc2\xa0" "1"), DOC("tru"), DOC("[tru]"),
+    DOC("{\"a\":1,\"b\":2,\"\\u0061\":3}"), DOC("[{\"x\":{\"k\":1,\"k\":1}}]"), DOC("\f1"), DOC("\xc2\xa0" "1"), DOC("tru"),
+        DOC("[tru]"),
 };
 
 /* Parse from a block of exactly n bytes, so that a read past the end is seen by the sanitizer. */
@@ -57,14 +62,16 @@ static void test_tables(void)
         arena_init(&arena, 0);
         bool accepted = parse(&arena, bad[i].text, bad[i].n, NULL, &root, &err);
         CHECK(!accepted, "bad %zu '%s' was accepted", i, bad[i].text);
-        CHECK(accepted || (err.code == QUERN_EFORMAT && strstr(err.text, "doc: line ")), "bad %zu: code %d, %s", i, err.code, err.text);
+        CHECK(accepted || (err.code == QUERN_EFORMAT && strstr(err.text, "doc: line ")), "bad %zu: code %d, %s", i, err.code,
+              err.text);
         arena_free(&arena);
     }
 }
 
 static void test_tree(void)
 {
-    static const char text[] = "{\"n\":-7,\"x\":2.5,\"s\":\"a\\u0000\\ud83d\\ude00\",\"list\":[1,[2],true,null],\"big\":9223372036854775808,"
+    static const char text[] = "{\"n\":-7,\"x\":2.5,\"s\":\"a\\u0000\\ud83d\\ude00\",\"list\":[1,[2],true,null],"
+        "\"big\":9223372036854775808,"
                                "\"least\":-9223372036854775808,\"e\":1e2}";
     struct quern_error err;
     struct arena arena;
@@ -235,7 +242,8 @@ static void test_written_strings(void)
     static const char in[] = "a\"\\\n\x01\x7f\0\xc3\xa9\xff\xed\xa0\x80z";
     struct text t = { 0 };
     text_add_json(&t, in, sizeof in - 1);
-    CHECK(!strcmp(t.data, "\"a\\\"\\\\\\n\\u0001\\u007f\\u0000\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\""), "%s", t.data);
+    CHECK(!strcmp(t.data, "\"a\\\"\\\\\\n\\u0001\\u007f\\u0000\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\""), "%s",
+          t.data);
     text_free(&t);
     text_addf(&t, "%500d|", 7);
     CHECK(t.n == 501 && t.data[499] == '7' && t.data[500] == '|', "a long format: %zu", t.n);

@@ -29,7 +29,8 @@ static void test_good(void)
 {
     static const char header[] =
         "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[4,16]},"
-        "\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},\"c\":{\"dtype\":\"F16\",\"shape\":[0,7],\"data_offsets\":[16,16]},"
+        "\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},\"c\":{\"dtype\":\"F16\",\"shape\":[0,7],"
+            "\"data_offsets\":[16,16]},"
         "\"d\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ";
     size_t size;
     uint8_t *file = make(header, 24, 0, &size);
@@ -74,13 +75,17 @@ static void test_bad(void)
         { T("\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]"), 0, 0, "do not fill whole bytes" },
         { T("\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]"), 4, 0, "9 dimensions" },
         { T("\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]"), 1, 0, "whole bytes" },
-        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"t\":{\"dtype\":\"F32\",\"shape\":[1],"
+          "\"data_offsets\":[4,8]}}",
           8, 0, "\"t\" twice" },
-        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}",
+        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],"
+          "\"data_offsets\":[2,6]}}",
           6, 0, "'t' and 'u' overlap" },
-        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],"
+          "\"data_offsets\":[0,4]}}",
           4, 0, "overlap" },
-        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+        { "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u\":{\"dtype\":\"F32\",\"shape\":[1],"
+          "\"data_offsets\":[8,12]}}",
           12, 0, "4 bytes before tensor 'u'" },
         { T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]"), 5, 0, "1 bytes behind" },
         { "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, 0, "holds control" },
@@ -94,8 +99,8 @@ static void test_bad(void)
         struct safetensors s;
         struct quern_error err = { 0 };
         bool ok = safetensors_view(&s, file, size, "bad", &err);
-        CHECK(!ok && err.code == QUERN_EFORMAT && strstr(err.text, cases[i].words), "case %zu (%s): code %d, '%s'", i, cases[i].words,
-              err.code, err.text);
+        CHECK(!ok && err.code == QUERN_EFORMAT && strstr(err.text, cases[i].words), "case %zu (%s): code %d, '%s'", i,
+              cases[i].words, err.code, err.text);
         if (ok)
             safetensors_close(&s);
         free(file);

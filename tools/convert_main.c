@@ -18,7 +18,8 @@ static const uint32_t type_ids[] = { FORMAT_COUNT, FORMAT_F32, FORMAT_F16, FORMA
 static const struct option options[] = {
     { .name = "type", .kind = OPTION_CHOICE, .offset = offsetof(struct convert_args, type), .arg = "TYPE", .fallback = "auto",
       .choices = TYPES, .help = "type of the matrices; auto: what the input has" },
-    { .name = "force", .kind = OPTION_SWITCH, .offset = offsetof(struct convert_args, force), .help = "replace OUTPUT if it exists" },
+    { .name = "force", .kind = OPTION_SWITCH, .offset = offsetof(struct convert_args, force),
+      .help = "replace OUTPUT if it exists" },
     { .name = "name", .kind = OPTION_TEXT, .offset = offsetof(struct convert_args, name), .arg = "NAME",
       .help = "general.name to write; without it the folder's name" },
     { .name = "tokenizer-pre", .kind = OPTION_TEXT, .offset = offsetof(struct convert_args, pre), .arg = "NAME",
@@ -36,17 +37,17 @@ static const struct verb verb = {
     .operands = "INPUT OUTPUT",
     .operands_min = 2,
     .operands_max = 2,
-    .details = "INPUT is a folder with config.json, safetensors and a tokenizer (families: llama, mistral, mixtral, qwen2, qwen3, gemma, "
-               "gemma2, gemma3, phi3), or a GGUF of any architecture (all parts of a split one).\n\n"
-               "Matrices get the asked type; norms, biases and routers stay F32. A matrix whose rows do not divide into blocks of the "
-               "type stays what it is, and is named. OUTPUT appears only when it is complete.",
+    .details = "INPUT is a folder with config.json, safetensors and a tokenizer (families: llama, mistral, mixtral, qwen2, qwen3, "
+               "gemma, gemma2, gemma3, phi3), or a GGUF of any architecture (all parts of a split one).\n\n"
+               "Matrices get the asked type; norms, biases and routers stay F32. A matrix whose rows do not divide into blocks of "
+               "the type stays what it is, and is named. OUTPUT appears only when it is complete.",
     .options = options,
     .size = sizeof(struct convert_args),
     .main = convert,
 };
 static const struct verb *const verbs[] = { &verb };
-static const struct program program = { .name = "quern-convert", .summary = "convert checkpoints to GGUF", .verbs = verbs, .count = 1,
-                                        .single = true };
+static const struct program program = { .name = "quern-convert", .summary = "convert checkpoints to GGUF", .verbs = verbs,
+                                        .count = 1, .single = true };
 
 static int convert(int argc, char **argv)
 {

@@ -71,7 +71,8 @@ static bool check_values(const struct emit_tensor *t, const float *values, size_
             continue;
         size_t where = at + i;
         if (finite)
-            return ERR(err, QUERN_EFAIL, "tensor '%s', row %zu, column %zu: %g does not fit F16 (largest: 65504); bf16 and f32 can hold it",
+            return ERR(err, QUERN_EFAIL, "tensor '%s', row %zu, column %zu: %g does not fit F16 (largest: 65504); bf16 and f32 can "
+                       "hold it",
                        name, where / t->shape[0], where % t->shape[0], (double)values[i]);
         if (quantized)
             return ERR(err, QUERN_EFAIL, "tensor '%s', row %zu, column %zu is %s, which %s cannot hold", t->name,
@@ -89,7 +90,8 @@ static bool tick(struct emit_report *report, size_t bytes, struct quern_error *e
 }
 
 /* The bytes as they are, in steps between which one may stop. */
-static bool copy_run(const uint8_t *source, size_t bytes, struct gguf_writer *w, struct emit_report *report, struct quern_error *err)
+static bool copy_run(const uint8_t *source, size_t bytes, struct gguf_writer *w, struct emit_report *report,
+                     struct quern_error *err)
 {
     for (size_t done = 0; done < bytes;) {
         size_t take = bytes - done < COPY_BYTES ? bytes - done : COPY_BYTES;

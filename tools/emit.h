@@ -31,8 +31,8 @@ struct emit_report {
 
 /* Describe it to the writer. */
 bool emit_describe(const struct emit_tensor *t, struct gguf_writer *w, struct quern_error *err);
-/* Write its data. QUERN_EINTERRUPT when tick says so; QUERN_EFAIL naming tensor, row and column for a value that the target type cannot hold (too large for F16; NaN
- * and Inf for quantized types); `report` counts those that it could. */
+/* Write its data. QUERN_EINTERRUPT when tick says so; QUERN_EFAIL naming tensor, row and column for a value that the target type
+ * cannot hold (too large for F16; NaN and Inf for quantized types); `report` counts those that it could. */
 bool emit_data(const struct emit_tensor *t, const struct kernels *kernels, struct gguf_writer *w, struct emit_report *report,
                struct quern_error *err);
 /* Can rows of `shape[0]` values be written as `type`, from this source? */

@@ -47,8 +47,9 @@ static void choose(struct gguf_plan *plan, struct emit_tensor *t, uint32_t type,
     }
     char shown[160];
     plan->kept++;
-    cli_warn("'%s': rows of %zu values do not divide into blocks of %s; it stays %s", text_escape(shown, sizeof shown, t->name, strlen(t->name)),
-             t->shape[0], format_find(type)->name, format_find(t->source_type)->name);
+    text_escape(shown, sizeof shown, t->name, strlen(t->name));
+    cli_warn("'%s': rows of %zu values do not divide into blocks of %s; it stays %s", shown, t->shape[0],
+             format_find(type)->name, format_find(t->source_type)->name);
 }
 
 bool gguf_plan(struct gguf_plan *plan, const struct gguf *in, uint32_t type, const struct kernels *kernels, struct quern_error *err)

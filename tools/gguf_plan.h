@@ -15,7 +15,8 @@ struct gguf_plan {
 /* `type`: a format id for every "*.weight" of two or more dimensions that is not a norm, a router, a convolution or a table of
  * positions; FORMAT_COUNT: none is changed. FORMAT_F32 is given to whatever can be decoded. The rest stays as it is. The plan views
  * the input. Free with gguf_plan_free. */
-bool gguf_plan(struct gguf_plan *plan, const struct gguf *in, uint32_t type, const struct kernels *kernels, struct quern_error *err);
+bool gguf_plan(struct gguf_plan *plan, const struct gguf *in, uint32_t type, const struct kernels *kernels,
+               struct quern_error *err);
 void gguf_plan_free(struct gguf_plan *plan);
 
 /* Every key of the input in its order, but general.file_type for the asked type (added if there was none), and without those that

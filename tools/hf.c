@@ -36,7 +36,8 @@ static bool load_json(struct hf *h, const char *name, const struct json **out, s
         return absent;
     bool ok = map_open(&file, path, err);
     if (ok) {
-        *out = json_parse(&h->arena, (const char *)file.data, file.size, path, &(struct json_limits){ .bytes = DOCUMENT_MOST }, err);
+        *out = json_parse(&h->arena, (const char *)file.data, file.size, path, &(struct json_limits){ .bytes = DOCUMENT_MOST },
+                          err);
         if (!*out && err->code == QUERN_ELIMIT)
             err->code = QUERN_EFORMAT;
         else if (*out && (*out)->type != JSON_OBJECT)

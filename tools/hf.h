@@ -29,7 +29,8 @@ void hf_close(struct hf *h);
 
 /* A member of text_config, else of config; NULL when absent or null. */
 const struct json *hf_get(const struct hf *h, const char *key);
-/* Typed readers: absent leaves *out untouched and gives true; of another type, or beyond the range, QUERN_EFORMAT naming key and file. */
+/* Typed readers: absent leaves *out untouched and gives true; of another type, or beyond the range, QUERN_EFORMAT naming key and
+ * file. */
 bool hf_u32(const struct hf *h, const char *key, uint32_t *out, struct quern_error *err);
 bool hf_f32(const struct hf *h, const char *key, float *out, struct quern_error *err);
 bool hf_text_is(const struct json *j, const char *text);

@@ -60,7 +60,8 @@ static bool llama3_factors(const struct hf_plan *plan, struct hf *h, float *out,
         !rope_f32(h, "high_freq_factor", &high, NULL, err) || !rope_f32(h, "original_max_position_embeddings", &old, NULL, err))
         return false;
     if (!(factor > 0) || !(low > 0) || !(high > low) || !(old > 0))
-        return ERR(err, QUERN_EFORMAT, "%s/config.json: llama3 rope scaling needs factor > 0 and 0 < low_freq_factor < high_freq_factor",
+        return ERR(err, QUERN_EFORMAT, "%s/config.json: llama3 rope scaling needs factor > 0 and 0 < low_freq_factor < "
+                   "high_freq_factor",
                    h->path);
     for (size_t i = 0; i < n; i++) {
         float freq = 1.0f / powf(plan->rope_theta, (float)(2 * i) / (float)(2 * n));
@@ -167,8 +168,8 @@ static bool put_scaling(const struct keys *k)
     if (!type || !strcmp(type, "llama3") || !strcmp(type, "longrope") || !strcmp(type, "su"))
         return true;
     if (strcmp(type, "linear") && strcmp(type, "yarn"))
-        return ERR(k->err, QUERN_EUNSUPPORTED, "%s/config.json: rope scaling '%s'; known are linear, yarn, llama3, longrope", k->h->path,
-                   type);
+        return ERR(k->err, QUERN_EUNSUPPORTED, "%s/config.json: rope scaling '%s'; known are linear, yarn, llama3, longrope",
+                   k->h->path, type);
     if (!hf_rope(k->h, "factor"))
         return ERR(k->err, QUERN_EFORMAT, "%s/config.json: rope scaling '%s' without its factor", k->h->path, type);
     if (!put_text(k, "rope.scaling.type", type) || !copy_rope(k, "factor", "rope.scaling.factor"))
@@ -234,8 +235,8 @@ static void warn_of_losses(const struct keys *k)
     bool llama = !strcmp(k->plan->family->arch, "llama"), qwen = !strncmp(k->plan->family->arch, "qwen", 4);
     bool used = qwen ? use && use->boolean : llama;
     if (used && window && window->integral && (uint64_t)window->integer < k->plan->context)
-        cli_warn("sliding_window %lld cannot be said in a GGUF of '%s': attention will see the whole context", (long long)window->integer,
-                 k->plan->family->arch);
+        cli_warn("sliding_window %lld cannot be said in a GGUF of '%s': attention will see the whole context",
+                 (long long)window->integer, k->plan->family->arch);
 }
 
 static bool put_family(const struct keys *k)

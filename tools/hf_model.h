@@ -35,7 +35,8 @@ struct hf_plan {
 };
 
 /* Everything about the result but its bytes. `type`: a format id for the matrices. Lives in h's arena. QUERN_EUNSUPPORTED for
- * families, tensors and settings that are not known (nothing is left out silently), QUERN_EFORMAT for what does not fit together. */
+ * families, tensors and settings that are not known (nothing is left out silently), QUERN_EFORMAT for what does not fit together.
+ * */
 bool hf_plan(struct hf_plan *plan, struct hf *h, uint32_t type, const struct kernels *kernels, struct quern_error *err);
 /* general.* and ARCH.* keys. `name`: general.name. */
 bool hf_write_keys(const struct hf_plan *plan, const struct hf *h, const char *name, uint32_t file_type, struct gguf_writer *w,

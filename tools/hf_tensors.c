@@ -82,7 +82,8 @@ struct builder {
     struct quern_error *err;
     struct entry *entries;       /* [room] */
     size_t count, room, skipped;
-    size_t *stacks;              /* [layers][3]: 1 + the entry that holds a layer's experts, 0 before the first; NULL without experts */
+    /* [layers][3]: 1 + the entry that holds a layer's experts, 0 before the first; NULL without experts */
+    size_t *stacks;
 };
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */
@@ -213,8 +214,8 @@ static bool set_interleave(struct builder *b, struct entry *e)
         return true;
     size_t rows = t->dims == 1 ? t->shape[0] : t->shape[1], heads = e->kind == RULE_Q ? b->plan->heads : b->plan->kv_heads;
     if (rows != heads * b->plan->head_dim)
-        return ERR(b->err, QUERN_EFORMAT, "tensor '%s' has %zu rows, %zu heads of %u need %zu", t->name, rows, heads, b->plan->head_dim,
-                   heads * b->plan->head_dim);
+        return ERR(b->err, QUERN_EFORMAT, "tensor '%s' has %zu rows, %zu heads of %u need %zu", t->name, rows, heads,
+                   b->plan->head_dim, heads * b->plan->head_dim);
     t->head_rows = b->plan->head_dim;
     return true;
 }
@@ -225,8 +226,8 @@ static bool set_source(struct builder *b, struct entry *e, const struct safetens
     if (s->format == FORMAT_COUNT)
         return ERR(b->err, QUERN_EUNSUPPORTED, "tensor '%s' is %s; F32, F16 and BF16 are converted", s->name, s->dtype);
     if (s->dims < 1 || s->dims > 2 || !s->elements)
-        return ERR(b->err, QUERN_EFORMAT, "tensor '%s' has %zu dimensions and %zu values; vectors and matrices are expected", s->name,
-                   s->dims, s->elements);
+        return ERR(b->err, QUERN_EFORMAT, "tensor '%s' has %zu dimensions and %zu values; vectors and matrices are expected",
+                   s->name, s->dims, s->elements);
     bool vector = e->bias || e->kind == RULE_NORM;
     if (vector != (s->dims == 1))
         return ERR(b->err, QUERN_EFORMAT, "tensor '%s' has %zu dimensions, %d expected", s->name, s->dims, vector ? 1 : 2);
@@ -393,10 +394,11 @@ static bool check_output(const struct builder *b)
     bool may_lack = (b->plan->family->flags & FAMILY_SHIFTED_NORMS) || (tied && tied->type == JSON_BOOL && tied->boolean);
     const struct entry *embedding = find_entry(b, "token_embd.weight"), *output = find_entry(b, "output.weight");
     if (!output && !may_lack)
-        return ERR(b->err, QUERN_EFORMAT, "%s: lm_head.weight is missing, and config.json does not say tie_word_embeddings", b->h->path);
+        return ERR(b->err, QUERN_EFORMAT, "%s: lm_head.weight is missing, and config.json does not say tie_word_embeddings",
+                   b->h->path);
     if (embedding->tensor.shape[0] != b->plan->hidden)
-        return ERR(b->err, QUERN_EFORMAT, "%s: the embedding has %zu columns, hidden_size is %u", b->h->path, embedding->tensor.shape[0],
-                   b->plan->hidden);
+        return ERR(b->err, QUERN_EFORMAT, "%s: the embedding has %zu columns, hidden_size is %u", b->h->path,
+                   embedding->tensor.shape[0], b->plan->hidden);
     if (output && output->tensor.shape[1] != embedding->tensor.shape[1])
         return ERR(b->err, QUERN_EFORMAT, "%s: lm_head has %zu rows, the embedding %zu", b->h->path, output->tensor.shape[1],
                    embedding->tensor.shape[1]);
@@ -421,7 +423,8 @@ static bool choose_family(struct hf_plan *plan, const struct hf *h, struct quern
     struct text known = { 0 };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         text_addf(&known, "%s%s", i ? ", " : "", families[i].hf);
-    ERR(err, QUERN_EUNSUPPORTED, "%s/config.json: architecture '%s'; known are %s", h->path, shown, known.data ? known.data : "others");
+    ERR(err, QUERN_EUNSUPPORTED, "%s/config.json: architecture '%s'; known are %s", h->path, shown,
+        known.data ? known.data : "others");
     text_free(&known);
     return false;
 }
@@ -471,19 +474,20 @@ static bool read_numbers(struct hf_plan *plan, const struct hf *h, struct quern_
         if (!hf_u32(h, "num_local_experts", &plan->experts, err))
             return false;
         if (!plan->experts || plan->experts > EXPERTS_MOST || !hf_get(h, "num_experts_per_tok"))
-            return ERR(err, QUERN_EFORMAT, "%s/config.json: num_local_experts %u (1 to %d allowed), or no num_experts_per_tok", h->path,
-                       plan->experts, EXPERTS_MOST);
+            return ERR(err, QUERN_EFORMAT, "%s/config.json: num_local_experts %u (1 to %d allowed), or no num_experts_per_tok",
+                       h->path, plan->experts, EXPERTS_MOST);
     }
     if (theta && (theta->type != JSON_NUMBER || !(theta->number > 0) || theta->number > 1e30))
         return ERR(err, QUERN_EFORMAT, "%s/config.json: rope_theta must be a positive number", h->path);
     if (theta)
         plan->rope_theta = (float)theta->number;
     if (!plan->hidden || !plan->layers || !plan->heads || !plan->kv_heads || !plan->context)
-        return ERR(err, QUERN_EFORMAT, "%s/config.json: hidden_size, num_hidden_layers, num_attention_heads and max_position_embeddings "
+        return ERR(err, QUERN_EFORMAT, "%s/config.json: hidden_size, num_hidden_layers, num_attention_heads and "
+                   "max_position_embeddings "
                    "must be there and positive", h->path);
     if (plan->heads % plan->kv_heads || (!head_dim && plan->hidden % plan->heads))
-        return ERR(err, QUERN_EFORMAT, "%s/config.json: %u heads, %u key-value heads and width %u do not divide", h->path, plan->heads,
-                   plan->kv_heads, plan->hidden);
+        return ERR(err, QUERN_EFORMAT, "%s/config.json: %u heads, %u key-value heads and width %u do not divide", h->path,
+                   plan->heads, plan->kv_heads, plan->hidden);
     plan->head_dim = head_dim ? head_dim : plan->hidden / plan->heads;
     if (plan->head_dim % 2 || plan->head_dim > 65536)
         return ERR(err, QUERN_EFORMAT, "%s/config.json: head_dim %u must be even and at most 65536", h->path, plan->head_dim);

@@ -208,6 +208,7 @@ bool sentencepiece_read(struct sentencepiece *s, struct arena *arena, const void
                                                              { "padding", s->pad } };
     for (size_t i = 0; i < 4; i++)
         if (ids[i].id >= 0 && (size_t)ids[i].id >= s->count)
-            return ERR(err, QUERN_EFORMAT, "%s: the %s token has id %d, there are %zu pieces", name, ids[i].what, ids[i].id, s->count);
+            return ERR(err, QUERN_EFORMAT, "%s: the %s token has id %d, there are %zu pieces", name, ids[i].what, ids[i].id,
+                       s->count);
     return true;
 }

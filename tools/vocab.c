@@ -13,7 +13,8 @@ enum { TOKENS_MOST = 1 << 24 };
 #define SCORE_ADDED (-1000.0f)
 
 static const char *const special_names[SPECIAL_COUNT] = { "bos", "eos", "unk", "pad", "sep", "cls", "mask", "eot", "eom" };
-static const char *const special_keys[SPECIAL_COUNT] = { "bos", "eos", "unknown", "padding", "seperator", "cls", "mask", "eot", "eom" };
+static const char *const special_keys[SPECIAL_COUNT] = { "bos", "eos", "unknown", "padding", "seperator", "cls", "mask", "eot",
+                                                         "eom" };
 
 static const char lower_block[] = "\xE2\x96\x81";   /* U+2581, SentencePiece's blank */
 
@@ -93,7 +94,8 @@ static bool add_listed(struct vocab *v, struct hf *h, struct quern_error *err)
         const struct json *id = json_get(list->items[i], "id");
         if (!id || !id->integral)
             return ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: added token %zu has no id", h->path, i);
-        if (!add_token(v, &h->arena, id->integer, json_get(list->items[i], "content"), truth(json_get(list->items[i], "special")), err))
+        if (!add_token(v, &h->arena, id->integer, json_get(list->items[i], "content"), truth(json_get(list->items[i], "special")),
+                       err))
             return error_prefix(err, "tokenizer.json");
     }
     return true;
@@ -152,10 +154,11 @@ static bool read_pieces(struct vocab *v, struct hf *h, struct quern_error *err)
     if (!sentencepiece_read(&s, &h->arena, h->pieces.data, h->pieces.size, "tokenizer.model", err))
         return error_prefix(err, h->path);
     if (s.model != MODEL_BPE)
-        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.model: SentencePiece model type %d; only BPE (2) can be expressed", h->path,
-                   s.model);
+        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.model: SentencePiece model type %d; only BPE (2) can be expressed",
+                   h->path, s.model);
     if (s.has_charsmap)
-        cli_warn("tokenizer.model normalizes text by a compiled table, which the GGUF cannot say: unusual characters may tokenize differently");
+        cli_warn("tokenizer.model normalizes text by a compiled table, which the GGUF cannot say: unusual characters may tokenize "
+                 "differently");
     if (s.count > v->count)
         return ERR(err, QUERN_EFORMAT, "%s/tokenizer.model has %zu pieces, the embedding %zu rows", h->path, s.count, v->count);
     v->model = "llama";
@@ -187,7 +190,8 @@ static bool read_json_tokens(struct vocab *v, struct hf *h, const struct json *w
     for (size_t i = 0; i < words->n; i++) {
         const struct json *entry = words->items[i];
         if (!entry->integral || entry->integer < 0 || (uint64_t)entry->integer >= v->count)
-            return ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: token %zu has an id outside the embedding's %zu rows", h->path, i, v->count);
+            return ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: token %zu has an id outside the embedding's %zu rows", h->path, i,
+                       v->count);
         struct vocab_token *token = &v->tokens[entry->integer];
         if (token->text)
             return ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: two tokens have the id %lld", h->path, (long long)entry->integer);
@@ -301,7 +305,8 @@ static bool score_by_merges(struct vocab *v, struct hf *h, const struct json *me
             if (found)
                 (*found)->score = -(float)i;
             else
-                ok = ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: merge %zu makes a token that is not in the vocabulary", h->path, i);
+                ok = ERR(err, QUERN_EFORMAT, "%s/tokenizer.json: merge %zu makes a token that is not in the vocabulary", h->path,
+                         i);
         }
         free(joined);
     }
@@ -330,18 +335,32 @@ static bool plain_normalizer(const struct json *stage, bool *prepend)
            hf_text_is(json_get(stage, "content"), lower_block);
 }
 
+/* The same for the stages before BPE: a blank put before the text, a cut at blanks that the normalizer has already replaced. */
+static bool plain_stage(const struct json *stage, bool *prepend)
+{
+    if (!stage || stage->type == JSON_NULL)
+        return true;
+    const struct json *type = json_get(stage, "type"), *scheme = json_get(stage, "prepend_scheme");
+    const struct json *prefix = json_get(stage, "add_prefix_space");
+    if (hf_text_is(type, "Metaspace")) {
+        *prepend = scheme ? !hf_text_is(scheme, "never") : !prefix || truth(prefix);
+        return true;
+    }
+    return hf_text_is(type, "Split") && hf_text_is(json_get(json_get(stage, "pattern"), "String"), " ");
+}
+
 /* BPE over characters with byte fallback: what SentencePiece's BPE is called in tokenizer.json. */
 static bool read_fallback_bpe(struct vocab *v, struct hf *h, const struct json *model, const char *pre, struct quern_error *err)
 {
     bool prepend = false;
-    const struct json *stage = json_get(h->tokenizer, "pre_tokenizer");
     if (!plain_normalizer(json_get(h->tokenizer, "normalizer"), &prepend) && !pre)
-        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.json: unknown normalizer (--tokenizer-pre default writes the file without it)",
+        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.json: unknown normalizer (--tokenizer-pre default writes the file "
+                   "without it)",
                    h->path);
-    if (hf_text_is(json_get(stage, "type"), "Metaspace")) {
-        const struct json *scheme = json_get(stage, "prepend_scheme");
-        prepend = scheme ? !hf_text_is(scheme, "never") : truth(json_get(stage, "add_prefix_space"));
-    }
+    if (!plain_stage(json_get(h->tokenizer, "pre_tokenizer"), &prepend) && !pre)
+        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.json: unknown pre-tokenizer before a BPE with byte fallback "
+                   "(--tokenizer-pre "
+                   "default writes the file without it)", h->path);
     v->model = "llama";
     v->pre = "default";
     v->add_bos = true;
@@ -368,10 +387,12 @@ static bool read_byte_bpe(struct vocab *v, struct hf *h, const struct json *mode
 {
     const struct json *normalizer = json_get(h->tokenizer, "normalizer");
     const struct json *type = json_get(normalizer, "type");
+    const struct json *list = json_get(normalizer, "normalizers");
     bool known = !normalizer || normalizer->type == JSON_NULL || hf_text_is(type, "NFC") ||
-                 (hf_text_is(type, "Sequence") && json_get(normalizer, "normalizers") && json_get(normalizer, "normalizers")->n == 0);
+                 (hf_text_is(type, "Sequence") && list && list->n == 0);
     if (!known && !pre)
-        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.json: unknown normalizer (--tokenizer-pre NAME writes the file without it)",
+        return ERR(err, QUERN_EUNSUPPORTED, "%s/tokenizer.json: unknown normalizer (--tokenizer-pre NAME writes the file without "
+                   "it)",
                    h->path);
     v->model = "gpt2";
     v->pre = pre ? pre : vocab_pre_name(h->tokenizer, h->path, err);
@@ -453,7 +474,8 @@ static void read_post_processor(struct vocab *v, const struct json *stage)
     if (!hf_text_is(json_get(stage, "type"), "TemplateProcessing"))
         return;
     const struct json *single = json_get(stage, "single");
-    const struct json *first = template_special(single, 0), *last = single && single->n > 1 ? template_special(single, single->n - 1) : NULL;
+    const struct json *first = template_special(single, 0);
+    const struct json *last = single && single->n > 1 ? template_special(single, single->n - 1) : NULL;
     int32_t begin = find_token(v, first), end = find_token(v, last);
     if (begin >= 0 && v->special[SPECIAL_BOS] < 0)
         v->special[SPECIAL_BOS] = begin;
@@ -506,7 +528,8 @@ bool vocab_read(struct vocab *v, struct hf *h, size_t count, const char *pre, st
     else if (h->tokenizer)
         ok = read_json_vocab(v, h, pre, err);
     else
-        ok = ERR(err, QUERN_EUNSUPPORTED, "%s: neither tokenizer.model nor tokenizer.json is there (--vocab-from FILE.gguf takes the "
+        ok = ERR(err, QUERN_EUNSUPPORTED, "%s: neither tokenizer.model nor tokenizer.json is there (--vocab-from FILE.gguf takes "
+                 "the "
                  "vocabulary of another file)", h->path);
     if (!ok || !fill_holes(v, &h->arena, err))
         return false;
@@ -532,7 +555,8 @@ static void pack_string(struct text *t, const char *text, size_t n)
     text_add(t, text, n);
 }
 
-static bool write_packed(struct gguf_writer *w, const char *key, enum gguf_type type, struct text *t, size_t n, struct quern_error *err)
+static bool write_packed(struct gguf_writer *w, const char *key, enum gguf_type type, struct text *t, size_t n,
+                         struct quern_error *err)
 {
     bool ok = t->failed ? ERR(err, QUERN_EMEM, "not enough memory for '%s'", key) :
                           gguf_writer_array(w, key, type, t->data ? t->data : "", n, t->n, err);
@@ -607,8 +631,8 @@ static bool write_templates(const struct vocab *v, struct gguf_writer *w, struct
 
 bool vocab_write(const struct vocab *v, struct gguf_writer *w, struct quern_error *err)
 {
-    bool ok = gguf_writer_text(w, "tokenizer.ggml.model", v->model, err) && gguf_writer_text(w, "tokenizer.ggml.pre", v->pre, err) &&
-              write_tokens(v, w, err);
+    bool ok = gguf_writer_text(w, "tokenizer.ggml.model", v->model, err) &&
+              gguf_writer_text(w, "tokenizer.ggml.pre", v->pre, err) && write_tokens(v, w, err);
     for (int i = 0; i < SPECIAL_COUNT && ok; i++) {
         char key[64];
         snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", special_keys[i]);
@@ -627,7 +651,8 @@ bool vocab_copy(const struct gguf *from, size_t count, struct gguf_writer *w, st
     if (!tokens || tokens->type != GGUF_ARRAY)
         return ERR(err, QUERN_EUNSUPPORTED, "%s: no vocabulary (tokenizer.ggml.tokens) to take", from->path);
     if (tokens->as.array.n != count)
-        return ERR(err, QUERN_EFORMAT, "%s: the vocabulary has %zu tokens, the embedding %zu rows", from->path, tokens->as.array.n, count);
+        return ERR(err, QUERN_EFORMAT, "%s: the vocabulary has %zu tokens, the embedding %zu rows", from->path, tokens->as.array.n,
+                   count);
     for (size_t i = 0; i < from->kv_count; i++) {
         const struct gguf_kv *kv = &from->kvs[i];
         if (begins(kv->key.text, kv->key.n, "tokenizer.") && !gguf_writer_value(w, kv->key.text, kv->key.n, &kv->value, err))

@@ -14,7 +14,8 @@
 #define BLANKS "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define MARKS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
 #define MARKS_SLASH "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*"
-#define DEEPSEEK3 "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*"
+#define DEEPSEEK3 \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*"
 
 /* `merges`: 1 when the name is right only with ignore_merges, 0 only without, -1 either way. A line may end in "...": the rest is
  * not compared (one expression lists 300 ranges of letters). */
@@ -25,11 +26,13 @@ static const struct { const char *name, *line; int ignore_merges; } known[] = {
     { "qwen2", "split(" CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}" MARKS BLANKS ") bytes", -1 },
     { "qwen35", "split(" CONTRACTIONS "|" LEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" BLANKS ") bytes", -1 },
     { "tekken", "split(" LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}" MARKS_SLASH BLANKS ") bytes", -1 },
-    { "gpt-4o", "split(" LEAD UPPER "*" LOWER "+" CONTRACTIONS "?|" LEAD UPPER "+" LOWER "*" CONTRACTIONS "?|\\p{N}{1,3}" MARKS_SLASH
+    { "gpt-4o", "split(" LEAD UPPER "*" LOWER "+" CONTRACTIONS "?|" LEAD UPPER "+" LOWER "*" CONTRACTIONS "?|\\p{N}{1,3}"
+      MARKS_SLASH
       BLANKS ") bytes", -1 },
     { "starcoder", "digits bytes+regex", -1 },
     { "falcon", "punctuation(Contiguous) bytes+regex numbers split([0-9][0-9][0-9])", -1 },
-    { "deepseek-coder", "split([\\r\\n]) split(\\s?\\p{L}+) split(\\s?\\p{P}+) split([\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+) digits bytes",
+    { "deepseek-coder", "split([\\r\\n]) split(\\s?\\p{L}+) split(\\s?\\p{P}+) split([\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+) "
+      "digits bytes",
       -1 },
     { "deepseek-llm", "split([\\r\\n]) split(\\s?[A-Za-z\u00b5\u00c0-\u00d6...", -1 },
     { "deepseek-v3", "split(\\p{N}{1,3}) split([\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+) split(" DEEPSEEK3 BLANKS ") bytes", -1 },
@@ -74,7 +77,8 @@ static void describe(struct text *line, const struct json *stage)
         text_addf(line, "punctuation(%s)", behavior && behavior->type == JSON_STRING ? behavior->text : "Isolated");
     } else if (hf_text_is(type, "Split") && json_get(json_get(stage, "pattern"), "Regex") && !flag(stage, "invert", false)) {
         const struct json *regex = json_get(json_get(stage, "pattern"), "Regex");
-        text_addf(line, "split%s(", hf_text_is(json_get(stage, "behavior"), "Removed") ? "+removed" : "");
+        const struct json *behavior = json_get(stage, "behavior");
+        text_addf(line, hf_text_is(behavior, "Isolated") ? "split(" : "split, not isolated(");
         if (regex->type == JSON_STRING)
             add_pattern(line, regex);
         text_add(line, ")", 1);
