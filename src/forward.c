@@ -1,7 +1,13 @@
+/* The pass, from token ids to logits. One layer is a few stages:
+ *
+ *     norm + prepare | q k v | norms, rotation, cache | attention | out + residual |
+ *     norm + prepare | gate up + activation | prepare | down + residual
+ *
+ * "Prepare" makes of a vector what the products multiply (int8 with scales for most formats), once for all products that read it.
+ * Stages over tokens run on the calling thread when there is one token, so a decode step crosses the pool five times a layer. */
 #include "forward.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- one layer -------------------------------------------------------------------------------------------------- */
@@ -42,6 +48,7 @@ static void norm_input(struct forward *f, const struct norm *norm, const struct 
     run_tokens(f, norm_token, &s, f->n);
 }
 
+/* y = norm(y), x += residual_scale * y. */
 static void add_token(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct norm *post = arg;
@@ -101,6 +108,7 @@ static void sub_norm_token(struct forward *f, const void *arg, size_t tok, size_
     f->k->rms_norm.fn(x, x, l->ffn_sub_norm, l->ff, f->m->hyper.eps);
 }
 
+/* x += down(activation(gate h) * up h) */
 static void dense_forward(struct forward *f, const struct layer *l)
 {
     struct product p = { .w = &l->up, .gate = l->gate.data ? &l->gate : NULL, .in = &f->in, .step = 1, .toks = f->n,
@@ -135,6 +143,7 @@ static void keep_wanted(struct forward *f)
     f->n = f->wanted;
 }
 
+/* One decoder layer. Families differ in which norms are there, not in this order. */
 static void layer_forward(struct forward *f, const struct layer *l, size_t index)
 {
     if (l->parallel) {
@@ -161,6 +170,7 @@ static void layer_forward(struct forward *f, const struct layer *l, size_t index
 
 /* ---- before and after the layers -------------------------------------------------------------------------------- */
 
+/* The token's row of the embedding, and the angles of its position for every rotation that some layer uses. */
 static void embed_token(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct hyper *h = &f->m->hyper;
@@ -181,6 +191,7 @@ static void embed_token(struct forward *f, const void *arg, size_t tok, size_t t
             rope_angles(f->angles[kind] + tok * f->rope[kind].pairs * 2, &f->rope[kind], f->pos[tok]);
 }
 
+/* Scale and soft cap of one row of logits. */
 static void finish_logits(struct forward *f, const void *arg, size_t row, size_t thread)
 {
     const struct hyper *h = &f->m->hyper;
@@ -228,6 +239,7 @@ static bool check_logits(const struct forward *f, const float *logits, struct qu
 
 /* ---- a pass ----------------------------------------------------------------------------------------------------- */
 
+/* All that may be refused is refused here, before anything is written. */
 static bool check_batch(const struct forward *f, const struct batch_part *parts, size_t count, struct quern_error *err)
 {
     size_t total = 0;
@@ -248,6 +260,7 @@ static bool check_batch(const struct forward *f, const struct batch_part *parts,
     return true;
 }
 
+/* Positions follow what each cache holds; the last `wanted` tokens of each part get a row of logits. */
 static void place_tokens(struct forward *f, const struct batch_part *parts, size_t count)
 {
     f->parts = parts;

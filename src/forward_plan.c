@@ -1,4 +1,6 @@
-/* The memory of a forward pass: counted first, then taken in one piece and carved. */
+/* The memory of a forward pass: counted first, then taken in one piece and carved. One function does both, so that the plan that
+ * is shown and checked against a limit is the memory that is taken. Sizes are those of the most demanding layer; every sum and
+ * product is checked, since the shapes come from a file. */
 #include "forward.h"
 #include "moe.h"
 
@@ -37,6 +39,7 @@ static unsigned model_kinds(const struct model *m, const struct kernels *k)
     return kinds;
 }
 
+/* What the layer's mixer says it needs. */
 static void mixer_need(const struct model *m, const struct layer *l, struct mixer_need *need)
 {
     *need = (struct mixer_need){ 0 };
@@ -58,6 +61,7 @@ struct needs {
     bool   second_norm, post_norm;
 };
 
+/* Room for `vectors` prepared vectors of `cols` columns per token. */
 static bool grow_mid(struct needs *n, size_t vectors, size_t cols)
 {
     size_t one[ACT_KINDS];
@@ -124,6 +128,7 @@ bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned
     return true;
 }
 
+/* Frequencies of each rotation in use, and the angles of a batch. */
 static bool plan_rope(struct forward *f, unsigned char *base, size_t *offset)
 {
     bool used[ROPE_TABLES] = { false };
@@ -141,6 +146,7 @@ static bool plan_rope(struct forward *f, unsigned char *base, size_t *offset)
     return ok;
 }
 
+/* Each thread's own. Cache lines are not shared: every piece begins at a multiple of 64. */
 static bool plan_scratch(struct forward *f, unsigned char *base, size_t *offset, size_t widest)
 {
     struct thread_scratch dummy, *list = NULL;

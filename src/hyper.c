@@ -1,4 +1,8 @@
-/* Hyper-parameters: the keys of the file, checked against each other before any tensor is looked at. */
+/* Hyper-parameters: the keys of the file, checked against each other before any tensor is looked at.
+ *
+ * Key names are those of llama.cpp's files, "ARCH.attention.head_count" and so on; what is absent has the default that those
+ * files count on. Two kinds of values are refused: those that no model can mean (a base of 0, a NaN), and those that do not fit
+ * another key. Whether they fit the tensors is weights.c's question. */
 #include "model.h"
 
 #include <math.h>
@@ -8,6 +12,7 @@
 /* Limits that no real model comes near; they keep later sums of sizes small. */
 enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 14, MAX_HEAD_DIM = 1 << 14, MAX_FF = 1 << 24 };
 
+/* What every reading function needs, and room for the names that their messages show. */
 struct reader {
     const struct gguf  *g;
     const char         *arch;
@@ -16,6 +21,7 @@ struct reader {
     char                shown[200];
 };
 
+/* "llama.block_count"; valid until the next call. */
 static const char *key_of(struct reader *r, const char *name)
 {
     snprintf(r->key, sizeof r->key, "%s.%s", r->arch, name);
@@ -189,6 +195,8 @@ static bool read_heads(struct model *m, struct reader *r)
     return true;
 }
 
+/* The size of a head: width / heads unless the file says otherwise. The first layer that has heads speaks for all: in files where
+ * their number differs from layer to layer (Deci) the size does not. */
 static bool read_head_dims(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
@@ -206,6 +214,7 @@ static bool read_head_dims(struct model *m, struct reader *r)
            count(r, "attention.value_length", 1, MAX_HEAD_DIM, &h->value_dim);
 }
 
+/* How positions are stretched beyond the trained context. A factor without a type is linear, as in the oldest files. */
 static bool read_rope_scaling(struct model *m, struct reader *r)
 {
     struct rope_hyper *rope = &m->hyper.rope;
@@ -241,6 +250,7 @@ static bool read_rope_scaling(struct model *m, struct reader *r)
     return true;
 }
 
+/* Base and width of the rotation. Partial rotation (dims < key_dim) leaves the tail of each head as it is. */
 static bool read_rope(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
@@ -289,6 +299,7 @@ static bool read_windows(struct model *m, struct reader *r)
                 return false;
         }
     }
+    /* Of each period all layers but the last have the window, unless the file says it layer by layer. */
     for (size_t i = 0; i < h->layers; i++) {
         struct layer *l = &m->layer[i];
         bool windowed = size && (period == 0 || i % period < period - 1) && arch->window.period;
@@ -311,6 +322,7 @@ static bool read_windows(struct model *m, struct reader *r)
     return true;
 }
 
+/* Factors on embeddings, residuals, scores and logits, and the soft caps. */
 static bool read_scales(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
@@ -361,6 +373,7 @@ static bool read_scales(struct model *m, struct reader *r)
     return true;
 }
 
+/* Llama 4 and Mistral 3 sharpen attention at far positions. */
 static bool read_temperature(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
@@ -376,51 +389,41 @@ static bool read_temperature(struct model *m, struct reader *r)
     return true;
 }
 
-static bool read_experts(struct model *m, struct reader *r)
+/* Widths of the experts and of the shared one, which have keys of their own in some files and follow from others in the rest. */
+static bool read_expert_widths(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
-    size_t gating = m->arch->experts.gating, ff = 0, shared = 0;
-    h->expert_scale = 1;
-    h->normalise_experts = m->arch->experts.normalise;
-    if (!count(r, "expert_count", 0, MODEL_MAX_EXPERTS, &h->experts))
-        return false;
-    if (h->experts == 0) {
-        if (m->arch->flags & ARCH_EXPERTS)
-            return has(r, "expert_count") ? ERR(r->err, QUERN_EFORMAT, "key %s is 0, this architecture needs experts", shown(r, "expert_count"))
-                                          : missing(r, "expert_count");
-        if (gguf_find_tensor(r->g, "blk.0.ffn_gate_inp.weight") || gguf_find_tensor(r->g, "blk.0.ffn_down_exps.weight"))
-            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key %s is 0 or missing",
-                       shown(r, "expert_count"));
-        return true;
-    }
-    if (gating == 0)
-        return ERR(r->err, QUERN_EUNSUPPORTED, "key %s is %zu: experts are not supported in architecture '%s'",
-                   shown(r, "expert_count"), h->experts, m->arch->name);
-    if (!need_count(r, "expert_used_count", 1, h->experts, &h->experts_used))
-        return false;
+    const struct arch *arch = m->arch;
+    size_t ff = 0, shared = 0;
     for (size_t i = 0; i < h->layers; i++)
         if (m->layer[i].ff > ff)
             ff = m->layer[i].ff;
-    h->expert_ff = has(r, "expert_feed_forward_length") ? 0 : ff;
-    if (m->arch->experts.shared_gate || m->arch->mixer == MIXERS_MLA || m->arch->qk_norm == QK_HEAD)
-        if (!has(r, "expert_feed_forward_length"))
-            h->expert_ff = ff / h->experts_used;
+    /* Without a key Mixtral's experts are as wide as feed_forward_length says, Qwen's share it. */
+    bool divided = arch->experts.shared_gate || arch->mixer == MIXERS_MLA || arch->qk_norm == QK_HEAD;
+    h->expert_ff = divided ? ff / h->experts_used : ff;
     if (!count(r, "expert_feed_forward_length", 1, MAX_FF, &h->expert_ff))
         return false;
     if (h->expert_ff == 0)
         return missing(r, "expert_feed_forward_length");
-    /* The shared expert's width: a key of its own, a count of experts, or as wide as one expert. */
-    if (m->arch->experts.shared_gate)
+    if (arch->experts.shared_gate)
         h->shared_ff = ff;
-    if (m->arch->flags & ARCH_LLAMA4)
+    if (arch->flags & ARCH_LLAMA4)
         h->shared_ff = h->expert_ff;
-    if (m->arch->mixer == MIXERS_MLA) {
+    if (arch->mixer == MIXERS_MLA) {
         if (!need_count(r, "expert_shared_count", 0, MODEL_MAX_EXPERTS, &shared))
             return false;
         h->shared_ff = shared * h->expert_ff;
     }
-    if (!count(r, "expert_shared_feed_forward_length", 0, MAX_FF, &h->shared_ff))
-        return false;
+    return count(r, "expert_shared_feed_forward_length", 0, MAX_FF, &h->shared_ff);
+}
+
+/* How a token's experts are chosen and weighed. */
+static bool read_gating(struct model *m, struct reader *r)
+{
+    struct hyper *h = &m->hyper;
+    size_t gating = m->arch->experts.gating;
+    h->expert_scale = 1;
+    h->normalise_experts = m->arch->experts.normalise;
     if (m->arch->mixer == MIXERS_MLA) {
         if (!count(r, "expert_gating_func", 1, 2, &gating) || !number(r, "expert_weights_scale", &h->expert_scale))
             return false;
@@ -436,6 +439,25 @@ static bool read_experts(struct model *m, struct reader *r)
         return ERR(r->err, QUERN_EFORMAT, "%zu experts in %zu groups of which %zu are used cannot give %zu experts (%s)",
                    h->experts, h->expert_groups, h->groups_used, h->experts_used, shown(r, "expert_group_count"));
     return true;
+}
+
+static bool read_experts(struct model *m, struct reader *r)
+{
+    struct hyper *h = &m->hyper;
+    if (!count(r, "expert_count", 0, MODEL_MAX_EXPERTS, &h->experts))
+        return false;
+    if (h->experts == 0) {
+        if (m->arch->flags & ARCH_EXPERTS)
+            return has(r, "expert_count") ? ERR(r->err, QUERN_EFORMAT, "key %s is 0, this architecture needs experts", shown(r, "expert_count"))
+                                          : missing(r, "expert_count");
+        if (gguf_find_tensor(r->g, "blk.0.ffn_gate_inp.weight") || gguf_find_tensor(r->g, "blk.0.ffn_down_exps.weight"))
+            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key %s is 0 or missing", shown(r, "expert_count"));
+        return true;
+    }
+    if (m->arch->experts.gating == 0)
+        return ERR(r->err, QUERN_EUNSUPPORTED, "key %s is %zu: experts are not supported in architecture '%s'",
+                   shown(r, "expert_count"), h->experts, m->arch->name);
+    return need_count(r, "expert_used_count", 1, h->experts, &h->experts_used) && read_expert_widths(m, r) && read_gating(m, r);
 }
 
 /* Which layers have which feed-forward part. */
@@ -454,6 +476,8 @@ static bool place_experts(struct model *m, struct reader *r)
     return true;
 }
 
+/* Latent attention. Files made since 2025 hold the decompressing matrices apart (key_length_mla is there) and are run absorbed:
+ * all heads share one key head, whose rows are the latent and the rotated part. */
 static bool read_mla(struct model *m, struct reader *r)
 {
     struct hyper *h = &m->hyper;
@@ -532,6 +556,7 @@ static bool read_mixers(struct model *m, struct reader *r)
     return true;
 }
 
+/* Whether attention and feed-forward read the same input, where the family leaves that to the file. */
 static bool read_parallel(struct model *m, struct reader *r)
 {
     bool parallel = m->arch->parallel == PARALLEL_ALWAYS;

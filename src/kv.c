@@ -19,6 +19,7 @@ static size_t state_floats(const struct model *m, const struct layer *l)
     }
 }
 
+/* Heads and row sizes of one layer's cache. */
 static bool plan_layer(struct kv_layer *out, const struct model *m, const struct layer *l, enum kv_type type, struct quern_error *err)
 {
     const struct format *format = format_find(kv_format(type));
@@ -52,7 +53,7 @@ static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, e
         l->keys = l->values = offset;
         fits = fits && checked_mul(&bytes, rows, l->key_row) && checked_add(&offset, offset, bytes) &&
                checked_align(&offset, offset, 64);
-        if (m->layer[i].mixer == MIX_MLA && m->hyper.mla_absorbed) {
+        if (m->layer[i].mixer == MIX_MLA && m->hyper.mla_absorbed) {      /* values are the first part of the keys */
             l->value_row = l->key_row;
             continue;
         }

@@ -107,6 +107,7 @@ static void route_token(struct forward *f, const void *arg, size_t tok, size_t t
         f->k->softmax.fn(weight, h->experts_used);
     for (size_t i = 0; i < h->experts_used; i++)
         sum += weight[i];
+    /* The smallest F16 keeps a sum of vanishing weights from being divided by 0, as in the published models. */
     float factor = h->normalise_experts ? h->expert_scale / fmaxf(sum, 6.103515625e-5f) : h->expert_scale;
     for (size_t i = 0; i < h->experts_used; i++)
         weight[i] *= factor;
@@ -120,6 +121,7 @@ static void sort_by_expert(struct forward *f)
     const struct hyper *h = &f->m->hyper;
     struct moe *m = f->moe;
     size_t n = f->n * h->experts_used;
+    /* A counting sort: how many for each expert, where each begins, then every choice to the next place of its expert. */
     memset(m->start, 0, (h->experts + 1) * sizeof *m->start);
     for (size_t i = 0; i < n; i++)
         m->start[m->chosen[i] + 1]++;
@@ -201,11 +203,14 @@ void moe_forward(struct forward *f, const struct layer *l)
     if (l->shared_gate.data)
         p[n++] = (struct product){ .w = &l->shared_gate, .in = &f->in, .step = 1, .toks = f->n, .out = m->shared, .out_stride = 1 };
     run_products(f, p, n);
+
+    /* Who computes what: sequential, but a few hundred steps per token at most. */
     run_tokens(f, route_token, l, f->n);
     sort_by_expert(f);
     acts_shape(&m->gathered, h->width);
     run_tokens(f, gather_token, l, f->n);
 
+    /* The experts' hidden vectors, slot after slot, and behind them the shared expert's, token after token: one stage. */
     struct product up = { .w = &l->up_exps, .gate = &l->gate_exps, .in = &m->gathered, .step = 1, .out = f->hidden,
                           .out_stride = h->expert_ff, .finish = FINISH_ACTIVATE };
     n = expert_products(f, p, &up);

@@ -1,4 +1,7 @@
-/* Stages: tokens or rows of matrices, spread over the pool. */
+/* Stages: tokens, or rows of matrices, spread over the pool.
+ *
+ * A stage is one pool_run: all threads take chunks until none is left, then the next stage begins. What a chunk computes depends
+ * only on its index, never on the thread or the order, so the output is the same for any number of threads. */
 #include "forward.h"
 
 #include <math.h>
@@ -88,6 +91,7 @@ size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
     return many > few * TOKENS_FEW ? many : few * TOKENS_FEW;
 }
 
+/* Rows that a thread takes at a time: a share small enough that several fall to each thread, a multiple of the kernel's tile. */
 static size_t chunk_rows(const struct forward *f, const struct product *p)
 {
     size_t tile = f->k->matmul[p->w->type].tile, most = p->toks > TOKENS_FEW ? ROWS_MANY : ROWS_FEW;
@@ -102,7 +106,8 @@ static size_t chunk_rows(const struct forward *f, const struct product *p)
     return rows ? rows : tile;
 }
 
-/* Rows [begin, end) of one matrix, to out[toks][stride]: products, factor and bias. */
+/* Rows [begin, end) of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row,
+ * so that `out` may be a thread's scratch as well as a place within a row of results. */
 static void multiply(const struct forward *f, const struct product *p, const struct matrix *w, size_t begin, size_t end, float *out,
                      size_t stride, size_t thread)
 {
@@ -184,12 +189,12 @@ static void product_chunk(void *arg, size_t index, size_t thread)
     case FINISH_STORE:
         multiply(f, p, p->w, begin, begin + rows, out, p->out_stride, thread);
         break;
-    case FINISH_ADD:
+    case FINISH_ADD:               /* through scratch: the residual must not be overwritten */
         multiply(f, p, p->w, begin, begin + rows, side, rows, thread);
         for (size_t t = 0; t < p->toks; t++)
             f->k->axpy.fn(out + t * p->out_stride, side + t * rows, p->factor, rows);
         break;
-    case FINISH_ACTIVATE:
+    case FINISH_ACTIVATE:          /* gate to its place, up to scratch, and the product of both over the gate */
         if (p->gate) {
             multiply(f, p, p->gate, begin, begin + rows, out, p->out_stride, thread);
             multiply(f, p, p->w, begin, begin + rows, side, rows, thread);

@@ -23,6 +23,7 @@ void session_defaults(const struct quern_model *model, struct quern_session_opti
         o->kv = QUERN_KV_F16;
 }
 
+/* Learned positions end where the training ended; rotated ones only get worse. */
 static bool check_options(const struct quern_model *model, const struct quern_session_options *o, struct quern_error *err)
 {
     if ((size_t)o->kv >= sizeof KV_TYPE_OF / sizeof *KV_TYPE_OF)
@@ -115,6 +116,7 @@ bool session_score(struct quern_session *s, const int32_t *tokens, size_t count,
     if (!check_room(s, count, err))
         return false;
     s->has_logits = false;
+    /* Batch after batch; those before the last `wanted` tokens need no logits at all. */
     for (size_t done = 0; done < count;) {
         size_t n = count - done < s->batch ? count - done : s->batch, first = count - wanted;
         struct batch_part part = { .kv = &s->kv, .tokens = tokens + done, .count = n };
@@ -149,6 +151,7 @@ bool quern_sync_session(struct quern_session *s, const int32_t *tokens, size_t c
         return ERR(err, QUERN_EUSAGE, "no tokens to hold");
     if (count > s->kv.limit)
         return ERR(err, QUERN_ELIMIT, "%zu tokens are needed, the context holds %zu", count, s->kv.limit);
+    /* What both texts begin with stays in the cache. */
     while (same < count && same < s->kv.used && s->tokens[same] == tokens[same])
         same++;
     if (same == count && same == s->kv.used && s->has_logits)

@@ -1,4 +1,7 @@
-/* Named weights: every tensor that the architecture needs, its shape checked against the hyper-parameters. */
+/* Named weights: every tensor that the architecture needs, its shape checked against the hyper-parameters.
+ *
+ * Loading goes on after a tensor that is missing, so that one message can list them all; it ends at the first that is wrong. Nothing
+ * is copied but vectors that the file does not hold as aligned f32, which are few and small. */
 #include "model.h"
 
 #include <stdarg.h>
@@ -149,6 +152,7 @@ static struct matrix rows_of(const struct matrix *whole, size_t first, size_t ro
     return part;
 }
 
+/* Weight of a norm and, for LayerNorms, its bias. */
 static void norm(struct loader *ld, struct norm *out, const char *name, int required, size_t n)
 {
     char full[80];
@@ -187,6 +191,7 @@ static void load_qkv(struct loader *ld, struct layer *l, int bias)
     l->v = rows_of(&all, q + k, v);
 }
 
+/* Projections of plain attention, and what the family adds to them. */
 static void load_attention(struct loader *ld, struct layer *l)
 {
     const struct arch *arch = ld->m->arch;
@@ -216,6 +221,7 @@ static void load_attention(struct loader *ld, struct layer *l)
         l->attn_sub_norm = vector(ld, "attn_sub_norm.weight", REQUIRED, l->heads * h->value_dim);
 }
 
+/* Latent attention; q goes through a latent of its own in the larger models. */
 static void load_mla(struct loader *ld, struct layer *l)
 {
     const struct hyper *h = &ld->m->hyper;
@@ -238,6 +244,7 @@ static void load_mla(struct loader *ld, struct layer *l)
     matrix(ld, &l->out, "attn_output", REQUIRED, OPTIONAL, l->heads * h->mla_value, h->width);
 }
 
+/* The three recurrent mixers. Their convolutions and decays are vectors, used one by one; only the projections are matrices. */
 static void load_conv(struct loader *ld, struct layer *l)
 {
     const struct hyper *h = &ld->m->hyper;
@@ -295,6 +302,7 @@ static void load_dense_ffn(struct loader *ld, struct layer *l)
         l->ffn_sub_norm = vector(ld, "ffn_sub_norm.weight", REQUIRED, l->ff);
 }
 
+/* Experts are stacked in one tensor per projection; the shared expert is a dense part beside them. */
 static void load_experts(struct loader *ld, struct layer *l)
 {
     const struct hyper *h = &ld->m->hyper;
@@ -313,6 +321,7 @@ static void load_experts(struct loader *ld, struct layer *l)
         matrix(ld, &l->shared_gate, "ffn_gate_inp_shexp", REQUIRED, OPTIONAL, h->width, 1);
 }
 
+/* Everything of one layer: norms, the mixer that hyper.c has chosen, the feed-forward part. */
 static void load_layer(struct loader *ld, struct layer *l)
 {
     const struct arch *arch = ld->m->arch;
