@@ -1,5 +1,5 @@
 /* The forward pass against the formulas, written down once more in double precision, one token and one value at a time: llama, a
- * mixture of experts, mamba. It needs no files from elsewhere and shares no code with the engine but the reader. */
+ * mixture of experts, mamba; and attention through windows, over more than one tile and one span of the context. It needs no files from elsewhere and shares no code with the engine but the reader. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "test.h"
 #include "tiny.h"
 
-enum { TOKENS = 70, WIDTH = 64, HEADS = 4, KV = 2, DIM = 32, FF = 96, EXPERTS = 6, USED = 2, EXPERT_FF = 32, INNER = 96, STATE = 16,
+enum { TOKENS = 1100, WIDTH = 64, HEADS = 4, KV = 2, DIM = 32, FF = 96, EXPERTS = 6, USED = 2, EXPERT_FF = 32, INNER = 96, STATE = 16,
        RANK = 4, TAPS = 4, LAYERS = 2 };
 
 static const struct gguf *file;
@@ -71,22 +71,27 @@ static void rotate(double *x, size_t heads, size_t pos, bool halves)
 
 static double keys[LAYERS][TOKENS][KV * DIM], values[LAYERS][TOKENS][KV * DIM];
 
+/* What a query sees: everything before it, the last `window` positions, or its chunk of them. */
+static size_t window;
+static bool chunked;
+
 static void attend_token(double *out, const double *q, size_t layer, size_t pos)
 {
+    size_t from = !window ? 0 : chunked ? pos / window * window : pos + 1 > window ? pos + 1 - window : 0;
     for (size_t h = 0; h < HEADS; h++) {
         double score[TOKENS], top = -1e300, sum = 0;
         size_t shared = h / (HEADS / KV) * DIM;
-        for (size_t t = 0; t <= pos; t++) {
+        for (size_t t = from; t <= pos; t++) {
             score[t] = 0;
             for (size_t i = 0; i < DIM; i++)
                 score[t] += q[h * DIM + i] * keys[layer][t][shared + i] / sqrt(DIM);
             top = fmax(top, score[t]);
         }
-        for (size_t t = 0; t <= pos; t++)
+        for (size_t t = from; t <= pos; t++)
             sum += score[t] = exp(score[t] - top);
         for (size_t i = 0; i < DIM; i++) {
             out[h * DIM + i] = 0;
-            for (size_t t = 0; t <= pos; t++)
+            for (size_t t = from; t <= pos; t++)
                 out[h * DIM + i] += score[t] / sum * values[layer][t][shared + i];
         }
     }
@@ -199,7 +204,7 @@ static void reference(double *logits, enum tiny_kind kind, int32_t token, size_t
     multiply(logits, weights(-1, "output.weight"), h, WIDTH, TINY_VOCAB);
 }
 
-static void check(enum tiny_kind kind)
+static void check(enum tiny_kind kind, size_t tokens_n, size_t size, bool chunks)
 {
     static struct tiny tiny;
     static double expected[TINY_VOCAB];
@@ -209,6 +214,8 @@ static void check(enum tiny_kind kind)
     uint64_t seed = 29;
     int32_t tokens[TOKENS];
     double most = 0, scale = 0;
+    window = size;
+    chunked = chunks;
     memset(inputs, 0, sizeof inputs);
     memset(states, 0, sizeof states);
     tiny_model(&tiny, kind);
@@ -217,32 +224,42 @@ static void check(enum tiny_kind kind)
     struct quern_session *s = model ? quern_open_session(model, &options, &err) : NULL;
     for (size_t t = 0; t < TOKENS; t++)
         tokens[t] = (int32_t)(random_u64(&seed) % TINY_VOCAB);
-    bool ok = s && session_score(s, tokens, TOKENS, TOKENS, got, &err);
+    for (size_t i = 0; s && i < LAYERS; i++)
+        model->model.layer[i].window = size;
+    if (s)
+        model->model.hyper.chunked = chunks;
+    bool ok = s && session_score(s, tokens, tokens_n, tokens_n, got, &err);
     CHECK(ok, "%s", err.text);
     file = model ? &model->gguf : NULL;
-    for (size_t t = 0; ok && t < TOKENS; t++) {
+    for (size_t t = 0; ok && t < tokens_n; t++) {
         reference(expected, kind, tokens[t], t);
         for (size_t i = 0; i < TINY_VOCAB; i++) {
-            double difference = fabs(expected[i] - got[t * TINY_VOCAB + i]), size = fabs(expected[i]);
+            double difference = fabs(expected[i] - got[t * TINY_VOCAB + i]), logit = fabs(expected[i]);
             most = difference > most ? difference : most;     /* two fmax here end GCC 12 for Arm in an internal error */
-            scale = size > scale ? size : scale;
+            scale = logit > scale ? logit : scale;
         }
     }
-    CHECK(most < 1e-4 && scale > 1, "%s: greatest difference %g, greatest logit %g", tiny.arch, most, scale);
+    CHECK(most < 1e-4 && scale > 1, "%s, window %zu: greatest difference %g, greatest logit %g", tiny.arch, size, most, scale);
     if (getenv("QUERN_TEST_VERBOSE"))
-        printf("%s: greatest difference %.1e, greatest logit %.1f\n", tiny.arch, most, scale);
+        printf("%s, window %zu: greatest difference %.1e, greatest logit %.1f\n", tiny.arch, size, most, scale);
     quern_close_session(s);
     quern_close_model(model);
     unlink(temp_path("reference.gguf"));
 }
 
-static void test_llama(void) { check(TINY_LLAMA); }
-static void test_experts(void) { check(TINY_EXPERTS); }
-static void test_mamba(void) { check(TINY_MAMBA); }
+static void test_llama(void) { check(TINY_LLAMA, TOKENS, 0, false); }
+static void test_small_window(void) { check(TINY_LLAMA, 300, 40, false); }
+static void test_large_window(void) { check(TINY_LLAMA, TOKENS, 300, false); }
+static void test_chunks(void) { check(TINY_LLAMA, TOKENS, 200, true); }
+static void test_experts(void) { check(TINY_EXPERTS, 100, 0, false); }
+static void test_mamba(void) { check(TINY_MAMBA, 100, 0, false); }
 
 int main(void)
 {
     TEST(test_llama);
+    TEST(test_small_window);
+    TEST(test_large_window);
+    TEST(test_chunks);
     TEST(test_experts);
     TEST(test_mamba);
     return test_end();
