@@ -27,15 +27,16 @@ static const struct option show_options[] = {
     { "tensors", 0, OPTION_SWITCH, AT(tensors), NULL, NULL, "list every tensor", NULL, NULL, NULL },
     { "full", 0, OPTION_SWITCH, AT(full), NULL, NULL, "show arrays and long strings whole", NULL, NULL, NULL },
     { "json", 0, OPTION_SWITCH, AT(json), NULL, NULL, "one JSON object instead of text", NULL, NULL, NULL },
-    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL, NULL },
+    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL,
+      NULL },
     { "allow-aliased", 0, OPTION_SWITCH, AT(allow_aliased), NULL, NULL, "tensors may share bytes", NULL, NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
 const struct verb verb_show = {
     .name = "show", .summary = "what is in a GGUF file", .operands = "FILE", .operands_min = 1, .operands_max = 1,
-    .details = "Architecture, size, types, every key and, with --tensors, every tensor. Any GGUF file can be shown, whether quern can "
-               "run it or not. Text from the file is shown with control characters and invalid UTF-8 as \\xNN.\n",
+    .details = "Architecture, size, types, every key and, with --tensors, every tensor. Any GGUF file can be shown, whether "
+               "quern can run it or not. Text from the file is shown with control characters and invalid UTF-8 as \\xNN.\n",
     .options = show_options, .size = sizeof(struct show_args), .main = cmd_show,
 };
 
@@ -54,6 +55,7 @@ struct summary {
     char               reason[sizeof ((struct quern_error *)NULL)->text];
 };
 
+/* Only what stands in the file: this works for architectures that quern does not know. */
 static void summarise(struct summary *s, const struct gguf *g)
 {
     struct quern_error ignored;
@@ -100,7 +102,7 @@ static void plan_memory(struct summary *s, const struct gguf *g, const struct sh
 
 /* ---- as text -------------------------------------------------------------------------------------------------- */
 
-/* A count with commas. */
+/* A count with commas, "5,770,496": these are read by people. --json has the plain numbers. */
 static const char *commas(char out[32], size_t n)
 {
     char digits[24];
@@ -249,10 +251,12 @@ static void add_types(struct text *out, const struct summary *s)
         const struct type_count *count = &s->types[id];
         if (count->tensors)
             text_addf(out, "  %-8s %6zu tensors %18s values %18s bytes  %5.1f %%\n", format_find(id)->name, count->tensors,
-                      commas(values, count->values), commas(bytes, count->bytes), 100.0 * (double)count->bytes / (double)s->all.bytes);
+                      commas(values, count->values), commas(bytes, count->bytes),
+                      100.0 * (double)count->bytes / (double)s->all.bytes);
     }
 }
 
+/* General things first, the long lists last; the order in which one looks for them. */
 static void show_text(struct text *out, const struct gguf *g, const struct summary *s, const struct show_args *args)
 {
     char a[32], b[32], c[32];
@@ -304,7 +308,8 @@ static void json_key(struct text *out, const struct gguf_kv *kv, bool full)
     text_add_json(out, kv->key.text, kv->key.n);
     text_addf(out, ", \"type\": \"%s\", ", gguf_type_name(value->type));
     if (value->type == GGUF_ARRAY) {
-        text_addf(out, "\"elements\": \"%s\", \"count\": %zu, \"shortened\": %s, \"value\": [", gguf_type_name(value->as.array.type),
+        text_addf(out, "\"elements\": \"%s\", \"count\": %zu, \"shortened\": %s, \"value\": [",
+                  gguf_type_name(value->as.array.type),
                   value->as.array.n, shown_elements(value, full) < value->as.array.n ? "true" : "false");
         add_elements(out, value, full, true);
         text_addf(out, "]}");
@@ -327,6 +332,7 @@ static void json_tensor(struct text *out, const struct gguf_tensor *t)
     text_addf(out, ", \"bytes\": %zu, \"offset\": %zu, \"part\": %u}", t->bytes, t->offset, t->part + 1);
 }
 
+/* The same things under fixed names. Members are only ever added to this, so scripts may rely on it. */
 static void show_json(struct text *out, const struct gguf *g, const struct summary *s, const struct show_args *args)
 {
     const char *comma = "";
@@ -334,7 +340,8 @@ static void show_json(struct text *out, const struct gguf *g, const struct summa
     json_string(out, "file", (struct gguf_string){ g->path, strlen(g->path) });
     json_string(out, "architecture", s->architecture);
     json_string(out, "name", s->name);
-    text_addf(out, "\"version\": %u, \"alignment\": %zu, \"files\": %zu, \"bytes\": %zu, \"trailing_bytes\": %zu, \"gap_bytes\": %zu, ",
+    text_addf(out,
+              "\"version\": %u, \"alignment\": %zu, \"files\": %zu, \"bytes\": %zu, \"trailing_bytes\": %zu, \"gap_bytes\": %zu, ",
               g->version, g->alignment, g->part_count, s->file_bytes, g->trailing, g->gaps);
     text_addf(out, "\"parameters\": %zu, \"weight_bytes\": %zu, \"context\": ", s->all.values, s->all.bytes);
     text_addf(out, s->has_context ? "%u" : "null", s->context);

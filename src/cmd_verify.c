@@ -25,15 +25,16 @@ struct verify_args {
 static const struct option verify_options[] = {
     { "json", 0, OPTION_SWITCH, AT(json), NULL, NULL, "one JSON object instead of text", NULL, NULL, NULL },
     { "threads", 't', OPTION_COUNT, AT(threads), "N", "0", "threads, 0 for as many as pay", NULL, NULL, NULL },
-    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL, NULL },
+    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL,
+      NULL },
     { "allow-aliased", 0, OPTION_SWITCH, AT(allow_aliased), NULL, NULL, "tensors may share bytes", NULL, NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
 const struct verb verb_verify = {
     .name = "verify", .summary = "check a GGUF file from end to end", .operands = "FILE", .operands_min = 1, .operands_max = 1,
-    .details = "Checks the file's structure, every tensor's shape against the hyper-parameters, every block of every tensor for NaN "
-               "and Inf, and that the text of every token comes back from the tokenizer.\n"
+    .details = "Checks the file's structure, every tensor's shape against the hyper-parameters, every block of every tensor for "
+               "NaN and Inf, and that the text of every token comes back from the tokenizer.\n"
                "Ends with 0 when all is well, with 3 and all the reasons when something is wrong, and with 4 when nothing is wrong "
                "but the architecture or tokenizer is one that quern does not know, so that it could not be checked.\n",
     .options = verify_options, .size = sizeof(struct verify_args), .main = cmd_verify,
@@ -94,19 +95,22 @@ static void check_structure(struct report *r, const struct gguf *g)
     add_finding(r, FINE, "structure", "GGUF version %u, %zu keys, %zu tensors", g->version, g->kv_count, g->tensor_count);
 }
 
-/* Which of its rows and columns a value is, as the user counts: "row 3 of 64" where the tensor has two dimensions. */
+/* A block lies within one row; its place is given as the row and the values of that row, counted from 0 as everywhere. */
 static void add_bad_tensor(struct report *r, const struct gguf_tensor *t, const struct scan *scan)
 {
     char name[160];
     const struct format *format = format_find(t->type);
     size_t row = scan->first_value / t->shape[0], first = scan->first_block * format->block % t->shape[0];
     text_escape(name, sizeof name, t->name.text, t->name.n);
-    add_finding(r, WRONG, "numbers", "tensor '%s' (%s) block %zu (row %zu, values %zu to %zu) holds %s; %zu of its %zu blocks are bad", name,
+    add_finding(r, WRONG, "numbers",
+                "tensor '%s' (%s) block %zu (row %zu, values %zu to %zu) holds %s; %zu of its %zu blocks are bad", name,
                 format->name, scan->first_block, row, first, first + format->block - 1, isnan(scan->value) ? "NaN" : "Inf",
                 scan->bad_blocks, scan->blocks);
 }
 
-static bool check_numbers(struct report *r, const struct gguf *g, const struct kernels *kernels, struct pool *pool, struct quern_error *err)
+/* Last, because it reads the whole file. One tensor at a time, spread over the threads. */
+static bool check_numbers(struct report *r, const struct gguf *g, const struct kernels *kernels, struct pool *pool,
+                          struct quern_error *err)
 {
     size_t blocks = 0, bad = 0, left_out = 0, done = 0;
     struct progress progress;
@@ -132,6 +136,7 @@ static bool check_numbers(struct report *r, const struct gguf *g, const struct k
     return true;
 }
 
+/* model_init knows every shape that an architecture wants; what it refuses is the finding. */
 static bool check_shapes(struct report *r, const struct gguf *g, const struct kernels *kernels, bool *fine, struct quern_error *err)
 {
     struct model model;
@@ -144,8 +149,8 @@ static bool check_shapes(struct report *r, const struct gguf *g, const struct ke
         return add_error(r, "shapes", err);
     if (model.extra_tensors)
         add_finding(r, NOTE, "shapes", "%zu tensors are not known to this architecture and not used", model.extra_tensors);
-    add_finding(r, FINE, "shapes", "%s: %zu layers, width %zu, vocabulary of %zu; all tensors fit", model.arch->name, model.hyper.layers,
-                model.hyper.width, model.hyper.vocab);
+    add_finding(r, FINE, "shapes", "%s: %zu layers, width %zu, vocabulary of %zu; all tensors fit", model.arch->name,
+                model.hyper.layers, model.hyper.width, model.hyper.vocab);
     model_free(&model);
     *fine = true;
     return true;
@@ -180,6 +185,8 @@ static bool comes_back(const struct tokenizer *t, const char *text, size_t n, bo
     return ok;
 }
 
+/* Every token's own text must survive encoding. A broken merge table or a wrong score shows here before it shows in a
+ * model's answers. */
 static bool check_tokenizer(struct report *r, const struct gguf *g, bool *fine, struct quern_error *err)
 {
     char piece[PIECE_BYTES], shown[80];
@@ -199,13 +206,14 @@ static bool check_tokenizer(struct report *r, const struct gguf *g, bool *fine, 
         }
         tried++;
         if (!same && bad++ < SHOWN_TOKENS)
-            add_finding(r, WRONG, "tokenizer", "token %zu: its text \"%s\" does not come back", id, text_escape(shown, sizeof shown, piece, n));
+            add_finding(r, WRONG, "tokenizer", "token %zu: its text \"%s\" does not come back", id,
+                        text_escape(shown, sizeof shown, piece, n));
     }
     if (bad > SHOWN_TOKENS)
         add_finding(r, WRONG, "tokenizer", "and %zu more tokens", bad - SHOWN_TOKENS);
     if (!bad)
-        add_finding(r, FINE, "tokenizer", "%s%s%s: the texts of %zu of %zu tokens come back (the rest are control tokens)", tokenizer_model(t),
-                    *tokenizer_pre(t) ? ", " : "", tokenizer_pre(t), tried, tokenizer_size(t));
+        add_finding(r, FINE, "tokenizer", "%s%s%s: the texts of %zu of %zu tokens come back (the rest are control tokens)",
+                    tokenizer_model(t), *tokenizer_pre(t) ? ", " : "", tokenizer_pre(t), tried, tokenizer_size(t));
     *fine = bad == 0;
     tokenizer_close(t);
     return true;
@@ -214,7 +222,8 @@ static bool check_tokenizer(struct report *r, const struct gguf *g, bool *fine, 
 /* What only shows when model and tokenizer come together. */
 static bool check_together(struct report *r, const char *path, const struct gguf_options *reading, struct quern_error *err)
 {
-    struct quern_model_options options = { .threads = 1, .limit_metadata = reading->limit_metadata, .allow_aliased = reading->allow_aliased };
+    struct quern_model_options options = { .threads = 1, .limit_metadata = reading->limit_metadata,
+                                           .allow_aliased = reading->allow_aliased };
     struct quern_model *model = quern_open_model(path, &options, err);
     if (!model)
         return add_error(r, "together", err);
@@ -222,7 +231,8 @@ static bool check_together(struct report *r, const char *path, const struct gguf
     return true;
 }
 
-static bool check_all(struct report *r, const struct gguf *g, const struct gguf_options *reading, size_t threads, struct quern_error *err)
+static bool check_all(struct report *r, const struct gguf *g, const struct gguf_options *reading, size_t threads,
+                      struct quern_error *err)
 {
     struct kernels kernels;
     struct cpu cpu;

@@ -1,3 +1,15 @@
+/* Reading GGUF: header, keys, tensor directory, layout, split files.
+ *
+ * A file is laid out as
+ *
+ *     "GGUF"  u32 version  u64 tensors  u64 keys
+ *     keys        each: string name, u32 type, value
+ *     directory   each: string name, u32 dims, u64 shape[dims], u32 type, u64 offset
+ *     padding to the alignment, then the data section, to which the offsets count
+ *
+ * with strings as u64 length and bytes. Every one of these numbers may be a lie, so the order of work is: read through the
+ * bounded cursor, compare with the bytes that are left, and only then multiply, add, or allocate. What a later step relies on is
+ * checked in the step before it, and each check names the place where it failed. */
 #include "gguf.h"
 
 #include <stdio.h>
@@ -65,6 +77,7 @@ static const uint8_t *reader_take(struct reader *r, uint64_t n, const char *what
     return p;
 }
 
+/* A little-endian number of 4 or 8 bytes. */
 static bool reader_number(struct reader *r, uint64_t *out, size_t bytes, const char *what)
 {
     const uint8_t *p = reader_take(r, bytes, what);
@@ -74,6 +87,7 @@ static bool reader_number(struct reader *r, uint64_t *out, size_t bytes, const c
     return true;
 }
 
+/* A view of the text in the file; nothing is copied. */
 static bool reader_string(struct reader *r, struct gguf_string *out, const char *what)
 {
     uint64_t n;
@@ -116,6 +130,8 @@ static bool reader_name(struct reader *r, struct gguf_string *out, size_t most)
 
 /* ---- what else a file may be ---------------------------------------------------------------------------------- */
 
+/* People hand over what a download left behind, or the format before or beside GGUF. A sentence that says so saves them an hour;
+ * NULL when the bytes remind of nothing. Old ggml wrote its magic as a little-endian u32, hence the reversed letters. */
 static const char *looks_like(const uint8_t *data, size_t size)
 {
     static const struct { const char *magic; size_t n; const char *sentence; } known[] = {
@@ -147,19 +163,23 @@ static const char *looks_like(const uint8_t *data, size_t size)
     return NULL;
 }
 
+/* Version 1 had 32-bit counts and is long gone; 2 and 3 have the same layout, 3 only added files of big-endian machines. Those carry
+ * the magic in the same order but the version swapped, which makes its low half 0. */
 static bool read_header(struct reader *r, uint32_t *version, uint64_t *tensors, uint64_t *keys)
 {
     uint64_t number;
     if (r->size < 4 || memcmp(r->data, "GGUF", 4) != 0) {
         const char *sentence = r->size ? looks_like(r->data, r->size) : NULL;
-        return ERR(r->err, QUERN_EFORMAT, "not a GGUF file (%zu bytes)%s%s", r->size, sentence ? ": " : "", sentence ? sentence : "");
+        return ERR(r->err, QUERN_EFORMAT, "not a GGUF file (%zu bytes)%s%s", r->size, sentence ? ": " : "",
+                   sentence ? sentence : "");
     }
     r->at = 4;
     if (!reader_number(r, &number, 4, "the version"))
         return false;
     *version = (uint32_t)number;
     if (number != 0 && (number & 0xffff) == 0)
-        return ERR(r->err, QUERN_EUNSUPPORTED, "big-endian GGUF (version field 0x%08x at byte 4): only little-endian files are supported",
+        return ERR(r->err, QUERN_EUNSUPPORTED,
+                   "big-endian GGUF (version field 0x%08x at byte 4): only little-endian files are supported",
                    *version);
     if (number != 2 && number != 3)
         return ERR(r->err, QUERN_EUNSUPPORTED, "GGUF version %u at byte 4 is not supported, versions 2 and 3 are", *version);
@@ -168,8 +188,8 @@ static bool read_header(struct reader *r, uint32_t *version, uint64_t *tensors, 
     /* Compared with the bytes that are there before anything is allocated by them. */
     size_t left = r->size - r->at;
     if (*tensors > left / TENSOR_BYTES)
-        return ERR(r->err, QUERN_EFORMAT, "%ju tensors at byte 8: the %zu bytes that follow hold at most %zu", (uintmax_t)*tensors, left,
-                   left / TENSOR_BYTES);
+        return ERR(r->err, QUERN_EFORMAT, "%ju tensors at byte 8: the %zu bytes that follow hold at most %zu", (uintmax_t)*tensors,
+                   left, left / TENSOR_BYTES);
     if (*keys > left / KEY_BYTES)
         return ERR(r->err, QUERN_EFORMAT, "%ju keys at byte 16: the %zu bytes that follow hold at most %zu", (uintmax_t)*keys, left,
                    left / KEY_BYTES);
@@ -178,6 +198,9 @@ static bool read_header(struct reader *r, uint32_t *version, uint64_t *tensors, 
 
 /* ---- keys and values ------------------------------------------------------------------------------------------ */
 
+/* Strings have to be walked: their lengths are the only way from one to the next. The other elements have a fixed size, and a
+ * count that fits the bytes left cannot overflow in the product. Arrays of arrays are legal in the format, but no writer makes
+ * them, and refusing them leaves nothing here that could recurse. */
 static bool read_array(struct reader *r, struct gguf_value *value)
 {
     uint64_t type, n;
@@ -212,6 +235,7 @@ static bool read_array(struct reader *r, struct gguf_value *value)
     return true;
 }
 
+/* Numbers are decoded at once, strings and arrays stay where they are. */
 static bool read_value(struct reader *r, struct gguf_value *value)
 {
     uint64_t type;
@@ -266,6 +290,7 @@ static bool read_keys(struct gguf *g, struct reader *r, uint64_t n)
 
 /* ---- the tensor directory ------------------------------------------------------------------------------------- */
 
+/* ggml holds sizes as int64, so that is the limit of each and of the product. */
 static bool read_shape(struct reader *r, struct gguf_tensor *t, size_t *values)
 {
     uint64_t dims, size;
@@ -286,8 +311,8 @@ static bool read_shape(struct reader *r, struct gguf_tensor *t, size_t *values)
             return FAIL(r, QUERN_EFORMAT, "dimension %zu is %jd, allowed are 1 to %jd", i, (intmax_t)size, (intmax_t)INT64_MAX);
         t->shape[i] = (size_t)size;
         if (!checked_mul(values, *values, t->shape[i]) || *values > INT64_MAX)
-            return FAIL(r, QUERN_EFORMAT, "the product of its dimensions (%zu x %zu x %zu x %zu) overflows", t->shape[0], t->shape[1],
-                        t->shape[2], t->shape[3]);
+            return FAIL(r, QUERN_EFORMAT, "the product of its dimensions (%zu x %zu x %zu x %zu) overflows", t->shape[0],
+                        t->shape[1], t->shape[2], t->shape[3]);
     }
     return true;
 }
@@ -306,7 +331,8 @@ static bool read_tensor(struct reader *r, struct gguf_tensor *t)
     if (!format)
         return FAIL(r, QUERN_EUNSUPPORTED, "tensor type %u is not supported", t->type);
     if (t->shape[0] % format->block != 0)
-        return FAIL(r, QUERN_EFORMAT, "rows of %zu values do not divide into blocks of %u (%s)", t->shape[0], format->block, format->name);
+        return FAIL(r, QUERN_EFORMAT, "rows of %zu values do not divide into blocks of %u (%s)", t->shape[0], format->block,
+                    format->name);
     if (!format_row_bytes(&row, format, t->shape[0]) || !checked_mul(&t->bytes, row, values / t->shape[0]))
         return FAIL(r, QUERN_EFORMAT, "its size in bytes overflows (%zu values of %s)", values, format->name);
     if (offset > SIZE_MAX)
@@ -329,6 +355,7 @@ static bool read_tensors(struct gguf *g, struct reader *r, uint64_t n)
     return true;
 }
 
+/* Put the tensor before the message, once its row has been read. Always false. */
 static bool tensor_error(struct quern_error *err, const struct gguf_tensor *t)
 {
     char name[160], prefix[200];
@@ -419,6 +446,7 @@ struct gguf_index {
     struct entry *keys, *tensors;
 };
 
+/* By bytes; a text that is another's beginning comes first. */
 static int compare_strings(struct gguf_string a, struct gguf_string b)
 {
     size_t n = a.n < b.n ? a.n : b.n;
@@ -460,6 +488,7 @@ static const struct entry *find_entry(const struct entry *entries, size_t n, con
     return NULL;
 }
 
+/* A key that stands twice is refused: readers differ in which of the two they take. */
 static bool index_keys(struct gguf *g, struct quern_error *err)
 {
     g->index = mem_take(1, sizeof *g->index, "the index", err);
@@ -507,6 +536,7 @@ static char *part_name(const char *path, size_t part, struct quern_error *err)
     return name;
 }
 
+/* What the keys say; a file without them is part 0 of 1. `tensors` counts those of all parts. */
 struct split { uint32_t no, count, tensors; };
 
 static bool read_split(const struct gguf *g, struct split *split, struct quern_error *err)
@@ -518,7 +548,8 @@ static bool read_split(const struct gguf *g, struct split *split, struct quern_e
     if (split->count == 0)      /* what merging tools leave behind */
         split->count = 1;
     if (split->count > PARTS || (split->no >= split->count))
-        return ERR(err, QUERN_EFORMAT, "split.no is %u (part %u), split.count is %u, allowed are parts below the count and at most %d",
+        return ERR(err, QUERN_EFORMAT,
+                   "split.no is %u (part %u), split.count is %u, allowed are parts below the count and at most %d",
                    split->no, split->no + 1, split->count, PARTS);
     return true;
 }
@@ -528,18 +559,22 @@ static bool check_first(const char *path, const struct split *split, struct quer
 {
     size_t no, count;
     if (split->no != 0)
-        return ERR(err, QUERN_EFORMAT, "this is part %u of %u of a split model: open the first part (its name ends in -00001-of-%05u.gguf)",
+        return ERR(err, QUERN_EFORMAT,
+                   "this is part %u of %u of a split model: open the first part (its name ends in -00001-of-%05u.gguf)",
                    split->no + 1, split->count, split->count);
     if (!split_name(path, &no, &count))
-        return ERR(err, QUERN_EFORMAT, "part 1 of %u of a split model, but its name does not end in -00001-of-%05u.gguf, so the other "
+        return ERR(err, QUERN_EFORMAT,
+                   "part 1 of %u of a split model, but its name does not end in -00001-of-%05u.gguf, so the other "
                    "parts cannot be found", split->count, split->count);
     if (no != 1 || count != split->count)
-        return ERR(err, QUERN_EFORMAT, "its name says part %zu of %zu, split.no and split.count say part 1 of %u", no, count, split->count);
+        return ERR(err, QUERN_EFORMAT, "its name says part %zu of %zu, split.no and split.count say part 1 of %u", no, count,
+                   split->count);
     return true;
 }
 
 /* Is `part` number `no` of the model that `first` begins? */
-static bool check_part(const struct gguf *first, const struct gguf *part, const struct split *want, size_t no, struct quern_error *err)
+static bool check_part(const struct gguf *first, const struct gguf *part, const struct split *want, size_t no,
+                       struct quern_error *err)
 {
     static const char *const same[] = { "general.architecture", "general.name" };
     struct split split;
@@ -548,11 +583,11 @@ static bool check_part(const struct gguf *first, const struct gguf *part, const 
     if (!read_split(part, &split, err))
         return false;
     if (split.no != no || split.count != want->count)
-        return ERR(err, QUERN_EFORMAT, "it says that it is part %u of %u, expected was part %zu of %u", split.no + 1, split.count, no + 1,
-                   want->count);
+        return ERR(err, QUERN_EFORMAT, "it says that it is part %u of %u, expected was part %zu of %u", split.no + 1, split.count,
+                   no + 1, want->count);
     if (split.tensors != want->tensors)
-        return ERR(err, QUERN_EFORMAT, "split.tensors.count is %u, in the first part it is %u: a part of another model", split.tensors,
-                   want->tensors);
+        return ERR(err, QUERN_EFORMAT, "split.tensors.count is %u, in the first part it is %u: a part of another model",
+                   split.tensors, want->tensors);
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
         const struct gguf_value *a = gguf_find(first, same[i]), *b = gguf_find(part, same[i]);
         if (a && b && a->type == GGUF_STRING && b->type == GGUF_STRING && compare_strings(a->as.string, b->as.string))
@@ -633,7 +668,9 @@ static bool open_file(struct gguf *g, const char *path, const struct gguf_option
     return parse(g, options, err) || error_prefix(err, path);
 }
 
-static bool open_part(struct gguf *g, const struct split *split, size_t no, const struct gguf_options *options, struct quern_error *err)
+/* Part `no`, 0-based, of the model whose first part is g. */
+static bool open_part(struct gguf *g, const struct split *split, size_t no, const struct gguf_options *options,
+                      struct quern_error *err)
 {
     struct gguf part;
     char *path = part_name(g->path, no, err);
@@ -655,6 +692,7 @@ static bool open_part(struct gguf *g, const struct split *split, size_t no, cons
     return ok;
 }
 
+/* The further parts, if there are any, in order: tensors are numbered as if the parts were one file. */
 static bool open_parts(struct gguf *g, const struct gguf_options *options, struct quern_error *err)
 {
     struct split split;
@@ -666,7 +704,8 @@ static bool open_parts(struct gguf *g, const struct gguf_options *options, struc
         if (!open_part(g, &split, no, options, err))
             return false;
     if (gguf_find(g, "split.tensors.count") && g->tensor_count != split.tensors) {
-        ERR(err, QUERN_EFORMAT, "the %u parts hold %zu tensors, split.tensors.count says %u", split.count, g->tensor_count, split.tensors);
+        ERR(err, QUERN_EFORMAT, "the %u parts hold %zu tensors, split.tensors.count says %u", split.count, g->tensor_count,
+            split.tensors);
         return error_prefix(err, g->path);
     }
     return true;

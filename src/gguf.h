@@ -126,7 +126,7 @@ struct gguf_writer;
 
 struct gguf_writer_options {
     bool force;                      /* an existing target may be replaced; else QUERN_EUSAGE */
-    size_t alignment;                /* 0: what general.alignment says among the keys, else 32. The key is added where it is needed */
+    size_t alignment;                /* 0: what general.alignment says, else 32. The key is added where it is needed */
     uint32_t version;                /* 0: 3 */
     const struct map *inputs;        /* files that the target must not be (same device and inode): QUERN_EUSAGE */
     size_t input_count;
@@ -136,7 +136,8 @@ struct gguf_writer_options {
 /* Checks the directory and the target first; creates the temporary file. */
 struct gguf_writer *gguf_writer_open(const char *path, const struct gguf_writer_options *options, struct quern_error *err);
 /* Keys, in the order in which they shall stand. The writer copies what it is given. */
-bool gguf_writer_value(struct gguf_writer *w, const char *key, size_t key_n, const struct gguf_value *value, struct quern_error *err);
+bool gguf_writer_value(struct gguf_writer *w, const char *key, size_t key_n, const struct gguf_value *value,
+                       struct quern_error *err);
 bool gguf_writer_u32(struct gguf_writer *w, const char *key, uint32_t value, struct quern_error *err);
 bool gguf_writer_f32(struct gguf_writer *w, const char *key, float value, struct quern_error *err);
 bool gguf_writer_bool(struct gguf_writer *w, const char *key, bool value, struct quern_error *err);

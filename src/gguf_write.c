@@ -1,3 +1,14 @@
+/* Writing GGUF: all or nothing, and on the disk when it is said to be.
+ *
+ *     gguf_writer_open     target and directory are checked, stale files removed, .NAME.quern-PID-N created and locked
+ *     value, tensor        collected in memory: the header must be whole before the first byte of data has a place
+ *     data (the first)     offsets, free space, header written, read back by gguf_open at the file's full size
+ *     data                 through a buffer, padding between tensors
+ *     commit               flush, fsync, close, rename, fsync of the directory
+ *
+ * Whoever is killed before the rename leaves a file under the temporary name only; whoever fails removes that, too. The order of
+ * fsync and rename is what a power cut needs: the name never points at data that is not there. tests/test_kill.sh and
+ * tests/test_faults.c hold it to that. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -76,6 +87,7 @@ static bool usable(const struct gguf_writer *w, struct quern_error *err)
 
 /* ---- bytes in memory ------------------------------------------------------------------------------------------ */
 
+/* Append, doubling the room. */
 static bool put(struct bytes *b, const void *data, size_t n, struct quern_error *err)
 {
     size_t need, room;
@@ -240,6 +252,7 @@ struct gguf_writer *gguf_writer_open(const char *path, const struct gguf_writer_
 
 /* ---- describing ----------------------------------------------------------------------------------------------- */
 
+/* The bits as they stand in the file. Floats were widened when they were read, which loses nothing. */
 static uint64_t number_bits(const struct gguf_value *value)
 {
     uint64_t bits = 0;
@@ -275,7 +288,8 @@ static bool may_describe(struct gguf_writer *w, struct quern_error *err)
     return !w->begun || ERR(err, QUERN_EUSAGE, "'%s': keys and tensors come before the data", w->path);
 }
 
-bool gguf_writer_value(struct gguf_writer *w, const char *key, size_t key_n, const struct gguf_value *value, struct quern_error *err)
+bool gguf_writer_value(struct gguf_writer *w, const char *key, size_t key_n, const struct gguf_value *value,
+                       struct quern_error *err)
 {
     static const char alignment[] = "general.alignment";
     if (!may_describe(w, err))
@@ -364,6 +378,7 @@ bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, stru
 
 /* ---- the file ------------------------------------------------------------------------------------------------- */
 
+/* write() may do less than asked, and be interrupted. Nothing written and no error should not happen; it would loop for ever. */
 static bool write_all(struct gguf_writer *w, const uint8_t *data, size_t n, struct quern_error *err)
 {
     while (n > 0) {
@@ -387,6 +402,7 @@ static bool flush(struct gguf_writer *w, struct quern_error *err)
     return write_all(w, w->buffer, n, err);
 }
 
+/* Small pieces are collected, so that a converter may hand over row by row; large ones go straight through. */
 static bool emit(struct gguf_writer *w, const uint8_t *data, size_t n, struct quern_error *err)
 {
     if (n > BUFFER_BYTES - w->buffered && !flush(w, err))
@@ -408,6 +424,7 @@ static bool emit_zeros(struct gguf_writer *w, size_t n, struct quern_error *err)
     return emit(w, zeros, n, err);
 }
 
+/* Zeros between position `at` of a section and its next aligned one. */
 static size_t padding(const struct gguf_writer *w, size_t at)
 {
     return (w->alignment - at % w->alignment) % w->alignment;
@@ -427,7 +444,8 @@ static bool check_space(struct gguf_writer *w, struct quern_error *err)
         return true;
     uint64_t block = fs.f_frsize ? fs.f_frsize : fs.f_bsize;
     if (w->size / block > fs.f_bavail) {
-        ERR(err, QUERN_EIO, "cannot write '%s': it takes %zu bytes, %ju are free", w->path, w->size, (uintmax_t)(fs.f_bavail * block));
+        ERR(err, QUERN_EIO, "cannot write '%s': it takes %zu bytes, %ju are free", w->path, w->size,
+            (uintmax_t)(fs.f_bavail * block));
         return abandon(w);
     }
     return true;

@@ -60,7 +60,8 @@ static bool edit_value(const struct edit *edits, size_t n, struct gguf_string ke
     return true;
 }
 
-static bool write_keys(struct gguf_writer *w, const struct gguf *g, const struct edit *edits, size_t n, bool reverse, struct quern_error *err)
+static bool write_keys(struct gguf_writer *w, const struct gguf *g, const struct edit *edits, size_t n, bool reverse,
+                       struct quern_error *err)
 {
     for (size_t i = 0; i < g->kv_count; i++) {
         const struct gguf_kv *kv = &g->kvs[reverse ? g->kv_count - 1 - i : i];
@@ -97,7 +98,8 @@ static bool edit_tensor(const struct edit *edits, size_t n, struct gguf_tensor *
     return true;
 }
 
-static bool write_data(struct gguf_writer *w, const struct edit *edits, size_t n, const struct gguf_tensor *t, struct quern_error *err)
+static bool write_data(struct gguf_writer *w, const struct edit *edits, size_t n, const struct gguf_tensor *t,
+                       struct quern_error *err)
 {
     const struct edit *e = find(edits, n, "fill", t->name);
     if (!e)
@@ -125,7 +127,8 @@ static bool write_tensors(struct gguf_writer *w, const struct gguf *g, const str
                 return false;
         }
         for (size_t i = 0; i < n; i++) {
-            struct gguf_tensor t = { .name = { edits[i].name, strlen(edits[i].name) }, .type = FORMAT_F32, .dims = 1, .shape = { 8, 1, 1, 1 } };
+            struct gguf_tensor t = { .name = { edits[i].name, strlen(edits[i].name) }, .type = FORMAT_F32, .dims = 1,
+                                     .shape = { 8, 1, 1, 1 } };
             if (!strcmp(edits[i].verb, "extra") &&
                 !(data ? gguf_writer_data(w, nothing, sizeof nothing, err) : gguf_writer_tensor(w, &t, err)))
                 return false;

@@ -79,12 +79,15 @@ static void check_row(const struct bad_row *row, long base_kib)
     CHECK(got.ended, "%s (%s): the process ended with status %d", row->id, row->what, got.status);
     if (!got.ended)
         return;
-    CHECK(got.err.code == row->code, "%s (%s): code %d, expected %d: %s", row->id, row->what, got.err.code, row->code, got.err.text);
+    CHECK(got.err.code == row->code, "%s (%s): code %d, expected %d: %s", row->id, row->what, got.err.code, row->code,
+          got.err.text);
     if (row->code != QUERN_OK)
-        CHECK(one_line_with(got.err.text, path, row->words), "%s (%s): no '%s' in: %s", row->id, row->what, row->words, got.err.text);
+        CHECK(one_line_with(got.err.text, path, row->words), "%s (%s): no '%s' in: %s", row->id, row->what, row->words,
+              got.err.text);
     CHECK(got.seconds < (many ? SECONDS_MANY : SECONDS), "%s (%s) took %.1f s", row->id, row->what, got.seconds);
     if (!many)
-        CHECK(got.kib - base_kib < MEMORY_KIB, "%s (%s) took %ld KiB more than a valid file", row->id, row->what, got.kib - base_kib);
+        CHECK(got.kib - base_kib < MEMORY_KIB, "%s (%s) took %ld KiB more than a valid file", row->id, row->what,
+              got.kib - base_kib);
     printf("%-4s %-36s %d  %5.2f s %7ld KiB  %s\n", row->id, row->what, got.err.code, got.seconds, got.kib,
            row->code == QUERN_OK ? "opened" : got.err.text + strlen(path) + 2);
 }
@@ -120,7 +123,8 @@ static void test_every_prefix(void)
             abort();
         memcpy(part, b.data, n);
         bool ok = gguf_view(&g, part, n, "prefix", NULL, &err);
-        CHECK(!ok && err.code == QUERN_EFORMAT, "%zu of %zu bytes: code %d, %s", n, b.n, ok ? 0 : err.code, ok ? "opened" : err.text);
+        CHECK(!ok && err.code == QUERN_EFORMAT, "%zu of %zu bytes: code %d, %s", n, b.n, ok ? 0 : err.code,
+              ok ? "opened" : err.text);
         right += !ok && err.code == QUERN_EFORMAT;
         gguf_close(&g);
         free(part);
@@ -152,7 +156,8 @@ static void test_metadata_limit(void)
     struct gguf g;
     put_header(&b, 0, 1);
     put_key_text(&b, "x.text", "twenty bytes of text");
-    CHECK(!gguf_view(&g, b.data, b.n, "m", &(struct gguf_options){ .limit_metadata = 45 }, &err) && err.code == QUERN_EMEM, "%s", err.text);
+    CHECK(!gguf_view(&g, b.data, b.n, "m", &(struct gguf_options){ .limit_metadata = 45 }, &err) && err.code == QUERN_EMEM, "%s",
+          err.text);
     CHECK(gguf_view(&g, b.data, b.n, "m", &(struct gguf_options){ .limit_metadata = 46 }, &err), "%s", err.text);
     gguf_close(&g);
     bytes_free(&b);

@@ -89,14 +89,15 @@ static bool open_with_fault(const char *path, size_t tensors, enum fault_kind ki
     bool ok = gguf_open(&g, path, NULL, &err);
     const char *where = fault_disarm();
     CHECK(where || ok, "without a fault: %s", err.text);
-    CHECK(!ok || (g.tensor_count == tensors && gguf_find_tensor(&g, tensors == 3 ? "c" : "tensor.49")), "%s %zu: opened, but not whole",
+    CHECK(!ok || (g.tensor_count == tensors && gguf_find_tensor(&g, tensors == 3 ? "c" : "tensor.49")),
+          "%s %zu: opened, but not whole",
           where, n);
     if (!ok && kind == FAULT_MEMORY)
         CHECK(err.code == QUERN_EMEM, "%s %zu: code %d, %s", where, n, err.code, err.text);
     /* What a part of a split file lacks is the model's fault. */
     if (!ok && kind == FAULT_IO)
-        CHECK(err.code == QUERN_EIO || (err.code == QUERN_EFORMAT && strstr(err.text, "Input/output error")), "%s %zu: code %d, %s", where,
-              n, err.code, err.text);
+        CHECK(err.code == QUERN_EIO || (err.code == QUERN_EFORMAT && strstr(err.text, "Input/output error")), "%s %zu: code %d, %s",
+              where, n, err.code, err.text);
     if (kind == FAULT_MEMORY)
         CHECK(!where || !ok, "%s %zu failed and nobody noticed", where, n);
     gguf_close(&g);
@@ -113,7 +114,8 @@ static void sweep_open(const char *path, size_t tensors)
         while (open_with_fault(path, tensors, kind, &tally))
             ;
         CHECK(tally.faults >= 4 && tally.errors >= 2, "%zu faults, %zu errors", tally.faults, tally.errors);
-        printf("open %zu tensors: %zu faults of %s, %zu errors\n", tensors, tally.faults, kind == FAULT_MEMORY ? "memory" : "files", tally.errors);
+        printf("open %zu tensors: %zu faults of %s, %zu errors\n", tensors, tally.faults, kind == FAULT_MEMORY ? "memory" : "files",
+               tally.errors);
     }
 }
 
@@ -197,7 +199,8 @@ static void test_write(void)
     bytes_save(&b, temp_path("faults/old.gguf"));
     bytes_free(&b);
     static const struct { enum fault_kind kind; int number; const char *what; } sweeps[] = {
-        { FAULT_MEMORY, ENOMEM, "memory" }, { FAULT_IO, EIO, "EIO" }, { FAULT_IO, ENOSPC, "ENOSPC" }, { FAULT_IO, EDQUOT, "EDQUOT" },
+        { FAULT_MEMORY, ENOMEM, "memory" }, { FAULT_IO, EIO, "EIO" }, { FAULT_IO, ENOSPC, "ENOSPC" }, { FAULT_IO, EDQUOT,
+                                                                                                        "EDQUOT" },
     };
     for (size_t i = 0; i < sizeof sweeps / sizeof *sweeps; i++)
         for (enum fault_mode mode = FAULT_ONCE; mode <= FAULT_FROM_THERE_ON; mode++)
@@ -206,7 +209,8 @@ static void test_write(void)
                 while (copy_with_fault(sweeps[i].kind, mode, sweeps[i].number, had, &tally))
                     ;
                 CHECK(tally.errors >= 10, "%zu faults, %zu errors", tally.faults, tally.errors);
-                printf("copy: %zu faults of %s, %s, %s: %zu errors\n", tally.faults, sweeps[i].what, mode == FAULT_ONCE ? "once" : "lasting",
+                printf("copy: %zu faults of %s, %s, %s: %zu errors\n", tally.faults, sweeps[i].what,
+                       mode == FAULT_ONCE ? "once" : "lasting",
                        had ? "over an old file" : "to a new file", tally.errors);
             }
     fault_error(EIO);

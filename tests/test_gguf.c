@@ -33,9 +33,11 @@ static void build(struct bytes *b, uint32_t version)
     put_string(b, "a.u64"),  put_u32(b, GGUF_U64),  put_u64(b, UINT64_MAX);
     put_string(b, "a.i64"),  put_u32(b, GGUF_I64),  put_u64(b, (uint64_t)-9);
     put_string(b, "a.f64"),  put_u32(b, GGUF_F64),  put_u64(b, 0x7fe0000000000000u);
-    put_string(b, "b.u16"),  put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_U16), put_u64(b, 3), put_u16(b, 1), put_u16(b, 2), put_u16(b, 65535);
+    put_string(b, "b.u16"),  put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_U16), put_u64(b, 3), put_u16(b, 1), put_u16(b, 2), put_u16(b,
+                                                                                                                             65535);
     put_string(b, "b.f32"),  put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_F32), put_u64(b, 2), put_f32(b, -1), put_f32(b, 0.25f);
-    put_string(b, "b.text"), put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_STRING), put_u64(b, 3), put_string(b, "one"), put_string(b, ""),
+    put_string(b, "b.text"), put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_STRING), put_u64(b, 3), put_string(b, "one"), put_string(b,
+                                                                                                                              ""),
         put_string(b, "three");
     put_string(b, "b.none"), put_u32(b, GGUF_ARRAY), put_u32(b, GGUF_STRING), put_u64(b, 0);
     put_key_u32(b, "general.alignment", 64);
@@ -100,7 +102,8 @@ static void check_tensors(struct gguf *g)
 {
     CHECK(g->tensor_count == 3 && g->alignment == 64 && g->data_offset % 64 == 0, "%zu tensors", g->tensor_count);
     const struct gguf_tensor *t = gguf_find_tensor(g, "first");
-    CHECK(t == &g->tensors[1] && t->dims == 2 && t->shape[0] == 64 && t->shape[1] == 2 && t->shape[2] == 1 && t->bytes == 136, "first");
+    CHECK(t == &g->tensors[1] && t->dims == 2 && t->shape[0] == 64 && t->shape[1] == 2 && t->shape[2] == 1 && t->bytes == 136,
+          "first");
     CHECK(t->data == g->parts[0].data + g->data_offset && t->data[5] == 5 && t->offset == g->data_offset, "first's data");
     t = gguf_find_tensor(g, "last");
     CHECK(t && t->dims == 4 && t->bytes == 8 && t->data[1] == 65, "last");
@@ -168,7 +171,8 @@ static void test_lookup_of_many(void)
 /* ---- files ---------------------------------------------------------------------------------------------------- */
 
 /* One part of a split file, with `tensors` tensors named after the first argument. */
-static void save_part(const char *path, unsigned no, unsigned count, unsigned all, unsigned tensors, const char *names, const char *model)
+static void save_part(const char *path, unsigned no, unsigned count, unsigned all, unsigned tensors, const char *names,
+                      const char *model)
 {
     struct bytes b = { 0 };
     char name[32];
@@ -271,8 +275,10 @@ static void test_paths(void)
     int s = socket(AF_UNIX, SOCK_STREAM, 0);
     CHECK(s >= 0 && bind(s, (struct sockaddr *)&address, sizeof address) == 0, "cannot make a socket");
     const struct { const char *path, *words; } paths[] = {
-        { absent, "No such file or directory" }, { "/", "Is a directory" }, { fifo, "not a regular file" }, { "/dev/zero", "not a regular file" },
-        { socket_path, "No such device or address" }, { loop, "Too many levels of symbolic links" }, { "", "No such file or directory" },
+        { absent, "No such file or directory" }, { "/", "Is a directory" }, { fifo, "not a regular file" }, { "/dev/zero",
+                                                                                                             "not a regular file" },
+        { socket_path, "No such device or address" }, { loop, "Too many levels of symbolic links" }, { "",
+                                                                                                      "No such file or directory" },
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         struct gguf g;

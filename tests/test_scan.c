@@ -47,17 +47,18 @@ static void check_format(const struct format *format)
         size_t place = places[i];
         memset(data + place * format->bytes, 0xff, format->bytes);
         scan_all(&scan, &t, format->name);
-        CHECK(scan.bad_blocks == 1 && scan.first_block == place, "%s: %zu bad blocks, the first %zu, expected 1 at %zu", format->name,
-              scan.bad_blocks, scan.first_block, place);
-        CHECK(scan.bad_blocks == 0 || (scan.first_value / format->block == place && !isfinite(scan.value)), "%s: value %zu is %g", format->name,
-              scan.first_value, (double)scan.value);
+        CHECK(scan.bad_blocks == 1 && scan.first_block == place, "%s: %zu bad blocks, the first %zu, expected 1 at %zu",
+              format->name, scan.bad_blocks, scan.first_block, place);
+        CHECK(scan.bad_blocks == 0 || (scan.first_value / format->block == place && !isfinite(scan.value)), "%s: value %zu is %g",
+              format->name, scan.first_value, (double)scan.value);
         memset(data + place * format->bytes, 0, format->bytes);
     }
     if (scan.scanned) {
         for (size_t block = 3; block < BLOCKS; block += 5)
             memset(data + block * format->bytes, 0xff, format->bytes);
         scan_all(&scan, &t, format->name);
-        CHECK(scan.bad_blocks == (BLOCKS - 3 + 4) / 5 && scan.first_block == 3, "%s: %zu bad blocks", format->name, scan.bad_blocks);
+        CHECK(scan.bad_blocks == (BLOCKS - 3 + 4) / 5 && scan.first_block == 3, "%s: %zu bad blocks", format->name,
+              scan.bad_blocks);
     }
     free(data);
 }

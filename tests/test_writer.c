@@ -73,7 +73,8 @@ static void save_small(const char *path, uint32_t version, uint32_t alignment, u
     put_string(&b, "x.nan"), put_u32(&b, GGUF_F32), put_u32(&b, 0x7fc12345);
     put_string(&b, "x.i16"), put_u32(&b, GGUF_I16), put_u16(&b, 0x8001);
     put_string(&b, "x.f64"), put_u32(&b, GGUF_F64), put_u64(&b, 0x3ff123456789abcdu);
-    put_string(&b, "x.list"), put_u32(&b, GGUF_ARRAY), put_u32(&b, GGUF_STRING), put_u64(&b, 2), put_string(&b, "a"), put_string(&b, "");
+    put_string(&b, "x.list"), put_u32(&b, GGUF_ARRAY), put_u32(&b, GGUF_STRING), put_u64(&b, 2), put_string(&b, "a"), put_string(&b,
+                                                                                                                                "");
     for (unsigned i = 0; i < tensors; i++) {
         char name[32];
         snprintf(name, sizeof name, "tensor.%u", i);
@@ -100,7 +101,8 @@ static void test_round_trip_of_small_files(void)
                 for (int padded = 0; padded <= 1; padded++) {
                     save_small(in_folder("in.gguf"), version, alignment, tensors, padded);
                     CHECK(copy_gguf(in_folder("in.gguf"), in_folder("out.gguf"), true, 100, &err), "%s", err.text);
-                    CHECK(same_bytes(in_folder("in.gguf"), in_folder("out.gguf")), "version %u, alignment %u, %u tensors, padded %d",
+                    CHECK(same_bytes(in_folder("in.gguf"), in_folder("out.gguf")),
+                          "version %u, alignment %u, %u tensors, padded %d",
                           version, alignment, tensors, padded);
                 }
     CHECK(temps_left(folder()) == 0, "temporary files are left");
@@ -218,7 +220,8 @@ static void test_file_size_limit(void)
 /* 2^61 bytes are more than any disk has. */
 static void test_no_space(void)
 {
-    struct gguf_tensor t = { .name = { "huge", 4 }, .type = FORMAT_F32, .dims = 2, .shape = { (size_t)1 << 30, (size_t)1 << 29, 1, 1 } };
+    struct gguf_tensor t = { .name = { "huge", 4 }, .type = FORMAT_F32, .dims = 2,
+                             .shape = { (size_t)1 << 30, (size_t)1 << 29, 1, 1 } };
     struct gguf_writer *w = gguf_writer_open(in_folder("out3.gguf"), NULL, &err);
     CHECK(w && gguf_writer_tensor(w, &t, &err), "%s", err.text);
     bool ok = gguf_writer_data(w, "1234", 4, &err);
@@ -283,7 +286,8 @@ static void test_alignment_option(void)
 /* A killed run's file goes, one that a living run holds stays, other names are not touched. */
 static void test_stale_files(void)
 {
-    static const char *const names[] = { ".out5.gguf.quern-999999-0", ".out5.gguf.quern-1-0", ".out5.gguf.quern-x", ".other.gguf.quern-7-0" };
+    static const char *const names[] = { ".out5.gguf.quern-999999-0", ".out5.gguf.quern-1-0", ".out5.gguf.quern-x",
+                                         ".other.gguf.quern-7-0" };
     save_small(in_folder("in.gguf"), 3, 32, 3, true);
     for (size_t i = 0; i < 4; i++)
         save_small(in_folder(names[i]), 3, 32, 1, true);
