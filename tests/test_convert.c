@@ -345,6 +345,49 @@ static void test_own_model(void)
     gguf_close(&a);
 }
 
+/* Part `no` of two: tensors [first, end) of `g`; the keys are in part 0. */
+static void write_part(const struct gguf *g, const char *path, unsigned no, size_t first, size_t end)
+{
+    struct gguf_writer_options options = { .force = true };
+    struct gguf_writer *w = gguf_writer_open(path, &options, &err);
+    const struct { const char *key; enum gguf_type type; uint64_t value; } split[] = {
+        { "split.no", GGUF_U16, no }, { "split.count", GGUF_U16, 2 }, { "split.tensors.count", GGUF_I32, g->tensor_count },
+    };
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && no == 0 && i < g->kv_count; i++)
+        ok = gguf_writer_value(w, g->kvs[i].key.text, g->kvs[i].key.n, &g->kvs[i].value, &err);
+    for (size_t i = 0; ok && i < 3; i++) {
+        struct gguf_value value = { .type = split[i].type, .as.u = split[i].value };
+        ok = gguf_writer_value(w, split[i].key, strlen(split[i].key), &value, &err);
+    }
+    for (size_t i = first; ok && i < end; i++)
+        ok = gguf_writer_tensor(w, &g->tensors[i], &err);
+    for (size_t i = first; ok && i < end; i++)
+        ok = gguf_writer_data(w, g->tensors[i].data, g->tensors[i].bytes, &err);
+    CHECK(ok && gguf_writer_commit(w, &err), "%s", err.text);
+    gguf_writer_close(w);
+}
+
+/* The parts of a split file become one file again; none of them may be the output. */
+static void test_split(void)
+{
+    static const char model[] = "models/tiny-books-q8_0.gguf";
+    char one[600], two[600], out[600];
+    struct gguf g;
+    snprintf(one, sizeof one, "%s", temp_path("part-00001-of-00002.gguf"));
+    snprintf(two, sizeof two, "%s", temp_path("part-00002-of-00002.gguf"));
+    out_path(out, sizeof out, "whole.gguf");
+    bool ok = gguf_open(&g, model, NULL, &err);
+    CHECK(ok, "%s", err.text);
+    if (!ok)
+        return;
+    write_part(&g, one, 0, 0, 20);
+    write_part(&g, two, 1, 20, g.tensor_count);
+    CHECK(convert(one, out, FORMAT_COUNT) && same_files(out, model), "not the same bytes: %s", err.text);
+    CHECK(!convert(one, two, FORMAT_F16) && err.code == QUERN_EUSAGE, "onto its second part: %s", err.text);
+    gguf_close(&g);
+}
+
 /* Context 1024 after 32: sqrt(1 + ln 32 / ln 32). */
 static void test_longrope_scale(void)
 {
@@ -486,6 +529,7 @@ int main(void)
     cpu_detect(&cpu);
     kernels_init(&kernels, &cpu);
     TEST(test_own_model);
+    TEST(test_split);
     if (!shared_path("")) {
         test_skip("test_convert", "no ../shared: all but the embedded model");
         return test_end();
