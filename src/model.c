@@ -64,8 +64,12 @@ static struct quern_model *open_model(const char *name, const void *data, size_t
     }
     q->threads = options->threads ? options->threads : pool_default_threads(NULL, 0);
     if (model_init(&q->model, &q->gguf, &q->kernels, err) && (q->tokenizer = tokenizer_open(&q->gguf, &words, err)) != NULL &&
-        check_vocabulary(q, err))
+        check_vocabulary(q, err)) {
+        /* The first token reads every weight: let the system begin now. */
+        for (size_t i = 0; i < q->gguf.part_count; i++)
+            map_advise(&q->gguf.parts[i], 0, q->gguf.parts[i].size);
         return q;
+    }
     error_prefix(err, name);
     quern_close_model(q);
     return NULL;

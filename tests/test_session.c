@@ -8,7 +8,7 @@
 #include "test.h"
 #include "tiny.h"
 
-enum { MANY = 300 };
+enum { MANY = 200 };
 
 static struct tiny tiny;
 static struct quern_error err;
