@@ -12,8 +12,8 @@ WERROR   ?= -Werror
 CFLAGS   ?= -O3 -g
 LDFLAGS  ?=
 
-# As many jobs as there are cores, unless the user says otherwise.
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
+# As many jobs as there are cores, unless the user says otherwise; a make under this one shares its jobs.
+ifeq ($(filter -j%,$(MAKEFLAGS))$(filter-out 0,$(MAKELEVEL)),)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
@@ -80,6 +80,8 @@ $(BUILD)/quern: $(MAINOBJ) $(BUILD)/libquern.a
 $(BUILD)/quern-%: $(BUILD)/tools/%_main.o $(TOOLLIB) $(BUILD)/libquern.a
 	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/src/cmd_default.o: models/tiny-books-q8_0.gguf
+
 $(BUILD)/kernels/x86/%.o: kernels/x86/%.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) $(CFLAGS) $(X86_$(call isa_of,$<)) -c -o $@ $<
 
@@ -145,14 +147,76 @@ QUERN_SHARED ?= ../shared
 model: $(BUILD)/quern-convert
 	$< $(QUERN_SHARED)/models/tiny-books/hf models/tiny-books-q8_0.gguf --name tiny-books --type q8_0 --force
 
+# ---- install ----------------------------------------------------------------------------------------------------
+
+VERSION  := $(shell sed -n 's/^\#define QUERN_VERSION "\(.*\)"/\1/p' include/quern.h)
+PROGRAMS := quern $(TOOLS:%=quern-%)
+HOSTCC   ?= cc
+BINDIR   ?= $(PREFIX)/bin
+LIBDIR   ?= $(PREFIX)/lib
+INCDIR   ?= $(PREFIX)/include
+DATADIR  ?= $(PREFIX)/share
+DOC      := $(BUILD)/doc
+
+# Manual pages and completions, written by the programs from their option tables. What was built for another machine cannot run
+# here: then the same sources are built for this one, in $(BUILD)-host.
+.PHONY: docs install uninstall demo
+docs: programs
+	@mkdir -p $(DOC); from=$(BUILD); \
+	if ! $(BUILD)/quern --version >/dev/null 2>&1; then \
+	    from=$(BUILD)-host; \
+	    $(MAKE) --no-print-directory BUILD=$$from CC=$(HOSTCC) AR=ar LDFLAGS= CFLAGS=-O1 programs || exit 1; \
+	fi; \
+	for p in $(PROGRAMS); do \
+	    for kind in man bash zsh fish; do $$from/$$p --generate $$kind >$(DOC)/$$p.$$kind || exit 1; done; \
+	done
+
+$(DOC)/quern.pc: include/quern.h Makefile
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCDIR)' '' 'Name: quern' \
+	    'Description: run language models from GGUF files on the CPU' 'Version: $(VERSION)' \
+	    'Libs: -L$${libdir} -lquern -lm -pthread' 'Cflags: -I$${includedir}' >$@
+
+install: docs $(DOC)/quern.pc
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR) $(DESTDIR)$(DATADIR)/man/man1 \
+	    $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
+	    $(DESTDIR)$(DATADIR)/fish/vendor_completions.d $(DESTDIR)$(DATADIR)/doc/quern
+	for p in $(PROGRAMS); do \
+	    install -m 755 $(BUILD)/$$p $(DESTDIR)$(BINDIR)/$$p && \
+	    install -m 644 $(DOC)/$$p.man $(DESTDIR)$(DATADIR)/man/man1/$$p.1 && \
+	    install -m 644 $(DOC)/$$p.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/$$p && \
+	    install -m 644 $(DOC)/$$p.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p && \
+	    install -m 644 $(DOC)/$$p.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish || exit 1; \
+	done
+	install -m 644 $(BUILD)/libquern.a $(DESTDIR)$(LIBDIR)/libquern.a
+	install -m 644 include/quern.h $(DESTDIR)$(INCDIR)/quern.h
+	install -m 644 $(DOC)/quern.pc $(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc
+	install -m 644 README.md LICENSE $(DESTDIR)$(DATADIR)/doc/quern
+
+uninstall:
+	for p in $(PROGRAMS); do \
+	    rm -f $(DESTDIR)$(BINDIR)/$$p $(DESTDIR)$(DATADIR)/man/man1/$$p.1 $(DESTDIR)$(DATADIR)/bash-completion/completions/$$p \
+	        $(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish; \
+	done
+	rm -f $(DESTDIR)$(LIBDIR)/libquern.a $(DESTDIR)$(INCDIR)/quern.h $(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc
+	rm -rf $(DESTDIR)$(DATADIR)/doc/quern
+
+# Build, and let the model inside the program write a little.
+demo: programs
+	@$(BUILD)/quern run -p 'It was a dark and stormy night' -n 80
+
 clean:
-	rm -rf build build-asan build-clang build-arm build-fuzz
+	rm -rf build build-*
 
 help:
 	@echo 'make                  libquern.a, quern and the tools, in $(BUILD)/'
+	@echo 'make demo             the same, then a prompt on the model inside the program'
+	@echo 'make install          programs, library, header, manual, completions below $$(DESTDIR)$$(PREFIX) [$(PREFIX)]'
+	@echo 'make uninstall        take them away again'
 	@echo 'make test             build with warnings as errors and run every test'
 	@echo 'make test-release     the tests of this build only'
 	@echo 'make asan             the tests, built with AddressSanitizer and UBSan'
 	@echo 'make fuzz             the libFuzzer targets (clang), in $(BUILD)-fuzz/tests/'
 	@echo 'make model            remake models/tiny-books-q8_0.gguf from its checkpoint in $$QUERN_SHARED'
 	@echo 'make clean            remove what was built'
+	@echo 'CC, CFLAGS, LDFLAGS, BUILD, PREFIX, DESTDIR are honoured; a cross build: make CC=aarch64-linux-gnu-gcc LDFLAGS=-static'
