@@ -17,18 +17,26 @@ static ALWAYS_INLINE __m256i lanes_8(size_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), index);
 }
 
-/* The first n (at most 8 count) of eight floats, the others zero. */
+/* The first n (at most 8 count) of eight floats, the others zero. Tails go through memory, not through vmaskmov: emulators (QEMU
+ * 7.2) let it fault on lanes that are masked off beyond the end of a page, and AMD's cores run it from microcode. */
 static ALWAYS_INLINE __m256 load_8(const float *from, size_t n)
 {
-    return n >= 8 ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, lanes_8(n));
+    float part[8] = { 0 };
+    if (n >= 8)
+        return _mm256_loadu_ps(from);
+    memcpy(part, from, n * sizeof *from);
+    return _mm256_loadu_ps(part);
 }
 
 static ALWAYS_INLINE void store_8(float *to, __m256 v, size_t n)
 {
-    if (n >= 8)
+    float part[8];
+    if (n >= 8) {
         _mm256_storeu_ps(to, v);
-    else
-        _mm256_maskstore_ps(to, lanes_8(n), v);
+    } else {
+        _mm256_storeu_ps(part, v);
+        memcpy(to, part, n * sizeof *to);
+    }
 }
 
 /* The first n (at most 8 count) of eight 16-bit values. */
