@@ -85,29 +85,42 @@ static void array(struct builder *b, const char *name, enum gguf_type type, size
     put(b, n, 8);
 }
 
-/* A SentencePiece vocabulary: three control tokens, 256 bytes, and words that no text contains in full. */
+/* Word i of a, b, ... z, aa, ab, ...: every beginning of a word is a word, so each can be put together from its letters. */
+static const char *word(char out[16], uint32_t i)
+{
+    char *p = out + 15;
+    *p = 0;
+    for (i++; i > 0; i = (i - 1) / 26)
+        *--p = (char)('a' + (i - 1) % 26);
+    return p;
+}
+
+/* A SentencePiece vocabulary: three control tokens, 256 bytes, the blank, and made-up words. */
 static void add_tokenizer(struct builder *b)
 {
     static const char *const control[] = {"<unk>", "<s>", "</s>"};
-    enum { UNKNOWN = 2, CONTROL = 3, BYTE = 6, NORMAL = 1 };
+    enum { UNKNOWN = 2, CONTROL = 3, BYTE = 6, NORMAL = 1, BYTES = 3, BLANK = BYTES + 256, WORDS };
     uint32_t vocab = b->shape->vocab;
-    char word[32];
+    char text[16];
     key_text(b, "tokenizer.ggml.model", "llama");
     key_text(b, "tokenizer.ggml.pre", "default");
     array(b, "tokenizer.ggml.tokens", GGUF_STRING, vocab);
     for (uint32_t i = 0; i < vocab; i++) {
-        snprintf(word, sizeof word, i < 259 ? "<0x%02X>" : "\xe2\x96\x81w%u", i < 259 ? i - 3 : i);
-        put_text(b, i < 3 ? control[i] : word);
+        if (i >= BYTES && i < BLANK)
+            snprintf(text, sizeof text, "<0x%02X>", i - BYTES);
+        put_text(b, i < BYTES ? control[i] : i < BLANK ? text : i == BLANK ? "\xe2\x96\x81" : word(text, i - WORDS));
     }
     array(b, "tokenizer.ggml.scores", GGUF_F32, vocab);
     for (uint32_t i = 0; i < vocab; i++)
-        put_f32(b, i < 259 ? 0 : -(float)i);
+        put_f32(b, i < BLANK ? 0 : -(float)i);
     array(b, "tokenizer.ggml.token_type", GGUF_I32, vocab);
     for (uint32_t i = 0; i < vocab; i++)
-        put(b, i == 0 ? UNKNOWN : i < 3 ? CONTROL : i < 259 ? BYTE : NORMAL, 4);
+        put(b, i == 0 ? UNKNOWN : i < BYTES ? CONTROL : i < BLANK ? BYTE : NORMAL, 4);
     key_u32(b, "tokenizer.ggml.bos_token_id", 1);
     key_u32(b, "tokenizer.ggml.eos_token_id", 2);
     key_u32(b, "tokenizer.ggml.unknown_token_id", 0);
+    key(b, "tokenizer.ggml.add_space_prefix", GGUF_BOOL);
+    put(b, 0, 1);
 }
 
 static void add_keys(struct builder *b, const char *name)

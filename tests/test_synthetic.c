@@ -69,6 +69,42 @@ static void test_mix_and_shape(void)
     synthetic_free(&s);
 }
 
+/* A synthetic model is a model: its words come back, and every type gives finite logits that are not all alike. */
+static void test_every_type_runs(void)
+{
+    static const char text[] = "hello, you there \xc3\xa9";
+    for (uint32_t id = 0; id < FORMAT_COUNT; id++) {
+        const struct format *f = format_find(id);
+        struct quern_error err = {0};
+        struct synthetic random;
+        char spec[64];
+        int32_t *ids = NULL;
+        size_t count = 0;
+        if (!f || !f->weights)
+            continue;
+        snprintf(spec, sizeof spec, "tiny:%s", f->name);
+        CHECK(synthetic_make(&random, spec, &err), "%s", err.text);
+        struct quern_model_options one = {.threads = 1};
+        struct quern_model *m = quern_view_model(random.data, random.size, random.name, &one, &err);
+        struct quern_session *s = m ? quern_open_session(m, NULL, &err) : NULL;
+        bool ok = s && quern_encode_text(m, text, sizeof text - 1, true, false, &ids, &count, &err) &&
+                  quern_sync_session(s, ids, count, &err);
+        CHECK(ok, "%s: %s", f->name, err.text);
+        if (ok) {
+            char back[64] = "", *end = back;
+            for (size_t i = 0; i < count; i++)
+                end += quern_decode_token(m, ids[i], end, (size_t)(back + sizeof back - end));
+            CHECK(strcmp(back, text) == 0, "%s: '%s'", f->name, back);
+            const float *logits = quern_session_logits(s);
+            CHECK(fabsf(logits[0] - logits[1]) > 1e-6f && fabsf(logits[0]) < 100, "%s: %g %g", f->name, (double)logits[0], (double)logits[1]);
+        }
+        free(ids);
+        quern_close_session(s);
+        quern_close_model(m);
+        synthetic_free(&random);
+    }
+}
+
 static void test_refusals(void)
 {
     static const char *const bad[] = {"", "1b", "1b:", "2b:q4_0", "1b:q9", "1b:q8_k", "1b:i32", "1b:q4_0_m", "1b:q6_k_m", ":q4_0"};
@@ -107,6 +143,7 @@ int main(void)
 {
     TEST(test_every_type);
     TEST(test_mix_and_shape);
+    TEST(test_every_type_runs);
     TEST(test_refusals);
     TEST(test_roofs);
     return test_end();
