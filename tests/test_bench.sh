@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# quern bench: its rows and fields (bench/compare.sh and others read them), its formats, its refusals.
+set -u
+cd "$(dirname "$0")/.."
+quern=${BUILD:-build}/quern
+dir=$(mktemp -d "${QUERN_TMP:-/tmp}/bench.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0 skipped=0
+check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
+refused() { "$quern" bench "${@:2}" >"$dir/out" 2>"$dir/err" </dev/null; check "$1" "[ $? -eq 2 ] && [ ! -s '$dir/out' ]"; }
+
+"$quern" bench --synthetic tiny:q4_0 -p 8 -n 4 -b 1,2 -d 0,32 -t 1 -r 2 --json >"$dir/rows" 2>"$dir/err"
+check 'exit 0' "[ $? -eq 0 ]"
+check 'a row per test' '[ "$(wc -l <"$dir/rows")" -eq 6 ]'
+for field in test n batch depth threads tps_median tps_min tps_max bytes_per_token gbps gops roof_gbps roof_gops share_of_roof \
+             ttft_seconds load_seconds peak_memory isa; do
+    check "field $field" "[ \$(grep -cE '\"$field\":(\"[a-z0-9]+\"|[0-9.]+)[,}]' '$dir/rows') -eq 6 ]"
+done
+check 'what was asked for' 'grep -q "\"test\":\"decode\",\"n\":4,\"batch\":2,\"depth\":32,\"threads\":1," "$dir/rows"'
+# Figures that follow from each other, and from the shape: two layers of 256 x (256 + 128 + 128 + 256) + 3 x 256 x 512 weights, and
+# the output's 256 x 512, at 18 bytes for 32.
+awk '
+    function field(name,   s) { match($0, "\"" name "\":[0-9.]+"); s = substr($0, RSTART, RLENGTH); sub(/.*:/, "", s); return s + 0 }
+    function near(a, b) { return a > b * 0.98 && a < b * 1.02 }
+    { if (field("tps_min") > field("tps_median") || field("tps_median") > field("tps_max")) exit 1
+      if (!near(field("gbps"), field("tps_median") * field("bytes_per_token") * 1e-9)) exit 2
+      if (field("roof_gbps") < 0.1 || field("roof_gops") < 0.1 || field("share_of_roof") > 1.2) exit 3 }
+    /"decode","n":4,"batch":1,"depth":0/ { weights = 2 * (256 * 768 + 3 * 256 * 512) + 256 * 512; cache = 2 * 2.5 * 256 * 2
+      if (!near(field("bytes_per_token"), weights * 18 / 32 + cache)) { print field("bytes_per_token"), weights * 18 / 32 + cache; exit 4 } }
+    ' "$dir/rows"
+check "figures agree" "[ $? -eq 0 ]"
+for format in table md csv json; do
+    check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format >"$dir/$format" && [ -s "$dir/$format" ]'
+done
+check 'md has a rule' 'grep -q "^|---" "$dir/md"'
+check 'json is a list' '[ "$(head -1 "$dir/json")" = "[" ] && [ "$(tail -1 "$dir/json")" = "]" ]'
+check 'csv columns' '[ "$(sed -n 1p "$dir/csv" | tr -cd , | wc -c)" = "$(sed -n 2p "$dir/csv" | tr -cd , | wc -c)" ]'
+check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$quern" verify "$dir/tiny.gguf" >/dev/null'
+refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"
+refused 'unknown shape' --synthetic 7b:q4_0
+refused 'synthetic and a file' --synthetic tiny:q4_0 "$dir/tiny.gguf"
+refused 'batch 0' --synthetic tiny:q4_0 -b 0
+refused 'no repetitions' --synthetic tiny:q4_0 -r 0
+refused 'save without synthetic' --save "$dir/x"
+"$quern" bench models/tiny-books-q8_0.gguf -p 8 -n 0 -t 1 --mem-limit 1M >"$dir/out" 2>"$dir/err"
+check 'memory limit' "[ $? -eq 5 ] && [ ! -s '$dir/out' ]"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
