@@ -278,7 +278,7 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
 {
     if (job->toks <= DECODE_TOKS) {
         for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
-            format->decode(job, row, row_end - row < PANEL_ROWS ? row_end - row : PANEL_ROWS);
+            format->decode(job, row, (struct row_range){ row_begin, row_end });
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)

@@ -31,9 +31,11 @@ struct token_run {
     float   dsum[8];        /* small with minimums: dx * sum of x                               */
 } __attribute__((aligned(64)));
 
-/* Rows of a format for few tokens (toks <= DECODE_TOKS); rows in [row, row + rows), rows <= 16. */
+/* Up to 16 rows of a format from `row` on, few tokens (toks <= DECODE_TOKS). [begin, end): all rows of this call, which is what may be
+ * asked into the cache ahead. */
 enum { DECODE_TOKS = 3 };
-typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
+struct row_range { size_t begin, end; };
+typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_range all);
 /* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. */
 typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
 
@@ -353,9 +355,23 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
     }
 }
 
-static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, size_t toks, run_fn *unpack,
+/* What will be read soon: the next rows' run, while a run of these is worked on; and, as long as no earlier rows have asked for
+ * them, the later runs of these rows. */
+enum { RUNS_AHEAD = 3 };
+
+static ALWAYS_INLINE void ask_ahead(const uint8_t *run, size_t row_bytes, bool first, bool more, const struct panel_shape shape)
+{
+    if (more)
+        prefetch_run(run + PANEL_ROWS * row_bytes, shape.bytes);
+    if (first)
+        prefetch_run(run + RUNS_AHEAD * shape.bytes, shape.bytes);
+}
+
+static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {
+    const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
+    const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
     const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
     struct decode_sums sums[DECODE_TOKS];
@@ -367,6 +383,8 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
+    for (size_t r = 0; first && r < rows; r++)
+        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
     if (rows < PANEL_ROWS) {
         memset(sums, 0, sizeof sums);
         memset(&rest, 0, sizeof rest);
@@ -379,7 +397,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         }
         for (size_t r = 0; r < rows; r++) {
             struct run w;
-            prefetch_run(weights + (r + PANEL_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
+            ask_ahead(weights + r * job->row_bytes + run * shape.bytes, job->row_bytes, first, more, shape);
             unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
             for (size_t t = 0; t < toks; t++) {
                 if (shape.kind == PANEL_SMALL)
@@ -405,15 +423,15 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
 }
 
-static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, size_t rows, run_fn *unpack,
+static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, struct row_range all, run_fn *unpack,
                                         const struct panel_shape shape)
 {
     if (job->toks == 1)
-        decode_rows(job, row, rows, 1, unpack, shape);
+        decode_rows(job, row, all, 1, unpack, shape);
     else if (job->toks == 2)
-        decode_rows(job, row, rows, 2, unpack, shape);
+        decode_rows(job, row, all, 2, unpack, shape);
     else
-        decode_rows(job, row, rows, 3, unpack, shape);
+        decode_rows(job, row, all, 3, unpack, shape);
 }
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */
@@ -500,45 +518,142 @@ static ALWAYS_INLINE size_t unit_of(int k, int i, enum panel_order order)
     return (size_t)(k / 2 * 8 + (order == ORDER_PLAIN ? at : order == ORDER_HALVES ? halves[at] : quarters[at]));
 }
 
+/* Sixteen rows of 16 bytes to columns: byte column 4j + s of all rows is the 128-bit lane j of out[s]. */
+static ALWAYS_INLINE void transpose_bytes(__m512i out[4], const __m128i rows[16])
+{
+    const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    __m512i four[4];
+    for (int i = 0; i < 4; i++)              /* lane j, dword s: byte 4j + s of rows 4i to 4i + 3 */
+        four[i] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, _mm512_loadu_si512(rows + 4 * i)), bytes);
+    __m512i a = _mm512_unpacklo_epi32(four[0], four[1]), b = _mm512_unpackhi_epi32(four[0], four[1]);
+    __m512i c = _mm512_unpacklo_epi32(four[2], four[3]), d = _mm512_unpackhi_epi32(four[2], four[3]);
+    out[0] = _mm512_unpacklo_epi64(a, c);
+    out[1] = _mm512_unpackhi_epi64(a, c);
+    out[2] = _mm512_unpacklo_epi64(b, d);
+    out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+static ALWAYS_INLINE __m128i lane_of(__m512i v, int lane)
+{
+    return lane == 0   ? _mm512_castsi512_si128(v)
+           : lane == 1 ? _mm512_extracti32x4_epi32(v, 1)
+           : lane == 2 ? _mm512_extracti32x4_epi32(v, 2)
+                       : _mm512_extracti32x4_epi32(v, 3);
+}
+
+/* Pairs of minimums as int16: sub-blocks 2p and 2p + 1, whose bytes stand in columns from first + 2p on. */
+static ALWAYS_INLINE void fill_mins(struct panel *out, const __m512i columns[4], int first, int pairs)
+{
+    for (int p = 0; p < pairs; p++) {
+        int column = first + 2 * p;
+        __m128i even = lane_of(columns[column % 4], column / 4), odd = lane_of(columns[column % 4 + 1], column / 4);
+        __m256i both = _mm256_setr_m128i(_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd));
+        _mm512_store_si512(out->min.i[p], _mm512_cvtepu8_epi16(both));
+    }
+}
+
+/* A super format's scales and minimums to the panel. With eight of each both fit one transposition. */
+static ALWAYS_INLINE void fill_super(struct panel *out, const __m128i scales[16], const __m128i mins[16], const uint32_t d[16],
+                                     const struct panel_shape shape)
+{
+    __m512i columns[4];
+    transpose_bytes(columns, scales);
+    for (int s = 0; s < (shape.sub == 16 ? 16 : 8); s++)
+        _mm512_store_si512(out->scale.i[s], _mm512_cvtepi8_epi32(lane_of(columns[s % 4], s / 4)));
+    if (shape.mins && shape.sub == 16) {
+        transpose_bytes(columns, mins);
+        fill_mins(out, columns, 0, 8);
+    } else if (shape.mins) {
+        fill_mins(out, columns, 8, 4);
+    }
+    _mm512_store_ps(out->d, scales_of(d, false, shape.factor));
+    if (shape.mins)
+        _mm512_store_ps(out->dmin, scales_of(d, true, shape.factor));
+}
+
+static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16][8], const float low[16][8], const struct panel_shape shape)
+{
+    __m512 columns[8];
+    for (int half = 0; half < (shape.sub == 16 ? 2 : 1); half++) {
+        transpose_16x8(columns, scale[half]);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_ps(out->scale.f[8 * half + s], columns[s]);
+    }
+    if (shape.mins) {
+        transpose_16x8(columns, low);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_ps(out->min.f[s], columns[s]);
+    }
+}
+
+/* Values up to 15 travel two to a byte: half the transpositions. */
+static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4], const struct panel_shape shape)
+{
+    uint8_t (*to)[PANEL_ROWS][4] = out->q;
+    if (shape.top > 15) {
+        for (int k = 0; k < 4; k++)
+            transpose_16x16_avx512(to[4 * unit_of(k, 0, shape.order)], to[4 * unit_of(k, 1, shape.order)],
+                                   to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
+        return;
+    }
+    for (int k = 0; k < 4; k += 2) {
+        uint8_t both[16][64] __attribute__((aligned(64)));
+        transpose_16x16_avx512(both[0], both[4], both[8], both[12], &q[0][k], sizeof q[0]);
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 4; j++) {
+                __m512i pair = _mm512_load_si512(both[4 * i + j]), split[2];
+                nibbles(split, pair);
+                _mm512_store_si512(to[4 * unit_of(k, i, shape.order) + (size_t)j], split[0]);
+                _mm512_store_si512(to[4 * unit_of(k + 1, i, shape.order) + (size_t)j], split[1]);
+            }
+    }
+}
+
 static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
                                      const struct panel_shape shape)
 {
-    struct { __m512i q[4], scale, min; } natural[PANEL_ROWS];
+    __m512i q[PANEL_ROWS][4];
+    __m128i scales[PANEL_ROWS], mins[PANEL_ROWS];
+    float scale[2][PANEL_ROWS][8] __attribute__((aligned(64))), low[PANEL_ROWS][8] __attribute__((aligned(64)));
     uint32_t d[PANEL_ROWS] = { 0 };
 
-    if (rows < PANEL_ROWS)
-        memset(natural, 0, sizeof natural);
+    if (rows < PANEL_ROWS) {
+        memset(q, 0, sizeof q);
+        memset(scales, 0, sizeof scales);
+        memset(mins, 0, sizeof mins);
+        memset(scale, 0, sizeof scale);
+        memset(low, 0, sizeof low);
+    }
     for (size_t r = 0; r < rows; r++) {
         struct run w;
-        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
+        prefetch_run(bytes + r * stride + RUNS_AHEAD * shape.bytes, shape.bytes);
         unpack(&w, bytes + r * stride);
-        for (int k = 0; k < 4; k++)
-            natural[r].q[k] = w.q[k];
+        if (shape.top > 15) {
+            for (int k = 0; k < 4; k++)
+                q[r][k] = w.q[k];
+        } else {
+            q[r][0] = _mm512_or_si512(w.q[0], _mm512_slli_epi16(w.q[1], 4));
+            q[r][2] = _mm512_or_si512(w.q[2], _mm512_slli_epi16(w.q[3], 4));
+        }
         if (shape.kind == PANEL_SUPER) {
             d[r] = w.d;
-            natural[r].scale = _mm512_cvtepi8_epi32(w.scales);
-            if (shape.mins)
-                natural[r].min = _mm512_zextsi256_si512(_mm256_cvtepu8_epi16(w.mins));
+            scales[r] = shape.mins && shape.sub == 32 ? _mm_unpacklo_epi64(w.scales, w.mins) : w.scales;
+            if (shape.mins && shape.sub == 16)
+                mins[r] = w.mins;
         } else {
-            natural[r].scale = _mm512_castps_si512(w.scale);
+            _mm256_store_ps(scale[0][r], _mm512_castps512_ps256(w.scale));
+            if (shape.sub == 16)
+                _mm256_store_ps(scale[1][r], _mm512_extractf32x8_ps(w.scale, 1));
             if (shape.mins)
-                natural[r].min = _mm512_zextsi256_si512(_mm256_castps_si256(w.low));
+                _mm256_store_ps(low[r], w.low);
         }
     }
-    for (int k = 0; k < 4; k++) {
-        uint8_t (*q)[PANEL_ROWS][4] = out->q;
-        transpose_16x16_avx512(q[4 * unit_of(k, 0, shape.order)], q[4 * unit_of(k, 1, shape.order)], q[4 * unit_of(k, 2, shape.order)],
-                               q[4 * unit_of(k, 3, shape.order)], &natural[0].q[k], sizeof natural[0]);
-    }
-    transpose_16x16_avx512(out->scale.i[0], out->scale.i[4], out->scale.i[8], out->scale.i[12], &natural[0].scale, sizeof natural[0]);
-    if (shape.mins) {
-        uint8_t above[8][64] __attribute__((aligned(64)));
-        transpose_16x16_avx512(out->min.i[0], out->min.i[4], above[0], above[4], &natural[0].min, sizeof natural[0]);
-    }
-    if (shape.kind == PANEL_SUPER) {
-        _mm512_store_ps(out->d, scales_of(d, false, shape.factor));
-        _mm512_store_ps(out->dmin, scales_of(d, true, shape.factor));
-    }
+    fill_values(out, (const __m512i (*)[4])q, shape);
+    if (shape.kind == PANEL_SUPER)
+        fill_super(out, scales, mins, d, shape);
+    else
+        fill_small(out, (const float (*)[16][8])scale, (const float (*)[8])low, shape);
 }
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "vector_avx512.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Products of F32, F16 and BF16 weights with f32 activations.
@@ -27,62 +28,93 @@ static ALWAYS_INLINE size_t value_bytes(enum width width)
     return width == WIDTH_F32 ? 4 : 2;
 }
 
-/* Sixteen values, those beyond the mask zero. */
-static ALWAYS_INLINE __m512 load_16(const uint8_t *from, __mmask16 mask, enum width width)
+/* Sixteen values; with `part` those beyond the mask are zero and not read. */
+static ALWAYS_INLINE __m512 load_16(const uint8_t *from, bool part, __mmask16 mask, enum width width)
 {
     if (width == WIDTH_F32)
-        return _mm512_maskz_loadu_ps(mask, from);
-    __m256i half = _mm256_maskz_loadu_epi16(mask, from);
+        return part ? _mm512_maskz_loadu_ps(mask, from) : _mm512_loadu_ps(from);
+    __m256i half = part ? _mm256_maskz_loadu_epi16(mask, from) : _mm256_loadu_si256((const __m256i *)(const void *)from);
     if (width == WIDTH_F16)
         return _mm512_cvtph_ps(half);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* sum of one run: 16 accumulators, index token * rows + row. `left` columns from here to the row's end. */
-static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *x, size_t left, int rows, int toks, enum width width)
+/* How far ahead of the weights in work to ask for lines, in bytes; 0: not at all. The next rows, and for a call's first rows, for which nobody
+ * has asked, their own later columns. */
+struct ahead { size_t tile, run; };
+
+/* acc += vectors * 16 columns from c on, of which `left` are there. */
+static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const float *const *x, size_t c, size_t left, int rows, int toks,
+                                  int vectors, bool part, enum width width, struct ahead ahead)
 {
+    __m512 v[4][4];
+#pragma GCC unroll 4
+    for (int t = 0; t < toks; t++)
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            v[t][i] = _mm512_loadu_ps(x[t] + c + 16 * i);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        for (size_t i = 0; i < 16 * (size_t)vectors * value_bytes(width); i += 64) {
+            if (ahead.tile)
+                _mm_prefetch((const char *)w[r] + ahead.tile + c * value_bytes(width) + i, _MM_HINT_T1);
+            if (ahead.run)
+                _mm_prefetch((const char *)w[r] + ahead.run + c * value_bytes(width) + i, _MM_HINT_T1);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++) {
+            __m512 u = load_16(w[r] + (c + 16 * (size_t)i) * value_bytes(width), part, part ? lanes_16(left - c) : 0, width);
+#pragma GCC unroll 4
+            for (int t = 0; t < toks; t++)
+                acc[t * rows + r] = _mm512_fmadd_ps(u, v[t][i], acc[t * rows + r]);
+        }
+    }
+}
+
+/* Sum of one run: 16 accumulators, index token * rows + row. `left` columns from here to the row's end. Several vectors of a row are taken
+ * at once: rows are often a power of two apart, so that sixteen of them share a set of the first-level cache, and a line would be
+ * gone before its second half is asked for. */
+static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *x, size_t left, int rows, int toks, enum width width,
+                                   struct ahead ahead)
+{
+    const int vectors = toks == 4 ? 1 : 4;
     __m512 acc[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
         acc[i] = _mm512_setzero_ps();
+    if (left >= RUN) {
 #pragma GCC unroll 1
-    for (size_t c = 0; c < RUN && c < left; c += 16) {
-        __mmask16 mask = lanes_16(left - c);
-        __m512 v[4];
-#pragma GCC unroll 4
-        for (int t = 0; t < toks; t++)
-            v[t] = _mm512_loadu_ps(x[t] + c);
-#pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            __m512 u = load_16(w[r] + c * value_bytes(width), mask, width);
-#pragma GCC unroll 4
-            for (int t = 0; t < toks; t++)
-                acc[t * rows + r] = _mm512_fmadd_ps(u, v[t], acc[t * rows + r]);
-        }
+        for (size_t c = 0; c < RUN; c += 16 * (size_t)vectors)
+            columns(acc, w, x, c, left, rows, toks, vectors, false, width, ahead);
+    } else {
+#pragma GCC unroll 1
+        for (size_t c = 0; c < left; c += 16)
+            columns(acc, w, x, c, left, rows, toks, 1, true, width, (struct ahead){ 0, 0 });
     }
     return sum_16_vectors(acc);
 }
 
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
-static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_end, size_t tok, int rows, int toks, enum width width)
+static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t tok, int rows, int toks,
+                                 enum width width)
 {
     const uint8_t *w[16];
     const float *x[4];
     float sums[16];
     __m512 acc = _mm512_setzero_ps();
+    struct ahead ahead = { .tile = row + (size_t)rows < row_end ? (size_t)rows * job->row_bytes : 0,
+                           .run = row == row_begin ? RUN * value_bytes(width) : 0 };
 
     for (size_t run = 0; run < job->cols; run += RUN) {
         for (size_t r = 0; r < (size_t)rows; r++) {
             size_t which = row + r < row_end ? row + r : row_end - 1;
             w[r] = (const uint8_t *)job->weights + which * job->row_bytes + run * value_bytes(width);
-            for (size_t i = 0; i < RUN * value_bytes(width); i += 64)
-                _mm_prefetch((const char *)w[r] + (size_t)rows * job->row_bytes + i, _MM_HINT_T1);
         }
         for (size_t t = 0; t < (size_t)toks; t++) {
             size_t which = tok + t < job->toks ? tok + t : job->toks - 1;
             x[t] = (const float *)(const void *)((const char *)job->acts + which * job->act_stride) + run;
         }
-        acc = _mm512_add_ps(acc, run_16(w, x, job->cols - run, rows, toks, width));
+        acc = _mm512_add_ps(acc, run_16(w, x, job->cols - run, rows, toks, width, ahead));
     }
     _mm512_storeu_ps(sums, acc);
     for (size_t t = 0; t < (size_t)toks && tok + t < job->toks; t++)
@@ -98,7 +130,7 @@ static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct
         const uint8_t *from = (const uint8_t *)job->weights + (row + r) * job->row_bytes + run * value_bytes(width);
         size_t left = job->cols - run;
         for (size_t c = 0; c < RUN; c += 16)
-            _mm512_storeu_ps(&scratch->weights[r][c], c < left ? load_16(from + c * value_bytes(width), lanes_16(left - c), width)
+            _mm512_storeu_ps(&scratch->weights[r][c], c < left ? load_16(from + c * value_bytes(width), true, lanes_16(left - c), width)
                                                                : _mm512_setzero_ps());
     }
 }
@@ -122,7 +154,7 @@ static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const str
                 for (size_t i = 0; i < 4; i++)
                     w[i] = (const uint8_t *)scratch->weights[4 * r + i < rows ? 4 * r + i : rows - 1];
                 float *acc = scratch->acc[g][r];
-                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), run_16(w, x, job->cols - run, 4, 4, WIDTH_F32)));
+                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), run_16(w, x, job->cols - run, 4, 4, WIDTH_F32, (struct ahead){ 0, 0 })));
             }
         }
     }
@@ -135,14 +167,14 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
 {
     if (job->toks == 1) {
         for (size_t row = row_begin; row < row_end; row += 16)
-            direct(job, row, row_end, 0, 16, 1, width);
+            direct(job, row, row_begin, row_end, 0, 16, 1, width);
     } else if (job->toks == 2) {
         for (size_t row = row_begin; row < row_end; row += 8)
-            direct(job, row, row_end, 0, 8, 2, width);
+            direct(job, row, row_begin, row_end, 0, 8, 2, width);
     } else if (job->toks < MANY) {
         for (size_t row = row_begin; row < row_end; row += 4)
             for (size_t tok = 0; tok < job->toks; tok += 4)
-                direct(job, row, row_end, tok, 4, 4, width);
+                direct(job, row, row_begin, row_end, tok, 4, 4, width);
     } else {
         for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
             for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)

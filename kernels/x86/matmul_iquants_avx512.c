@@ -58,11 +58,11 @@ static ALWAYS_INLINE void run_iq2_xxs_avx512(struct run *out, const uint8_t *byt
     }
 }
 
-#define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .bytes = 66, .factor = 0.125f }
+#define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 66, .factor = 0.125f }
 
-static void decode_iq2_xxs_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq2_xxs_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
+    decode_format(job, row, all, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -98,11 +98,11 @@ static ALWAYS_INLINE void run_iq2_xs_avx512(struct run *out, const uint8_t *byte
     }
 }
 
-#define SHAPE_IQ2_XS { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .bytes = 74, .factor = 0.125f }
+#define SHAPE_IQ2_XS { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 74, .factor = 0.125f }
 
-static void decode_iq2_xs_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq2_xs_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
+    decode_format(job, row, all, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -132,11 +132,11 @@ static ALWAYS_INLINE void run_iq2_s_avx512(struct run *out, const uint8_t *bytes
     }
 }
 
-#define SHAPE_IQ2_S { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .bytes = 82, .factor = 0.125f }
+#define SHAPE_IQ2_S { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 82, .factor = 0.125f }
 
-static void decode_iq2_s_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq2_s_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
+    decode_format(job, row, all, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -169,11 +169,11 @@ static ALWAYS_INLINE void run_iq3_xxs_avx512(struct run *out, const uint8_t *byt
     }
 }
 
-#define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .bytes = 98, .factor = 0.25f }
+#define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 98, .factor = 0.25f }
 
-static void decode_iq3_xxs_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq3_xxs_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
+    decode_format(job, row, all, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -205,11 +205,11 @@ static ALWAYS_INLINE void run_iq3_s_avx512(struct run *out, const uint8_t *bytes
     }
 }
 
-#define SHAPE_IQ3_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .bytes = 110, .factor = 1 }
+#define SHAPE_IQ3_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 110, .factor = 1 }
 
-static void decode_iq3_s_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq3_s_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
+    decode_format(job, row, all, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -249,11 +249,11 @@ static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes
     }
 }
 
-#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .bytes = 50, .factor = 0.125f }
+#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 50, .factor = 0.125f }
 
-static void decode_iq1_s_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq1_s_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+    decode_format(job, row, all, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -286,11 +286,11 @@ static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes
     }
 }
 
-#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .bytes = 56, .factor = 0.125f }
+#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 56, .factor = 0.125f }
 
-static void decode_iq1_m_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq1_m_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+    decode_format(job, row, all, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -317,11 +317,11 @@ static ALWAYS_INLINE void run_iq4_xs_avx512(struct run *out, const uint8_t *byte
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
 
-#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
 
-static void decode_iq4_xs_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq4_xs_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+    decode_format(job, row, all, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
 static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)

@@ -25,11 +25,11 @@ static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
     nibbles(out->q + 2, _mm512_loadu_si512(bytes + 80));
 }
 
-#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
+#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
 
-static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
+    decode_format(job, row, all, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
 static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -59,11 +59,11 @@ static ALWAYS_INLINE void run_q5_k_avx512(struct run *out, const uint8_t *bytes)
     out->q[3] = _mm512_or_si512(out->q[3], _mm512_and_si512(_mm512_ror_epi32(high, 5), bit));
 }
 
-#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .bytes = 176, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
+#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 31, .bytes = 176, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
 
-static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
+    decode_format(job, row, all, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
 static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -96,11 +96,11 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .bytes = 210, .factor = 1, .narrow = true }
+#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .top = 63, .bytes = 210, .factor = 1, .narrow = true }
 
-static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+    decode_format(job, row, all, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
 static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -136,11 +136,11 @@ static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
     pairs_of_32(out->q + 2, bytes + 48);
 }
 
-#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .bytes = 84, .factor = 1, .mins = true, .narrow = true }
+#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 3, .bytes = 84, .factor = 1, .mins = true, .narrow = true }
 
-static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+    decode_format(job, row, all, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
 }
 
 static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -177,11 +177,11 @@ static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .bytes = 110, .factor = 1, .narrow = true }
+#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .top = 7, .bytes = 110, .factor = 1, .narrow = true }
 
-static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+    decode_format(job, row, all, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
 }
 
 static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -205,11 +205,11 @@ static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes
     pairs_of_32(out->q + 2, bytes + 32);
 }
 
-#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .bytes = 66, .factor = 1, .narrow = true }
+#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 66, .factor = 1, .narrow = true }
 
-static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+    decode_format(job, row, all, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
 }
 
 static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -256,11 +256,11 @@ static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes
     out->q[3] = base3_digits(quarters(second, second, second, _mm_set1_epi32((int)u32_at(bytes + 48))), quarters(p2, p3, p4, rising));
 }
 
-#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .bytes = 54, .factor = 1, .narrow = true }
+#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .narrow = true }
 
-static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+    decode_format(job, row, all, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
 static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)

@@ -20,11 +20,11 @@ static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .bytes = 272, .factor = 1 }
+#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 272, .factor = 1 }
 
-static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
+    decode_format(job, row, all, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
 static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -46,11 +46,11 @@ static ALWAYS_INLINE void run_q4_0_avx512(struct run *out, const uint8_t *bytes)
     nibbles_of_8_blocks(out->q, bytes + 2, 18);
 }
 
-#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
-static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
+    decode_format(job, row, all, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
 static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -73,11 +73,11 @@ static ALWAYS_INLINE void run_q4_1_avx512(struct run *out, const uint8_t *bytes)
     nibbles_of_8_blocks(out->q, bytes + 4, 20);
 }
 
-#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
+#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
 
-static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
+    decode_format(job, row, all, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
 static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -114,11 +114,11 @@ static ALWAYS_INLINE void run_q5_0_avx512(struct run *out, const uint8_t *bytes)
     add_fifth_bits(out->q, bytes + 2, 22);
 }
 
-#define SHAPE_Q5_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .bytes = 176, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_Q5_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 31, .bytes = 176, .factor = 1, .order = ORDER_QUARTERS }
 
-static void decode_q5_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q5_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
+    decode_format(job, row, all, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
 static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -142,11 +142,11 @@ static ALWAYS_INLINE void run_q5_1_avx512(struct run *out, const uint8_t *bytes)
     add_fifth_bits(out->q, bytes + 4, 24);
 }
 
-#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .bytes = 192, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
+#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 31, .bytes = 192, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
 
-static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
+    decode_format(job, row, all, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
 static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -170,11 +170,11 @@ static ALWAYS_INLINE void run_iq4_nl_avx512(struct run *out, const uint8_t *byte
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
 
-#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
-static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
+    decode_format(job, row, all, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
 static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -206,11 +206,11 @@ static ALWAYS_INLINE void run_mxfp4_avx512(struct run *out, const uint8_t *bytes
         out->q[k] = look_up(values_fp4, 16, out->q[k]);
 }
 
-#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 28, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
 
-static void decode_mxfp4_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_mxfp4_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
+    decode_format(job, row, all, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
 static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -249,11 +249,11 @@ static ALWAYS_INLINE void run_nvfp4_avx512(struct run *out, const uint8_t *bytes
     out->scale = ue4m3_halves(_mm512_cvtepu8_epi32(_mm_setr_epi32(scales[0], scales[1], scales[2], scales[3])));
 }
 
-#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .bytes = 144, .factor = 1 }
+#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .top = 28, .bytes = 144, .factor = 1 }
 
-static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
+    decode_format(job, row, all, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
 static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -280,11 +280,11 @@ static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .bytes = 36, .factor = 1 }
+#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 2, .bytes = 36, .factor = 1 }
 
-static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
+    decode_format(job, row, all, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
 static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -317,11 +317,11 @@ static ALWAYS_INLINE void run_q2_0_avx512(struct run *out, const uint8_t *bytes)
     out->scale = eight_scales(_mm256_blend_ps(_mm256_blend_ps(d[0], d[1], 0x0c), _mm256_blend_ps(d[2], d[3], 0xc0), 0xf0));
 }
 
-#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .bytes = 72, .factor = 1 }
+#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 3, .bytes = 72, .factor = 1 }
 
-static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, size_t rows)
+static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, rows, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
+    decode_format(job, row, all, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
 static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
