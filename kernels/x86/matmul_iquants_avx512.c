@@ -5,15 +5,27 @@
 /* The formats with codebooks on AVX-512. Eight bytes of a grid at a time are loaded by index into a vector, then negated under a mask of the
  * sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. */
 
-static ALWAYS_INLINE __m512i eight_entries(const uint64_t *grid, const uint16_t *index)
+/* Indices are made and taken apart in general registers, four of 16 bits to a register: the vector ports have the rest to do, and neither
+ * small loads from a large store nor extraction is cheap. */
+static ALWAYS_INLINE uint64_t four_bytes(const uint8_t *bytes)
 {
-    return _mm512_setr_epi64((long long)grid[index[0]], (long long)grid[index[1]], (long long)grid[index[2]], (long long)grid[index[3]],
-                             (long long)grid[index[4]], (long long)grid[index[5]], (long long)grid[index[6]], (long long)grid[index[7]]);
+    return _pdep_u64(u32_at(bytes), 0x00ff00ff00ff00ff);
 }
 
-static ALWAYS_INLINE uint64_t two_entries(const uint32_t *grid, unsigned first, unsigned second)
+static ALWAYS_INLINE __m256i four_entries(const uint64_t *grid, uint64_t index)
 {
-    return grid[first] | (uint64_t)grid[second] << 32;
+    return _mm256_setr_epi64x((long long)grid[index & 0xffff], (long long)grid[index >> 16 & 0xffff], (long long)grid[index >> 32 & 0xffff],
+                              (long long)grid[index >> 48]);
+}
+
+static ALWAYS_INLINE __m512i eight_entries(const uint64_t *grid, uint64_t low, uint64_t high)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(four_entries(grid, low)), four_entries(grid, high), 1);
+}
+
+static ALWAYS_INLINE __m128i four_small_entries(const uint32_t *grid, uint64_t index)
+{
+    return _mm_setr_epi32((int)grid[index & 0xffff], (int)grid[index >> 16 & 0xffff], (int)grid[index >> 32 & 0xffff], (int)grid[index >> 48]);
 }
 
 /* Magnitudes with signs, plus 128. */
@@ -23,19 +35,24 @@ static ALWAYS_INLINE __m512i with_signs(__m512i q, uint64_t signs)
     return _mm512_xor_si512(q, _mm512_set1_epi8((char)0x80));
 }
 
-/* Eight masks of seven bits, one per byte: the eighth bit makes the number of minus signs even. */
-static ALWAYS_INLINE uint64_t with_parity(uint64_t masks)
+/* Masks of seven bits: the eighth makes the number of minus signs even. */
+static ALWAYS_INLINE __m256i with_parity(__m256i masks)
 {
-    uint64_t p = masks ^ masks >> 4;
-    p ^= p >> 2;
-    p ^= p >> 1;
-    return masks | (p & 0x0101010101010101) << 7;
+    const __m256i odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0));
+    __m256i nibble = _mm256_set1_epi8(15);
+    __m256i low = _mm256_shuffle_epi8(odd, _mm256_and_si256(masks, nibble));
+    __m256i high = _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(masks, 4), nibble));
+    return _mm256_or_si256(masks, _mm256_xor_si256(low, high));
 }
 
-/* Signs of 64 values from two words with four masks of seven bits each in their lower 28. */
-static ALWAYS_INLINE uint64_t signs_of_two_words(uint32_t low, uint32_t high)
+/* Eight words with four masks of seven bits each in their lower 28 to 32 masks of eight. */
+static ALWAYS_INLINE __m256i signs_of_8_words(__m256i words)
 {
-    return with_parity(_pdep_u64((low & 0x0fffffff) | (uint64_t)(high & 0x0fffffff) << 28, 0x7f7f7f7f7f7f7f7f));
+    __m256i first = _mm256_and_si256(words, _mm256_set1_epi32(0x7f));
+    __m256i second = _mm256_and_si256(_mm256_slli_epi32(words, 1), _mm256_set1_epi32(0x7f00));
+    __m256i third = _mm256_and_si256(_mm256_slli_epi32(words, 2), _mm256_set1_epi32(0x7f0000));
+    __m256i fourth = _mm256_and_si256(_mm256_slli_epi32(words, 3), _mm256_set1_epi32(0x7f000000));
+    return with_parity(_mm256_or_si256(_mm256_or_si256(first, second), _mm256_or_si256(third, fourth)));
 }
 
 static ALWAYS_INLINE __m128i odd_scales(__m128i s)
@@ -43,18 +60,23 @@ static ALWAYS_INLINE __m128i odd_scales(__m128i s)
     return _mm_add_epi8(_mm_add_epi8(s, s), _mm_set1_epi8(1));
 }
 
+static ALWAYS_INLINE void store_signs(uint64_t to[4], __m256i signs)
+{
+    _mm256_storeu_si256((__m256i *)to, signs);
+}
+
 /* d; per 32 values 8 bytes: four indices, then four masks of signs and a scale. */
 static ALWAYS_INLINE void run_iq2_xxs_avx512(struct run *out, const uint8_t *bytes)
 {
     const __m512i odd_dwords = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 0, 0, 0, 0, 0, 0, 0, 0);
-    __m512i words = _mm512_loadu_si512(bytes + 2);
+    __m256i words = _mm512_castsi512_si256(_mm512_permutexvar_epi32(odd_dwords, _mm512_loadu_si512(bytes + 2)));
+    uint64_t signs[4];
+    store_signs(signs, signs_of_8_words(words));
     out->d = u16_at(bytes);
-    out->scales = odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(_mm512_castsi512_si256(_mm512_permutexvar_epi32(odd_dwords, words)), 28)));
+    out->scales = odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
     for (int k = 0; k < 4; k++) {
-        uint64_t a = u64_at(bytes + 2 + 16 * k), b = u64_at(bytes + 10 + 16 * k);
-        const uint16_t index[8] = { a & 255, a >> 8 & 255, a >> 16 & 255, a >> 24 & 255,
-                                    b & 255, b >> 8 & 255, b >> 16 & 255, b >> 24 & 255 };
-        out->q[k] = with_signs(eight_entries(grid_iq2_xxs, index), signs_of_two_words((uint32_t)(a >> 32), (uint32_t)(b >> 32)));
+        const uint8_t *index = bytes + 2 + 16 * k;
+        out->q[k] = with_signs(eight_entries(grid_iq2_xxs, four_bytes(index), four_bytes(index + 8)), signs[k]);
     }
 }
 
@@ -87,14 +109,15 @@ static ALWAYS_INLINE __m128i nibble_scales(const uint8_t *bytes)
 /* d; 32 words with 9 bits of index and 7 of signs; scales. */
 static ALWAYS_INLINE void run_iq2_xs_avx512(struct run *out, const uint8_t *bytes)
 {
+    __m512i words = _mm512_loadu_si512(bytes + 2);
+    uint64_t signs[4];
+    const uint64_t nine = 0x01ff01ff01ff01ff;
+    store_signs(signs, with_parity(_mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 9))));
     out->d = u16_at(bytes);
     out->scales = nibble_scales(bytes + 66);
     for (int k = 0; k < 4; k++) {
-        __m128i words = _mm_loadu_si128((const __m128i *)(bytes + 2 + 16 * k));
-        __m128i signs = _mm_packus_epi16(_mm_srli_epi16(words, 9), words);
-        uint16_t index[8];
-        _mm_storeu_si128((__m128i *)index, _mm_and_si128(words, _mm_set1_epi16(511)));
-        out->q[k] = with_signs(eight_entries(grid_iq2_xs, index), with_parity((uint64_t)_mm_cvtsi128_si64(signs)));
+        const uint8_t *index = bytes + 2 + 16 * k;
+        out->q[k] = with_signs(eight_entries(grid_iq2_xs, u64_at(index) & nine, u64_at(index + 8) & nine), signs[k]);
     }
 }
 
@@ -120,15 +143,13 @@ void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t
 /* d; 32 lower index bytes; 32 masks of signs; 8 bytes with two upper index bits for each of four entries; scales. */
 static ALWAYS_INLINE void run_iq2_s_avx512(struct run *out, const uint8_t *bytes)
 {
+    const uint64_t upper = 0x0300030003000300;
     out->d = u16_at(bytes);
     out->scales = nibble_scales(bytes + 74);
     for (int k = 0; k < 4; k++) {
-        const uint8_t *low = bytes + 2 + 8 * k;
-        uint64_t high = _pdep_u64((uint64_t)bytes[66 + 2 * k] | (uint64_t)bytes[67 + 2 * k] << 8, 0x0303030303030303);
-        uint16_t index[8];
-        __m128i wide = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)low), vector_of_8(high));
-        _mm_storeu_si128((__m128i *)index, wide);
-        out->q[k] = with_signs(eight_entries(grid_iq2_s, index), u64_at(bytes + 34 + 8 * k));
+        const uint8_t *low = bytes + 2 + 8 * k, *high = bytes + 66 + 2 * k;
+        uint64_t first = four_bytes(low) | _pdep_u64(high[0], upper), second = four_bytes(low + 4) | _pdep_u64(high[1], upper);
+        out->q[k] = with_signs(eight_entries(grid_iq2_s, first, second), u64_at(bytes + 34 + 8 * k));
     }
 }
 
@@ -151,22 +172,27 @@ void matmul_iq2_s_avx512(const struct matmul_job *job, size_t row_begin, size_t 
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_s_avx512);
 }
 
+/* 64 values of sixteen entries of four: lower index bytes and ninth bits. */
+static ALWAYS_INLINE __m512i sixteen_entries(const uint32_t *grid, const uint8_t *low, uint64_t ninth)
+{
+    const uint64_t upper = 0x0100010001000100;
+    __m128i a = four_small_entries(grid, four_bytes(low) | _pdep_u64(ninth, upper));
+    __m128i b = four_small_entries(grid, four_bytes(low + 4) | _pdep_u64(ninth >> 4, upper));
+    __m128i c = four_small_entries(grid, four_bytes(low + 8) | _pdep_u64(ninth >> 8, upper));
+    __m128i d = four_small_entries(grid, four_bytes(low + 12) | _pdep_u64(ninth >> 12, upper));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(a, b)), _mm256_setr_m128i(c, d), 1);
+}
+
 /* d; 64 indices of four values; per 32 values four masks of signs and a scale. */
 static ALWAYS_INLINE void run_iq3_xxs_avx512(struct run *out, const uint8_t *bytes)
 {
     __m256i words = _mm256_loadu_si256((const __m256i *)(bytes + 66));
+    uint64_t signs[4];
+    store_signs(signs, signs_of_8_words(words));
     out->d = u16_at(bytes);
     out->scales = odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
-    for (int k = 0; k < 4; k++) {
-        const uint8_t *index = bytes + 2 + 16 * k;
-        uint64_t signs = u64_at(bytes + 66 + 8 * k);
-        uint64_t entry[8];
-        for (int i = 0; i < 8; i++)
-            entry[i] = two_entries(grid_iq3_xxs, index[2 * i], index[2 * i + 1]);
-        out->q[k] = with_signs(_mm512_setr_epi64((long long)entry[0], (long long)entry[1], (long long)entry[2], (long long)entry[3],
-                                                 (long long)entry[4], (long long)entry[5], (long long)entry[6], (long long)entry[7]),
-                               signs_of_two_words((uint32_t)signs, (uint32_t)(signs >> 32)));
-    }
+    for (int k = 0; k < 4; k++)
+        out->q[k] = with_signs(sixteen_entries(grid_iq3_xxs, bytes + 2 + 16 * k, 0), signs[k]);
 }
 
 #define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 98, .factor = 0.25f }
@@ -194,14 +220,8 @@ static ALWAYS_INLINE void run_iq3_s_avx512(struct run *out, const uint8_t *bytes
     out->d = u16_at(bytes);
     out->scales = odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
     for (int k = 0; k < 4; k++) {
-        const uint8_t *low = bytes + 2 + 16 * k;
-        unsigned high = bytes[66 + 2 * k] | (unsigned)bytes[67 + 2 * k] << 8;
-        uint64_t entry[8];
-        for (int i = 0; i < 8; i++)
-            entry[i] = two_entries(grid_iq3_s, low[2 * i] | (high >> 2 * i & 1) << 8, low[2 * i + 1] | (high >> (2 * i + 1) & 1) << 8);
-        out->q[k] = with_signs(_mm512_setr_epi64((long long)entry[0], (long long)entry[1], (long long)entry[2], (long long)entry[3],
-                                                 (long long)entry[4], (long long)entry[5], (long long)entry[6], (long long)entry[7]),
-                               u64_at(bytes + 74 + 8 * k));
+        __m512i q = sixteen_entries(grid_iq3_s, bytes + 2 + 16 * k, u16_at(bytes + 66 + 2 * k));
+        out->q[k] = with_signs(q, u64_at(bytes + 74 + 8 * k));
     }
 }
 
@@ -235,17 +255,15 @@ static ALWAYS_INLINE __m512i eighths(__m512i q, __mmask8 minus)
 /* d; 32 lower index bytes; 8 words: four times three upper index bits, a 3-bit scale, the delta's sign. */
 static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes)
 {
+    const uint64_t upper = 0x0700070007000700;
     __m128i words = _mm_loadu_si128((const __m128i *)(bytes + 34));
     out->d = u16_at(bytes);
     out->scales = odd_scales(_mm_cvtepi16_epi8(_mm_and_si128(_mm_srli_epi16(words, 12), _mm_set1_epi16(7))));
     for (int k = 0; k < 4; k++) {
-        uint32_t both = u32_at(bytes + 34 + 4 * k);
-        uint64_t high = _pdep_u64((both & 0xfff) | (both >> 4 & 0xfff000), 0x0707070707070707);
-        __mmask8 minus = (__mmask8)((both & 0x8000 ? 0x0f : 0) | (both & 0x80000000 ? 0xf0 : 0));
-        uint16_t index[8];
-        _mm_storeu_si128((__m128i *)index, _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(bytes + 2 + 8 * k)),
-                                                             vector_of_8(high)));
-        out->q[k] = eighths(eight_entries(grid_iq1_s, index), minus);
+        uint32_t first = u16_at(bytes + 34 + 4 * k), second = u16_at(bytes + 36 + 4 * k);
+        uint64_t a = four_bytes(bytes + 2 + 8 * k) | _pdep_u64(first & 0xfff, upper);
+        uint64_t b = four_bytes(bytes + 6 + 8 * k) | _pdep_u64(second & 0xfff, upper);
+        out->q[k] = eighths(eight_entries(grid_iq1_s, a, b), (__mmask8)((first >> 15) * 0x0f | (second >> 15) * 0xf0));
     }
 }
 
@@ -278,11 +296,10 @@ static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes
     out->d = half;
     out->scales = odd_scales(s);
     for (int k = 0; k < 4; k++) {
-        uint64_t high = _pdep_u64(u32_at(bytes + 32 + 4 * k), 0x0f0f0f0f0f0f0f0f);
-        uint16_t index[8];
-        _mm_storeu_si128((__m128i *)index, _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(bytes + 8 * k)),
-                                                             vector_of_8(high & 0x0707070707070707)));
-        out->q[k] = eighths(eight_entries(grid_iq1_s, index), (__mmask8)_pext_u64(high, 0x0808080808080808));
+        uint64_t high = _pdep_u64(u32_at(bytes + 32 + 4 * k), 0x0f0f0f0f0f0f0f0f), upper = high & 0x0707070707070707;
+        uint64_t a = four_bytes(bytes + 8 * k) | _pdep_u64(upper, 0xff00ff00ff00ff00);
+        uint64_t b = four_bytes(bytes + 8 * k + 4) | _pdep_u64(upper >> 32, 0xff00ff00ff00ff00);
+        out->q[k] = eighths(eight_entries(grid_iq1_s, a, b), (__mmask8)_pext_u64(high, 0x0808080808080808));
     }
 }
 
