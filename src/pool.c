@@ -1,5 +1,5 @@
 /* How chunks are handed out: `ticket` holds a generation in its upper half and the chunks that nobody has taken yet in its lower
- * half. A thread takes one by compare-and-swap; only after that does it read the job. The job cannot end before the chunk is
+ * half. A thread takes one by counting down; only after that does it read the job. The job cannot end before the chunk is
  * done, so what it reads is the job that the chunk belongs to, however late the thread came. The caller therefore waits for the
  * chunks, never for threads that took none: with more threads than cores the caller does most of the work itself instead of
  * waiting for each thread to be scheduled once per stage. */
@@ -18,6 +18,10 @@
 #define SPIN_SECONDS 50e-6
 
 enum { STACK_BYTES = 512 * 1024, THREADS_MOST = 1024, LINE = 64 };
+
+/* The lower half of a ticket is the number of chunks left plus this, so that threads which find none may still count down, once
+ * each, without borrowing from the generation. */
+enum { BIAS = 1 << 20, CHUNKS_MOST = 1 << 30 };
 
 struct worker {
     struct pool *pool;
@@ -38,12 +42,15 @@ struct pool {
     size_t   base;                   /* index of the first chunk */
     uint32_t chunks;
 
-    _Alignas(LINE) atomic_uint_least64_t ticket;   /* generation << 32 | chunks not taken  */
+    _Alignas(LINE) atomic_uint_least64_t ticket;   /* generation << 32 | (BIAS + chunks not taken) */
     _Alignas(LINE) atomic_uint_least32_t done;     /* chunks finished                      */
     _Alignas(LINE) atomic_uint sleepers;           /* threads in, or on their way into, cond_wait on work */
     atomic_uint waiting;                           /* the caller is in cond_wait on idle   */
     atomic_bool closing;
 };
+
+/* Chunks that nobody has taken yet; zero or less: none. */
+static int64_t left(uint_least64_t ticket) { return (int64_t)(ticket & UINT32_MAX) - BIAS; }
 
 static void relax(void)
 {
@@ -54,30 +61,30 @@ static void relax(void)
 #endif
 }
 
-/* Take chunks of the current job until none is left; gives how many were done. */
+/* Take chunks of the current job until none is left. What this thread did is added once, at the end: until then the job cannot be
+ * over, so every chunk that it takes meanwhile is of the same job. */
 static void take_chunks(struct pool *p, size_t thread)
 {
-    uint_least64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
-    while ((uint32_t)ticket != 0) {
-        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire)) {
-            relax();
-            continue;
-        }
-        uint32_t chunks = p->chunks;
-        p->fn(p->arg, p->base + (chunks - (uint32_t)ticket), thread);
-        /* After this addition the job may be over and p->chunks another's. */
-        if (atomic_fetch_add(&p->done, 1) + 1 == chunks && atomic_load(&p->waiting)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->idle);
-            pthread_mutex_unlock(&p->lock);
-        }
-        ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    uint32_t chunks = 0, mine = 0;
+    while (left(atomic_load_explicit(&p->ticket, memory_order_relaxed)) > 0) {
+        uint_least64_t ticket = atomic_fetch_sub_explicit(&p->ticket, 1, memory_order_acq_rel);
+        if (left(ticket) <= 0)
+            break;
+        chunks = p->chunks;
+        p->fn(p->arg, p->base + (chunks - (uint32_t)left(ticket)), thread);
+        mine++;
+    }
+    /* After this addition the job may be over and p->chunks another's. */
+    if (mine && atomic_fetch_add(&p->done, mine) + mine == chunks && atomic_load(&p->waiting)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->idle);
+        pthread_mutex_unlock(&p->lock);
     }
 }
 
 static bool has_work(struct pool *p)
 {
-    return (uint32_t)atomic_load(&p->ticket) != 0 || atomic_load(&p->closing);
+    return left(atomic_load(&p->ticket)) > 0 || atomic_load(&p->closing);
 }
 
 static bool job_done(struct pool *p) { return atomic_load(&p->done) == p->chunks; }
@@ -135,13 +142,13 @@ static void wake_workers(struct pool *p, size_t wanted)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* One job of at most UINT32_MAX chunks. */
+/* One job of at most CHUNKS_MOST chunks. */
 static void run_job(struct pool *p, uint32_t chunks)
 {
     uint_least64_t generation = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
     p->chunks = chunks;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    atomic_store(&p->ticket, generation << 32 | chunks);
+    atomic_store(&p->ticket, generation << 32 | (chunks + BIAS));
     wake_workers(p, chunks - 1);
     take_chunks(p, 0);
     if (spin_until(p, job_done))
@@ -165,7 +172,7 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, size_t chunks)
     p->arg = arg;
     p->base = 0;
     while (chunks > 0) {
-        uint32_t now = chunks < UINT32_MAX ? (uint32_t)chunks : UINT32_MAX;
+        uint32_t now = chunks < CHUNKS_MOST ? (uint32_t)chunks : CHUNKS_MOST;
         run_job(p, now);
         p->base += now;
         chunks -= now;
