@@ -88,11 +88,11 @@ static void print_object(const struct bench_row *r)
 static void print_head(int format)
 {
     if (format == TABLE)
-        printf("%-8s %6s %6s %7s %7s %10s %21s %8s %8s %7s\n", "test", "n", "batch", "depth", "threads", "tokens/s", "least-most",
-               "GB/s", "Gop/s", "roof");
+        printf("%-8s %6s %5s %6s %7s %10s %19s %8s %8s %7s %8s\n", "test", "n", "batch", "depth", "threads", "tokens/s",
+               "least-most", "GB/s", "Gop/s", "roof", "first s");
     else if (format == MD)
-        puts("| test | n | batch | depth | threads | tokens/s | least-most | GB/s | Gop/s | of roof |\n"
-             "|---|---|---|---|---|---|---|---|---|---|");
+        puts("| test | n | batch | depth | threads | tokens/s | least-most | GB/s | Gop/s | of roof | first token, s |\n"
+             "|---|---|---|---|---|---|---|---|---|---|---|");
     else if (format == CSV)
         puts("test,n,batch,depth,threads,tps_median,tps_min,tps_max,bytes_per_token,gbps,gops,roof_gbps,roof_gops,share_of_roof,"
              "noisy");
@@ -105,11 +105,11 @@ static void print_row(int format, const struct bench_row *r, bool first)
     char spread[48];
     snprintf(spread, sizeof spread, "%.1f-%.1f", r->tps_min, r->tps_max);
     if (format == TABLE)
-        printf("%-8s %6zu %6zu %7zu %7zu %10.2f %21s %8.1f %8.0f %5.1f %%%s\n", r->test, r->n, r->batch, r->depth, r->threads,
-               r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " noisy" : "");
+        printf("%-8s %6zu %5zu %6zu %7zu %10.2f %19s %8.1f %8.0f %5.1f %% %8.3f%s\n", r->test, r->n, r->batch, r->depth, r->threads,
+               r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->ttft, r->noisy ? " noisy" : "");
     else if (format == MD)
-        printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %%%s |\n", r->test, r->n, r->batch, r->depth,
-               r->threads, r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " (noisy)" : "");
+        printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %%%s | %.3f |\n", r->test, r->n, r->batch, r->depth,
+               r->threads, r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->noisy ? " (noisy)" : "", r->ttft);
     else if (format == CSV)
         printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%d\n", r->test, r->n, r->batch, r->depth,
                r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops, r->roof_gbps, r->roof_gops,
@@ -124,9 +124,21 @@ static void print_row(int format, const struct bench_row *r, bool first)
     fflush(stdout);
 }
 
+/* What belongs to the run and not to a row. */
+static void print_foot(int format, const struct bench_row *last)
+{
+    char peak[32];
+    if (format == JSON)
+        puts("\n]");
+    if (format == TABLE || format == MD)
+        printf("%sroofs of %zu threads (%s): %.1f GB/s, %.0f Gop/s; loaded in %.3f s; at most %s of memory\n", format == MD ? "\n" : "",
+               last->threads, last->isa, last->roof_gbps, last->roof_gops, last->load,
+               cli_bytes(peak, sizeof peak, last->peak_memory));
+}
+
 /* ---- the tests -------------------------------------------------------------------------------------------------- */
 
-struct output { int format; bool any; };
+struct output { int format; bool any; struct bench_row last; };
 
 static bool one(struct bench *b, const struct bench_args *a, const char *test, size_t n, size_t batch, size_t depth,
                 struct output *out, struct quern_error *err)
@@ -140,6 +152,7 @@ static bool one(struct bench *b, const struct bench_args *a, const char *test, s
         print_head(out->format);
     print_row(out->format, &row, !out->any);
     out->any = true;
+    out->last = row;
     return true;
 }
 
@@ -232,8 +245,8 @@ static bool run(struct bench_args *a, struct quern_error *err)
             bench_close(&bench);
         }
     }
-    if (out.any && out.format == JSON)
-        puts("\n]");
+    if (out.any)
+        print_foot(out.format, &out.last);
     quern_close_model(model);
     synthetic_free(&random);
     return ok;
