@@ -99,7 +99,7 @@ bool engine_plan_bytes(const struct quern_model *model, const struct engine_args
         return ERR(err, QUERN_EMEM,
                    "weights %s + cache %s + scratch %s are more than %s %s: a smaller --context or --kv q8_0 takes less", w, c, s,
                    engine->mem_limit ? "the limit of" : "this process may have:", l);
-    if (engine->verbose || total >= (size_t)1 << 30)
+    if (!engine->quiet)
         fprintf(stderr, "memory: weights %s (mapped), cache %s, scratch %s\n", w, c, s);
     return true;
 }

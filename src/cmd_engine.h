@@ -11,6 +11,7 @@ struct engine_args {
     size_t      threads, context, batch, mem_limit, limit_metadata;
     const char *cpu, *tokenizer_pre;
     bool        allow_aliased, verbose;
+    bool        quiet;           /* set by verbs that have --quiet: no plan on stderr */
 };
 extern const struct option engine_options[];      /* a group; offsets in struct engine_args */
 
@@ -33,7 +34,7 @@ const char *engine_model_name(const struct engine_args *engine, const struct arg
 /* The context that a session of these options has. */
 size_t engine_context(const struct quern_model *model, const struct engine_args *engine);
 /* Compare weights + cache + scratch with --mem-limit, or without one with what the system gives this process; QUERN_EMEM says the
- * parts. With --verbose, or from 1 GiB on, the plan goes to stderr. */
+ * parts. The plan goes to stderr, unless quiet. */
 bool engine_plan(const struct quern_model *model, const struct engine_args *engine, const struct quern_session_options *session,
                  struct quern_error *err);
 /* The same for callers that plan their own cache and scratch. */

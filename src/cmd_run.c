@@ -19,7 +19,8 @@ struct run_args {
     struct engine_args   engine;
     struct sampling_args sampling;
     const char          *prompt, *file;
-    size_t               predict, logprobs;
+    int32_t              predict;
+    size_t               logprobs;
     struct option_texts  stops;
     bool                 ignore_eos, special, json, quiet;
     int                  kv, overflow, utf8;
@@ -34,9 +35,9 @@ static const struct option options[] = {
      .help = "the text to continue; an empty one starts from the model's beginning token"},
     {.name = "file", .letter = 'f', .kind = OPTION_FILE, .offset = OFFSET(file), .arg = "FILE",
      .help = "take the prompt from a file, - is standard input; without -p and -f standard input is read when it is no terminal"},
-    {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_COUNT, .offset = OFFSET(predict), .arg = "N",
-     .fallback = "0",
-     .help = "stop after N tokens; 0: when the model ends its text or the context is full"},
+    {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_INT, .offset = OFFSET(predict), .arg = "N",
+     .fallback = "-1",
+     .help = "stop after N tokens; -1: when the model ends its text, or the context is full (exit 8)"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
      .help = "type of the cache of keys and values"},
     {.name = "stop", .kind = OPTION_TEXTS, .offset = OFFSET(stops), .arg = "TEXT",
@@ -52,7 +53,7 @@ static const struct option options[] = {
     {.name = "logprobs", .kind = OPTION_COUNT, .offset = OFFSET(logprobs), .arg = "N", .fallback = "0",
      .help = "print each token as a line of JSON with its log probability and the N most likely ones, before any filter"},
     {.name = "json", .kind = OPTION_SWITCH, .offset = OFFSET(json), .help = "print one JSON object at the end instead of the text"},
-    {.name = "quiet", .letter = 'q', .kind = OPTION_SWITCH, .offset = OFFSET(quiet), .help = "no timings on stderr"},
+    {.name = "quiet", .letter = 'q', .kind = OPTION_SWITCH, .offset = OFFSET(quiet), .help = "no plan of memory and no timings on stderr"},
     {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
     {.name = "sampling", .kind = OPTION_GROUP, .offset = OFFSET(sampling), .group = sampling_options, .help = "Sampling"},
     {0}
@@ -80,7 +81,7 @@ struct run {
     struct quern_sampler  *sampler;
     struct quern_error    *err;
     const volatile int    *stop;
-    size_t                 context;
+    size_t                 context, most;  /* tokens that are held, tokens to make (SIZE_MAX: no limit) */
     char                  *prompt;
     size_t                 prompt_bytes;
     int32_t               *tokens;         /* of the prompt */
@@ -284,19 +285,19 @@ static void show_timings(const struct run *r)
 static bool encode(struct run *r)
 {
     const struct run_args *a = r->a;
-    size_t need;
+    size_t need, coming = r->most == SIZE_MAX ? 0 : r->most;
     if (!quern_encode_text(r->model, r->prompt, r->prompt_bytes, true, a->special, &r->tokens, &r->prompt_tokens, r->err))
         return false;
     if (r->prompt_tokens == 0)
         return ERR(r->err, QUERN_EUSAGE, "the prompt is empty, and this model has no beginning token to start from");
-    if (!checked_add(&need, r->prompt_tokens, a->predict))
+    if (!checked_add(&need, r->prompt_tokens, coming))
         need = SIZE_MAX;
     if (need <= r->context || a->overflow == OVERFLOW_SHIFT)
         return true;
-    if (a->predict)
+    if (coming)
         return ERR(r->err, QUERN_ELIMIT,
                    "%zu tokens of prompt and %zu to come need %zu, the context has %zu: see --context, --on-overflow",
-                   r->prompt_tokens, a->predict, need, r->context);
+                   r->prompt_tokens, coming, need, r->context);
     return ERR(r->err, QUERN_ELIMIT, "the prompt needs %zu tokens, the context has %zu: see --context, --on-overflow",
                r->prompt_tokens, r->context);
 }
@@ -358,6 +359,8 @@ static bool make_room(struct run *r)
 static bool generate(struct run *r, double begin)
 {
     double first = 0;
+    if (r->most == 0)
+        r->ended = "length";
     while (!r->ended) {
         if (*r->stop)
             return ERR(r->err, QUERN_EINTERRUPT, "interrupted");
@@ -375,7 +378,7 @@ static bool generate(struct run *r, double begin)
         } else {
             if ((r->a->logprobs && !show_logprobs(r, id, logits)) || !put_token(r, id))
                 return false;
-            if (!r->ended && r->a->predict && r->made == r->a->predict)
+            if (!r->ended && r->made == r->most)
                 r->ended = "length";
             if (!r->ended && (!make_room(r) || !quern_step_session(r->session, &id, 1, r->err)))
                 return false;
@@ -407,6 +410,8 @@ static bool open_all(struct run *r, struct run_args *a, struct quern_logit_bias 
     char chain[400];
     size_t count;
     double begin = machine_clock();
+    if (a->predict < -1)
+        return ERR(r->err, QUERN_EUSAGE, "--predict: %d is neither -1 nor a number of tokens", (int)a->predict);
     if (!stops_init(&r->stops, a->stops.items, a->stops.count, r->err) || !read_prompt(r) || !check_utf8(r) ||
         !(r->model = engine_open(&a->engine, &a->args, r->err)))
         return false;
@@ -433,7 +438,8 @@ static int run(struct run_args *a)
 {
     struct quern_error err = {0}, later;
     struct quern_logit_bias *bias = NULL;
-    struct run r = {.a = a, .err = &err};
+    a->engine.quiet = a->quiet;
+    struct run r = {.a = a, .err = &err, .most = a->predict < 0 ? SIZE_MAX : (size_t)a->predict};
     r.stop = cli_catch_signals();
     r.terminal = isatty(1);
     stream_init(&r.stream, r.terminal);
@@ -448,7 +454,7 @@ static int run(struct run_args *a)
         r.err = ok ? &err : &later;            /* the first error is the one to report */
         bool shown = finish_text(&r) && (!a->json || show_object(&r));
         ok = ok && shown;
-        if (!a->quiet && r.made)
+        if (!a->quiet && (ok || r.made))
             show_timings(&r);
     }
     int code = ok ? 0 : cli_fail(&err);

@@ -40,7 +40,7 @@ for ((i = 0; i < 4096; i++)); do bias+=("--logit-bias=$i=-inf"); done
 run 'E4 no token allowed' 1 'no token is allowed' -p a -n 3 "${bias[@]}"
 for flag in '--temp=nan' '--temp=-1' '--temp=inf' '--temp=x' '--top-k=-1' '--top-k=1.5' '--top-p=2' '--top-p=-0.1' '--min-p=1.5' '--seed=-1' \
             '--seed=18446744073709551616' '--typical=nan' '--repeat-penalty=0' '--dry-base=0' '--repeat-last-n=-2' '--logit-bias=5' \
-            '--logit-bias=4096=1' '--logit-bias=-1=1' '--logit-bias=1=nan' '-n=-1' '--kv=q3' '--context=x' '--mem-limit=1X'; do
+            '--logit-bias=4096=1' '--logit-bias=-1=1' '--logit-bias=1=nan' '-n=-2' '--kv=q3' '--context=x' '--mem-limit=1X'; do
     run "E5 $flag" 2 '.' -p a -n 2 "$flag"
 done
 for flag in '--temp=0' '--temp=1e30' '--top-k=0' '--top-k=1000000000' '--top-p=0' '--top-p=1' '--min-p=1' '--seed=18446744073709551615' \
@@ -82,8 +82,13 @@ run 'logprobs' 0 '' -p 'Once' -n 5 --temp 0 --logprobs 3
 if [ "$(grep -cE '^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$' "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
 run 'json' 0 '' -p 'Once' -n 5 --json
 if grep -qE '^\{"model":.*"ended":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
+run '-n -1' 8 'the context of 64 tokens is full' -p a -n -1 -c 64 --ignore-eos
+run '-n 0' 0 '' -p a -n 0
+if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi
+row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .*, scratch ' "$quern" run -m $model -p a -n 1
+if "$quern" run -m $model -p a -n 1 -q 2>&1 >/dev/null | grep -q .; then fail '--quiet: words on stderr'; else ok; fi
 run 'verbose' 0 'temp = 0.3 \(flag\)' -p a -n 1 --temp 0.3 -v
-for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'memory: weights' 'sampler: top-k 40'; do
+for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'sampler: top-k 40'; do
     if grep -qE "$words" "$dir/err"; then ok; else fail "verbose: $words"; fi
 done
 
