@@ -43,6 +43,24 @@ bool cpu_cap(struct cpu *cpu, const char *word)
     return false;
 }
 
+#if defined(__x86_64__) || defined(__aarch64__)
+struct feature { const char *word; bool there; };
+
+static void list_features(struct cpu *cpu, const struct feature *list, size_t count)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t n = strlen(list[i].word);
+        if (!list[i].there || used + n + 2 > sizeof cpu->features)
+            continue;
+        if (used)
+            cpu->features[used++] = ' ';
+        memcpy(cpu->features + used, list[i].word, n + 1);
+        used += n;
+    }
+}
+#endif
+
 #if defined(__x86_64__)
 
 /* Which register states the system saves (XCR0): 1-2 SSE and AVX, 5-7 the AVX-512 ones, 17-18 tiles. */
@@ -95,6 +113,13 @@ void cpu_detect(struct cpu *cpu)
     if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) && a >= 1)
         __get_cpuid_count(7, 1, &a71, &unused, &unused, &unused);
     uint64_t saved = saved_states();
+    const struct feature found[] = {
+        { "avx", bit(c1, 28) }, { "f16c", bit(c1, 29) }, { "fma", bit(c1, 12) }, { "avx2", bit(b7, 5) }, { "bmi2", bit(b7, 8) },
+        { "avx_vnni", bit(a71, 4) }, { "avx512f", bit(b7, 16) }, { "avx512dq", bit(b7, 17) }, { "avx512bw", bit(b7, 30) },
+        { "avx512vl", bit(b7, 31) }, { "avx512_vnni", bit(c7, 11) }, { "avx512_vbmi", bit(c7, 1) }, { "avx512_bf16", bit(a71, 5) },
+        { "amx_tile", bit(d7, 24) }, { "amx_int8", bit(d7, 25) }, { "amx_bf16", bit(d7, 22) },
+    };
+    list_features(cpu, found, sizeof found / sizeof *found);
 
     bool avx2 = bit(c1, 28) && bit(c1, 12) && bit(c1, 29) && bit(b7, 5) && bit(b7, 8);   /* AVX, FMA, F16C, AVX2, BMI2 */
     if ((saved & 0x6) != 0x6 || !avx2)
@@ -126,7 +151,12 @@ void cpu_detect(struct cpu *cpu)
     /* Bits of the kernel's AT_HWCAP and AT_HWCAP2, spelled out for headers that lack the newer ones. */
     enum { ASIMD = 1 << 1, ASIMDHP = 1 << 10, ASIMDDP = 1 << 20, I8MM_2 = 1 << 13, BF16_2 = 1 << 14 };
     unsigned long caps = getauxval(AT_HWCAP), caps2 = getauxval(AT_HWCAP2);
+    const struct feature found[] = {
+        { "asimd", caps & ASIMD }, { "asimdhp", caps & ASIMDHP }, { "asimddp", caps & ASIMDDP }, { "i8mm", caps2 & I8MM_2 },
+        { "bf16", caps2 & BF16_2 },
+    };
     *cpu = (struct cpu){ .level = CPU_REF };
+    list_features(cpu, found, sizeof found / sizeof *found);
     if (!(caps & ASIMD))
         return;
     cpu->level = CPU_NEON;

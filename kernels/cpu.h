@@ -19,6 +19,7 @@ struct cpu {
     bool avx_vnni;               /* the VEX form, on avx2 machines without AVX-512 */
     bool bf16;                   /* Arm bfdot/bfmmla */
     char name[64];               /* the processor's brand string, "" when unknown */
+    char features[192];          /* what was found, whatever the level: words like "avx2", blanks between */
 };
 
 /* Detect; on x86 checks that the system saves the registers (XCR0), for AMX asks for permission, so call it before any

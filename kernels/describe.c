@@ -59,6 +59,7 @@ static void print_family(struct text *t, const char *label, const struct family 
 static void print_cpu(struct text *t, const struct cpu *cpu)
 {
     add(t, "cpu                  %s\n", cpu->name[0] ? cpu->name : "unknown");
+    add(t, "features             %s\n", cpu->features[0] ? cpu->features : "none that is used");
     add(t, "level                %s%s%s%s%s\n", cpu_level_name(cpu->level), cpu->avx512_bf16 ? " avx512_bf16" : "",
         cpu->avx512_vbmi ? " avx512_vbmi" : "", cpu->avx_vnni ? " avx_vnni" : "", cpu->bf16 ? " bf16" : "");
 }

@@ -57,6 +57,8 @@ static void the_description_fits(void)
         CHECK(kernels_describe(part, size, &table) == whole, "size %zu", size);
         CHECK(strlen(part) == size - 1 && !strncmp(part, text, size - 1) && part[size] == 'x', "size %zu", size);
     }
+    static const char *const needs[CPU_LEVELS] = { "", "avx2", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm" };
+    CHECK(strstr(cpu.features, needs[cpu.level]) && strstr(text, cpu.features), "'%s' among the features", cpu.features);
     CHECK(strstr(text, "Q4_K") && strstr(text, "softmax_step") && strstr(text, cpu_level_name(cpu.level)), "%s", text);
     free(text);
     free(part);
