@@ -22,29 +22,17 @@ size_t matmul_scratch_avx512(void)
 
 void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12, const void *in, size_t in_step)
 {
-    __m512i a[16], b[16];
+    __m512i v[16];
+#pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
-        a[i] = _mm512_load_si512((const char *)in + (size_t)i * in_step);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {            /* a[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
-        a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
-        a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
-    }
+        v[i] = _mm512_load_si512((const char *)in + (size_t)i * in_step);
+    transpose_16x16(v);
 #pragma GCC unroll 4
     for (int s = 0; s < 4; s++) {
-        __m512i p = _mm512_shuffle_i32x4(a[s], a[4 + s], 0x88), q = _mm512_shuffle_i32x4(a[s], a[4 + s], 0xdd);
-        __m512i u = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0x88), v = _mm512_shuffle_i32x4(a[8 + s], a[12 + s], 0xdd);
-        _mm512_store_si512((char *)out_0 + 64 * s, _mm512_shuffle_i32x4(p, u, 0x88));
-        _mm512_store_si512((char *)out_4 + 64 * s, _mm512_shuffle_i32x4(q, v, 0x88));
-        _mm512_store_si512((char *)out_8 + 64 * s, _mm512_shuffle_i32x4(p, u, 0xdd));
-        _mm512_store_si512((char *)out_12 + 64 * s, _mm512_shuffle_i32x4(q, v, 0xdd));
+        _mm512_store_si512((char *)out_0 + 64 * s, v[s]);
+        _mm512_store_si512((char *)out_4 + 64 * s, v[4 + s]);
+        _mm512_store_si512((char *)out_8 + 64 * s, v[8 + s]);
+        _mm512_store_si512((char *)out_12 + 64 * s, v[12 + s]);
     }
 }
 
@@ -217,11 +205,21 @@ static micro_fn *micro_of(const struct panel_shape *shape)
     return shape->sub == 16 ? micro_small_16 : shape->mins ? micro_small_32_mins : micro_small_32;
 }
 
-size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+/* How far ahead of a run's bytes stands what to ask into the cache: the row's own later runs, near its end the first ones of the rows
+ * that come next, 0 where there are none. */
+static size_t ahead_of(const struct matmul_job *job, size_t run, bool more, size_t bytes)
+{
+    const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS, later = run + RUNS_AHEAD;
+    if (later < runs)
+        return RUNS_AHEAD * bytes;
+    return more && later - runs < runs ? BLOCK_ROWS * job->row_bytes + (later - runs) * bytes - run * bytes : 0;
+}
+
+size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run, bool more,
                           const struct format_avx512 *format)
 {
     size_t panels = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS, bytes = format->shape.bytes;
-    size_t left = job->row_bytes - run * bytes;
+    size_t left = job->row_bytes - run * bytes, ahead = ahead_of(job, run, more, bytes);
 
     for (size_t p = 0; p < panels; p++) {
         size_t first = p * PANEL_ROWS, count = first >= rows ? 0 : rows - first < PANEL_ROWS ? rows - first : PANEL_ROWS;
@@ -229,12 +227,12 @@ size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_j
         if (count == 0) {
             memset(&to[p], 0, sizeof to[p]);
         } else if (left >= bytes) {
-            format->panel(&to[p], from, job->row_bytes, count);
+            format->panel(&to[p], from, job->row_bytes, count, ahead);
         } else {
             memset(copy, 0, count * bytes);
             for (size_t r = 0; r < count; r++)
                 memcpy(copy + r * bytes, from + r * job->row_bytes, left);
-            format->panel(&to[p], copy, bytes, count);
+            format->panel(&to[p], copy, bytes, count, 0);
         }
     }
     return panels;
@@ -257,15 +255,18 @@ static void multiply_group(struct many_scratch *scratch, const struct matmul_job
         fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p], x, scratch->tokens, padded);
 }
 
+/* `first`, `more`: rows of this call come before, follow. */
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok, size_t toks,
-                           const struct format_avx512 *format)
+                           bool first, bool more, const struct format_avx512 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
     micro_fn *fn = micro_of(&format->shape);
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
+    for (size_t r = 0; first && r < rows; r++)
+        prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, RUNS_AHEAD * format->shape.bytes);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, format);
+        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, more, format);
         for (size_t t = 0; t < toks; t += TOKS)
             multiply_group(scratch, job, &layout, tok + t, toks - t < TOKS ? toks - t : TOKS, tok, run, panels, format, fn);
     }
@@ -284,5 +285,6 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
         for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
             multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok,
-                           job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, format);
+                           job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, row == row_begin, row + BLOCK_ROWS < row_end,
+                           format);
 }

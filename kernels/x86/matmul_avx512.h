@@ -16,6 +16,7 @@
 /* 256 columns of a row, in the format's order of columns. */
 struct run {
     __m512i  q[4];          /* u8, value + offset                                            */
+    __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves */
     __m512   scale;         /* small: per sub-block                                          */
     __m256   low;           /* small with minimums: per 32 columns                           */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
@@ -36,8 +37,9 @@ struct token_run {
 enum { DECODE_TOKS = 3 };
 struct row_range { size_t begin, end; };
 typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_range all);
-/* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. */
-typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
+/* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. `ahead`: so many bytes further stands what will be read
+ * soon; 0: nothing. */
+typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead);
 
 struct format_avx512 {
     struct panel_shape shape;
@@ -53,14 +55,41 @@ extern const struct format_avx512
     format_iq3_s_avx512, format_iq4_xs_avx512;
 
 /* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16 padded
- * runs. */
+ * runs; `more`: rows of this call follow. */
 size_t fill_panels_avx512(struct panel *panels, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
-                          const struct format_avx512 *format);
+                          bool more, const struct format_avx512 *format);
 
 /* The product by way of the format's two functions; scratch of matmul_scratch_avx512 bytes. On AMX the same to the bit. */
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format);
 void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx512 *format);
+
+/* v[i] lane j becomes v[j] lane i, lanes of 32 bits. */
+static ALWAYS_INLINE void transpose_16x16(__m512i v[16])
+{
+    __m512i b[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        b[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {            /* v[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
+        v[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
+        v[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
+        v[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
+        v[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; s++) {
+        __m512i p = _mm512_shuffle_i32x4(v[s], v[4 + s], 0x88), q = _mm512_shuffle_i32x4(v[s], v[4 + s], 0xdd);
+        __m512i u = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0x88), w = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0xdd);
+        v[s] = _mm512_shuffle_i32x4(p, u, 0x88);
+        v[4 + s] = _mm512_shuffle_i32x4(q, w, 0x88);
+        v[8 + s] = _mm512_shuffle_i32x4(p, u, 0xdd);
+        v[12 + s] = _mm512_shuffle_i32x4(q, w, 0xdd);
+    }
+}
 
 /* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
 void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);
@@ -494,11 +523,19 @@ static ALWAYS_INLINE __m512i four_of_16(const uint8_t *bytes, size_t step)
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-/* Eight blocks of 32 nibbles, the first at `bytes`: quarters. */
-static ALWAYS_INLINE void nibbles_of_8_blocks(__m512i q[4], const uint8_t *bytes, size_t step)
+/* Halves or quarters from twice 64 bytes. */
+static ALWAYS_INLINE void set_nibbles(struct run *out, __m512i first, __m512i second)
 {
-    nibbles(q, four_of_16(bytes, step));
-    nibbles(q + 2, four_of_16(bytes + 4 * step, step));
+    out->raw[0] = first;
+    out->raw[1] = second;
+    nibbles(out->q, first);
+    nibbles(out->q + 2, second);
+}
+
+/* Eight blocks of 32 nibbles, the first at `bytes`: quarters. */
+static ALWAYS_INLINE void nibbles_of_8_blocks(struct run *out, const uint8_t *bytes, size_t step)
+{
+    set_nibbles(out, four_of_16(bytes, step), four_of_16(bytes + 4 * step, step));
 }
 
 /* 16 values, with the offset that makes them unsigned, by index. */
@@ -587,39 +624,45 @@ static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16]
     }
 }
 
-/* Values up to 15 travel two to a byte: half the transpositions. */
-static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4], const struct panel_shape shape)
+/* Two values to a byte: half the transpositions, the split on the way to the panel. */
+static inline void fill_nibbles(struct panel *out, const __m512i raw[16][2], const enum panel_order order)
 {
     uint8_t (*to)[PANEL_ROWS][4] = out->q;
-    if (shape.top > 15) {
-        for (int k = 0; k < 4; k++)
-            transpose_16x16_avx512(to[4 * unit_of(k, 0, shape.order)], to[4 * unit_of(k, 1, shape.order)],
-                                   to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
-        return;
-    }
     for (int k = 0; k < 4; k += 2) {
-        uint8_t both[16][64] __attribute__((aligned(64)));
-        transpose_16x16_avx512(both[0], both[4], both[8], both[12], &q[0][k], sizeof q[0]);
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 4; j++) {
-                __m512i pair = _mm512_load_si512(both[4 * i + j]), split[2];
-                nibbles(split, pair);
-                _mm512_store_si512(to[4 * unit_of(k, i, shape.order) + (size_t)j], split[0]);
-                _mm512_store_si512(to[4 * unit_of(k + 1, i, shape.order) + (size_t)j], split[1]);
-            }
+        __m512i v[16];
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; r++)
+            v[r] = raw[r][k / 2];
+        transpose_16x16(v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            __m512i split[2];
+            nibbles(split, v[i]);
+            _mm512_store_si512(to[4 * unit_of(k, i / 4, order) + (size_t)i % 4], split[0]);
+            _mm512_store_si512(to[4 * unit_of(k + 1, i / 4, order) + (size_t)i % 4], split[1]);
+        }
     }
 }
 
-static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
-                                     const struct panel_shape shape)
+static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4], const struct panel_shape shape)
 {
-    __m512i q[PANEL_ROWS][4];
+    uint8_t (*to)[PANEL_ROWS][4] = out->q;
+    for (int k = 0; k < 4; k++)
+        transpose_16x16_avx512(to[4 * unit_of(k, 0, shape.order)], to[4 * unit_of(k, 1, shape.order)],
+                               to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
+}
+
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead,
+                                     run_fn *unpack, const struct panel_shape shape)
+{
+    __m512i q[PANEL_ROWS][4], raw[PANEL_ROWS][2];
     __m128i scales[PANEL_ROWS], mins[PANEL_ROWS];
     float scale[2][PANEL_ROWS][8] __attribute__((aligned(64))), low[PANEL_ROWS][8] __attribute__((aligned(64)));
     uint32_t d[PANEL_ROWS] = { 0 };
 
     if (rows < PANEL_ROWS) {
         memset(q, 0, sizeof q);
+        memset(raw, 0, sizeof raw);
         memset(scales, 0, sizeof scales);
         memset(mins, 0, sizeof mins);
         memset(scale, 0, sizeof scale);
@@ -627,14 +670,15 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
     }
     for (size_t r = 0; r < rows; r++) {
         struct run w;
-        prefetch_run(bytes + r * stride + RUNS_AHEAD * shape.bytes, shape.bytes);
+        if (ahead)
+            prefetch_run(bytes + r * stride + ahead, shape.bytes);
         unpack(&w, bytes + r * stride);
-        if (shape.top > 15) {
+        if (shape.nibbles) {
+            raw[r][0] = w.raw[0];
+            raw[r][1] = w.raw[1];
+        } else {
             for (int k = 0; k < 4; k++)
                 q[r][k] = w.q[k];
-        } else {
-            q[r][0] = _mm512_or_si512(w.q[0], _mm512_slli_epi16(w.q[1], 4));
-            q[r][2] = _mm512_or_si512(w.q[2], _mm512_slli_epi16(w.q[3], 4));
         }
         if (shape.kind == PANEL_SUPER) {
             d[r] = w.d;
@@ -649,7 +693,10 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
                 _mm256_store_ps(low[r], w.low);
         }
     }
-    fill_values(out, (const __m512i (*)[4])q, shape);
+    if (shape.nibbles)
+        fill_nibbles(out, (const __m512i (*)[2])raw, shape.order);
+    else
+        fill_values(out, (const __m512i (*)[4])q, shape);
     if (shape.kind == PANEL_SUPER)
         fill_super(out, scales, mins, d, shape);
     else

@@ -87,9 +87,9 @@ static void decode_iq2_xxs_avx512(const struct matmul_job *job, size_t row, stru
     decode_format(job, row, all, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
-static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 const struct format_avx512 format_iq2_xxs_avx512 = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512 };
@@ -128,9 +128,9 @@ static void decode_iq2_xs_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
-static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 const struct format_avx512 format_iq2_xs_avx512 = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512 };
@@ -160,9 +160,9 @@ static void decode_iq2_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 const struct format_avx512 format_iq2_s_avx512 = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512 };
@@ -202,9 +202,9 @@ static void decode_iq3_xxs_avx512(const struct matmul_job *job, size_t row, stru
     decode_format(job, row, all, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
-static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 const struct format_avx512 format_iq3_xxs_avx512 = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512 };
@@ -232,9 +232,9 @@ static void decode_iq3_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 const struct format_avx512 format_iq3_s_avx512 = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512 };
@@ -274,9 +274,9 @@ static void decode_iq1_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
-static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 const struct format_avx512 format_iq1_s_avx512 = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512 };
@@ -310,9 +310,9 @@ static void decode_iq1_m_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
-static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 const struct format_avx512 format_iq1_m_avx512 = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512 };
@@ -341,9 +341,9 @@ static void decode_iq4_xs_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
-static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
 const struct format_avx512 format_iq4_xs_avx512 = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512 };

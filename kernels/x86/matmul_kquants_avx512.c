@@ -21,20 +21,19 @@ static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
 static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
 {
     k_scales(out, bytes);
-    nibbles(out->q, _mm512_loadu_si512(bytes + 16));
-    nibbles(out->q + 2, _mm512_loadu_si512(bytes + 80));
+    set_nibbles(out, _mm512_loadu_si512(bytes + 16), _mm512_loadu_si512(bytes + 80));
 }
 
-#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
+#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true, .nibbles = true }
 
 static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
     decode_format(job, row, all, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
-static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
 const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512 };
@@ -66,9 +65,9 @@ static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
-static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
 const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512 };
@@ -103,9 +102,9 @@ static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
-static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
 const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512 };
@@ -143,9 +142,9 @@ static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
 }
 
-static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
 }
 
 const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512 };
@@ -184,9 +183,9 @@ static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
 }
 
-static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
 }
 
 const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512 };
@@ -212,9 +211,9 @@ static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
 }
 
-static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
 }
 
 const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512 };
@@ -263,9 +262,9 @@ static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
-static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
 const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512 };

@@ -27,9 +27,9 @@ static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
-static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
 const struct format_avx512 format_q8_0_avx512 = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512 };
@@ -43,19 +43,19 @@ void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 static ALWAYS_INLINE void run_q4_0_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
-    nibbles_of_8_blocks(out->q, bytes + 2, 18);
+    nibbles_of_8_blocks(out, bytes + 2, 18);
 }
 
-#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS, .nibbles = true }
 
 static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
     decode_format(job, row, all, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
-static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
 const struct format_avx512 format_q4_0_avx512 = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512 };
@@ -70,19 +70,19 @@ static ALWAYS_INLINE void run_q4_1_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = eight_scales(halves_of_8_blocks(bytes, 20));
     out->low = negated(halves_of_8_blocks(bytes + 2, 20));
-    nibbles_of_8_blocks(out->q, bytes + 4, 20);
+    nibbles_of_8_blocks(out, bytes + 4, 20);
 }
 
-#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
+#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS, .nibbles = true }
 
 static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
     decode_format(job, row, all, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
-static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
+    fill_panel(out, bytes, stride, rows, ahead, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
 const struct format_avx512 format_q4_1_avx512 = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512 };
@@ -110,7 +110,7 @@ static ALWAYS_INLINE void add_fifth_bits(__m512i q[4], const uint8_t *bits, size
 static ALWAYS_INLINE void run_q5_0_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = eight_scales(halves_of_8_blocks(bytes, 22));
-    nibbles_of_8_blocks(out->q, bytes + 6, 22);
+    nibbles_of_8_blocks(out, bytes + 6, 22);
     add_fifth_bits(out->q, bytes + 2, 22);
 }
 
@@ -121,9 +121,9 @@ static void decode_q5_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
-static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
 const struct format_avx512 format_q5_0_avx512 = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512 };
@@ -138,7 +138,7 @@ static ALWAYS_INLINE void run_q5_1_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = eight_scales(halves_of_8_blocks(bytes, 24));
     out->low = negated(halves_of_8_blocks(bytes + 2, 24));
-    nibbles_of_8_blocks(out->q, bytes + 8, 24);
+    nibbles_of_8_blocks(out, bytes + 8, 24);
     add_fifth_bits(out->q, bytes + 4, 24);
 }
 
@@ -149,9 +149,9 @@ static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
-static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
+    fill_panel(out, bytes, stride, rows, ahead, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
 const struct format_avx512 format_q5_1_avx512 = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512 };
@@ -165,7 +165,7 @@ void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 static ALWAYS_INLINE void run_iq4_nl_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
-    nibbles_of_8_blocks(out->q, bytes + 2, 18);
+    nibbles_of_8_blocks(out, bytes + 2, 18);
     for (int k = 0; k < 4; k++)
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
@@ -177,9 +177,9 @@ static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
-static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
+    fill_panel(out, bytes, stride, rows, ahead, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
 const struct format_avx512 format_iq4_nl_avx512 = { SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512 };
@@ -201,7 +201,7 @@ static ALWAYS_INLINE __m512 e8m0_halves(__m256i e)
 static ALWAYS_INLINE void run_mxfp4_avx512(struct run *out, const uint8_t *bytes)
 {
     out->scale = e8m0_halves(_mm256_setr_epi32(bytes[0], bytes[17], bytes[34], bytes[51], bytes[68], bytes[85], bytes[102], bytes[119]));
-    nibbles_of_8_blocks(out->q, bytes + 1, 17);
+    nibbles_of_8_blocks(out, bytes + 1, 17);
     for (int k = 0; k < 4; k++)
         out->q[k] = look_up(values_fp4, 16, out->q[k]);
 }
@@ -213,9 +213,9 @@ static void decode_mxfp4_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
-static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
+    fill_panel(out, bytes, stride, rows, ahead, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
 const struct format_avx512 format_mxfp4_avx512 = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512 };
@@ -256,9 +256,9 @@ static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
-static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
+    fill_panel(out, bytes, stride, rows, ahead, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
 const struct format_avx512 format_nvfp4_avx512 = { SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512 };
@@ -287,9 +287,9 @@ static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
-static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
 const struct format_avx512 format_q1_0_avx512 = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512 };
@@ -324,9 +324,9 @@ static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
-static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
 const struct format_avx512 format_q2_0_avx512 = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512 };
