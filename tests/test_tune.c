@@ -3,6 +3,7 @@
 #include "test.h"
 #include "tiny.h"
 #include "tune.h"
+#include "tune_codes.h"
 #include "tune_pass.h"
 #include "numbers.h"
 
@@ -61,6 +62,50 @@ static void rows_are_linear_in_their_scales(void)
     }
     size_t scale, minimum;
     CHECK(!tune_places(FORMAT_F32, &scale, &minimum) && !tune_places(FORMAT_MXFP4, &scale, &minimum), "these have no such scale");
+}
+
+/* A code that is put is the code that is got, touches no other, and the value rises with it by equal steps (not IQ4's table). */
+static void codes_are_where_they_should_be(void)
+{
+    uint64_t seed = 6;
+    size_t known = 0;
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        const struct format *format = format_find(formats[f]);
+        struct code_layout layout;
+        uint8_t block[256], copy[256];
+        float before[256], after[256];
+        size_t scale, minimum;
+        if (!code_layout_of(&layout, format->id))
+            continue;
+        known++;
+        for (size_t i = 0; i < format->bytes; i++)
+            block[i] = (uint8_t)random_u64(&seed);
+        tune_places(format->id, &scale, &minimum);
+        put_half(block + scale, 1);
+        if (minimum != SIZE_MAX)
+            put_half(block + minimum, 0);
+        for (size_t i = 0; i < format->block; i++) {
+            float step = 0;
+            bool even = true, rising = true, alone = true;
+            for (unsigned code = 0; code < layout.levels; code++) {
+                memcpy(copy, block, format->bytes);
+                code_put(&layout, copy, i, code);
+                CHECK(code_get(&layout, copy, i) == code, "%s, value %zu: code %u", format->name, i, code);
+                kernels.dequantize[format->id].fn(after, copy, format->block);
+                for (size_t k = 0; code && k < format->block; k++)
+                    alone = alone && (k == i || after[k] == before[k]);
+                if (code == 1)
+                    step = after[i] - before[i];
+                else if (code)
+                    even = even && fabsf(after[i] - before[i] - step) <= 1e-5f * fabsf(step),
+                    rising = rising && (after[i] - before[i]) * step >= 0;
+                memcpy(before, after, sizeof before);
+            }
+            bool table = format->id == FORMAT_IQ4_NL || format->id == FORMAT_IQ4_XS;
+            CHECK(alone && rising && (even || table), "%s, value %zu", format->name, i);
+        }
+    }
+    CHECK(known == 11, "%zu formats with codes", known);
 }
 
 /* ---- a small model and its rounded image ---- */
@@ -257,6 +302,32 @@ static void tuning_lowers_the_divergence(void)
     bench_end(&t);
 }
 
+/* Codes move too: lower still, the same for any number of threads, and scales, layout and size as they were. */
+static void codes_lower_it_further(void)
+{
+    struct bench t;
+    struct quern_error err;
+    struct tune_result r[2];
+    char *made[2] = { NULL };
+    size_t size[2];
+    bench_begin(&t);
+    CHECK(round_model(t.original, t.rounded, FORMAT_IQ4_NL, FORMAT_Q4_1, &err), "%s", err.text);
+    for (int run = 0; run < 2; run++) {
+        struct pool *pool = pool_open(run ? 3 : 1, &err);
+        struct tune_options o = options_of(&t, pool);
+        o.scale_rate = o.norm_rate = 0, o.code_rate = 0.05;
+        CHECK(tune_file(&r[run], t.original, t.rounded, t.out, true, &o, &err), "%s", err.text);
+        made[run] = read_whole_file(t.out, &size[run]);
+        pool_close(pool);
+    }
+    CHECK(r[0].after < 0.8 * r[0].before && r[0].codes_changed > 0, "%g -> %g, %zu of %zu codes", r[0].before, r[0].after,
+          r[0].codes_changed, r[0].codes);
+    CHECK(r[0].codes_changed < r[0].codes / 2, "%zu of %zu codes", r[0].codes_changed, r[0].codes);
+    CHECK(made[0] && made[1] && size[0] == size[1] && !memcmp(made[0], made[1], size[0]), "threads change the bytes");
+    free(made[0]), free(made[1]);
+    bench_end(&t);
+}
+
 /* The best state is the result: with wild steps that is the first, and the file is what it was. */
 static void wild_steps_change_nothing(void)
 {
@@ -316,8 +387,10 @@ int main(void)
     cpu_detect(&cpu);
     kernels_init(&kernels, &cpu);
     TEST(rows_are_linear_in_their_scales);
+    TEST(codes_are_where_they_should_be);
     TEST(gradients_are_slopes);
     TEST(tuning_lowers_the_divergence);
+    TEST(codes_lower_it_further);
     TEST(wild_steps_change_nothing);
     TEST(refusals_leave_no_file);
     return test_end();

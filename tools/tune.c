@@ -20,6 +20,7 @@ struct tuning {
     const struct tune_options *options;
     const struct model     *teacher;
     const struct tokenizer *tokenizer;
+    const struct kernels   *kernels;
     struct gguf       gguf;           /* the student's bytes */
     struct model      student;
     struct tune_parts parts;
@@ -119,11 +120,13 @@ static bool course(struct tuning *t, struct tune_result *r, struct quern_error *
             return ERR(err, QUERN_EINTERRUPT, "interrupted");
         double factor = rate_at(step, steps), rate[TUNE_KINDS];
         rate[TUNE_SCALE] = rate[TUNE_MINIMUM] = factor * o->scale_rate, rate[TUNE_NORM] = factor * o->norm_rate;
+        rate[TUNE_CODE] = factor * o->code_rate;
         r->train_last = gather(t, step * o->batch, o->batch);
         if (!isfinite(r->train_last))
             return ERR(err, QUERN_EFAIL, "the divergence is no number after %zu steps", step);
         r->train_first = step ? r->train_first : r->train_last;
-        tune_parts_step(&t->parts, rate);
+        if (!tune_parts_step(&t->parts, rate, t->kernels, o->pool, err))
+            return false;
         r->steps = step + 1, r->tokens += o->batch * o->length;
         if (o->show)
             o->show(o->show_arg, (double)r->steps / (double)steps);
@@ -149,8 +152,8 @@ static bool check_options(const struct tune_options *o, struct quern_error *err)
     if (!o->text_count || !o->length || !o->batch || o->tokens / o->length < o->batch)
         return ERR(err, QUERN_EUSAGE, "tuning takes at least one text and one step of tokens (%zu sequences of %zu)", o->batch,
                    o->length);
-    return (o->scale_rate >= 0 && o->norm_rate >= 0 && o->scale_rate + o->norm_rate > 0) ||
-           ERR(err, QUERN_EUSAGE, "tuning takes rates of 0 or more, not both 0");
+    return (o->scale_rate >= 0 && o->norm_rate >= 0 && o->code_rate >= 0 && o->scale_rate + o->norm_rate + o->code_rate > 0) ||
+           ERR(err, QUERN_EUSAGE, "tuning takes rates of 0 or more, not all 0");
 }
 
 static bool check_shapes(const struct model *a, const struct model *b, struct quern_error *err)
@@ -175,14 +178,25 @@ static void tuning_free(struct tuning *t)
         gguf_close(&t->gguf);
 }
 
-static bool tuning_open(struct tuning *t, uint8_t *bytes, size_t size, const struct kernels *kernels, struct quern_error *err)
+static size_t count_codes(const struct tuning *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->parts.tensor_count; i++)
+        if (t->parts.tensor[i].codes.position)
+            n += t->parts.tensor[i].rows * t->parts.tensor[i].cols;
+    return n;
+}
+
+static bool tuning_open(struct tuning *t, const struct gguf *original, uint8_t *bytes, size_t size, struct quern_error *err)
 {
     const struct tune_options *o = t->options;
     if (!check_options(o, err) || !(t->have_gguf = gguf_view(&t->gguf, bytes, size, "the rounded model", NULL, err)) ||
-        !(t->have_student = model_init(&t->student, &t->gguf, kernels, err)) || !check_shapes(t->teacher, &t->student, err) ||
+        !(t->have_student = model_init(&t->student, &t->gguf, t->kernels, err)) || !check_shapes(t->teacher, &t->student, err) ||
         !tune_parts_init(&t->parts, &t->student, bytes, &t->gguf, o->scale_rate > 0, o->norm_rate > 0, err))
         return false;
-    if (!t->parts.count)
+    if (o->code_rate > 0 && !tune_parts_codes(&t->parts, original, &t->gguf, t->kernels, o->pool, err))
+        return false;
+    if (!t->parts.count && !count_codes(t))
         return ERR(err, QUERN_EUSAGE, "there is nothing to tune: no tensor has blocks with half-precision scales");
     t->streams = mem_take(o->text_count, sizeof *t->streams, "the texts", err);
     for (size_t i = 0; i < o->text_count; i++)
@@ -190,19 +204,28 @@ static bool tuning_open(struct tuning *t, uint8_t *bytes, size_t size, const str
             return false;
     t->sequences = o->tokens / o->length;
     return read_text(&t->held_out, t, &o->held_out, "the held-out text", err) &&
-           tune_pass_open(&t->pass, t->teacher, &t->student, &t->parts, kernels, o->pool, o->batch, o->length, o->mem_limit, err);
+           tune_pass_open(&t->pass, t->teacher, &t->student, &t->parts, t->kernels, o->pool, o->batch, o->length, o->mem_limit,
+                          err);
 }
 
-bool tune_model(struct tune_result *result, const struct model *teacher, const struct tokenizer *tokenizer, uint8_t *student,
-                size_t student_bytes, const struct kernels *kernels, const struct tune_options *options, struct quern_error *err)
+bool tune_model(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
+                const struct kernels *kernels, const struct tune_options *options, struct quern_error *err)
 {
-    struct tuning t = { .options = options, .teacher = teacher, .tokenizer = tokenizer };
+    struct tuning t = { .options = options, .teacher = &original->model, .tokenizer = original->tokenizer, .kernels = kernels };
     *result = (struct tune_result){ 0 };
-    bool ok = tuning_open(&t, student, student_bytes, kernels, err);
+    uint8_t *before = mem_take(student_bytes, 1, "the rounded model", err);
+    if (before)
+        memcpy(before, student, student_bytes);
+    bool ok = before && tuning_open(&t, &original->gguf, student, student_bytes, err);
     for (size_t i = 0; ok && i < t.parts.count; i++)
         result->parameters += t.parts.part[i].n;
+    result->codes = ok ? count_codes(&t) : 0;
     ok = ok && course(&t, result, err);
+    for (size_t i = 0; ok && i < t.parts.tensor_count; i++)
+        if (t.parts.tensor[i].codes.position)
+            result->codes_changed += tune_codes_changed(&t.parts.tensor[i].codes, before + (t.parts.tensor[i].data - student));
     tuning_free(&t);
+    free(before);
     return ok;
 }
 
@@ -237,7 +260,7 @@ bool tune_file(struct tune_result *result, const char *original, const char *rou
     size_t size = ok ? source.parts[0].size : 0;
     if (ok && (bytes = mem_take_aligned(size, 1, "the rounded model", err))) {
         memcpy(bytes, source.parts[0].data, size);
-        ok = tune_model(result, &teacher->model, teacher->tokenizer, bytes, size, &teacher->kernels, options, err);
+        ok = tune_model(result, teacher, bytes, size, &teacher->kernels, options, err);
         if (ok && (ok = gguf_view(&tuned, bytes, size, rounded, NULL, err))) {
             ok = write_file(&tuned, &source, out, force, err);
             gguf_close(&tuned);

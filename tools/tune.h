@@ -1,7 +1,8 @@
 /* tune.h - the continuous parameters of a rounded model, trained until its logits are nearest to the original's.
  *
- * What is trained: the half-precision scales (and minimums) of the blocks and the f32 weights of the norms. Codes
- * and sub-scales, layout, types and sizes stay what they are, so the result runs wherever the rounded file runs.
+ * What is trained: the half-precision scales (and minimums) of the blocks and the f32 weights of the norms. With
+ * code_rate the codes too, where a format allows it (tune_codes.h); that takes 16 bytes per weight. Sub-scales, layout, types and
+ * sizes stay what they are, so the result runs wherever the rounded file runs.
  * The loss is KL(original || rounded) over all logits of a few hundred thousand calibration tokens, by Adam with steps relative to
  * each parameter's size. The pass always computes with the halves as they stand in the file: what is measured is what is written.
  * Now and then the loss on held-out text is measured; the best state seen, which may be the first, is the result.
@@ -27,6 +28,7 @@ struct tune_options {
     size_t   batch;           /* sequences per step                                            */
     double   scale_rate;      /* first step of a block's scale, relative to its size; 0: keep  */
     double   norm_rate;       /* of norm weights, relative to the norm's largest; 0: keep      */
+    double   code_rate;       /* of the codes, in steps between neighbours; 0: keep            */
     size_t   checks;          /* measurements on held-out text while training                  */
     size_t   held_out_tokens; /* of each                                                       */
     size_t   patience;        /* measurements without a new best before it stops; 0: never     */
@@ -42,17 +44,18 @@ void tune_default(struct tune_options *options);
 
 struct tune_result {
     size_t parameters;        /* scales, minimums and norm weights trained                     */
+    size_t codes, codes_changed;      /* integers that might change, and that did              */
     size_t steps, best_step;  /* done; the one after which the result stood, 0: nothing gained */
     size_t tokens;            /* learned from                                                  */
     double before, after;     /* mean KL on the held-out tokens, nats per token                */
     double train_first, train_last;   /* mean KL of the first and the last step's tokens       */
 };
 
-/* Tune `student`, a rounded file's bytes, in place. `teacher` and its tokenizer: of the original; both models must have the same
- * architecture and shapes (QUERN_EFORMAT). QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EMEM,
- * QUERN_EUNSUPPORTED, QUERN_EINTERRUPT, QUERN_EFAIL (the loss is no number). After a failure the bytes are void. */
-bool tune_model(struct tune_result *result, const struct model *teacher, const struct tokenizer *tokenizer, uint8_t *student,
-                size_t student_bytes, const struct kernels *kernels, const struct tune_options *options, struct quern_error *err);
+/* Tune `student`, a rounded file's bytes, in place. Both models must have the same architecture and shapes (QUERN_EFORMAT).
+ * QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EFAIL: the loss is no number; QUERN_EMEM,
+ * QUERN_EUNSUPPORTED, QUERN_EINTERRUPT. After a failure the bytes are void. */
+bool tune_model(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
+                const struct kernels *kernels, const struct tune_options *options, struct quern_error *err);
 
 /* The same from files to a file: `rounded` is read, `out` is written with its keys and tensors (both may be the same path when
  * `force` is set). QUERN_EUNSUPPORTED: split files. No file is left behind after a failure. */

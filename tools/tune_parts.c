@@ -1,6 +1,7 @@
 #include "tune_parts.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,8 +171,28 @@ bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes
     return false;
 }
 
+bool tune_parts_codes(struct tune_parts *p, const struct gguf *original, const struct gguf *g, const struct kernels *kernels,
+                      struct pool *pool, struct quern_error *err)
+{
+    for (size_t i = 0; i < p->tensor_count; i++) {
+        struct tune_tensor *t = &p->tensor[i];
+        if (!t->rows)
+            continue;
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)g->tensors[i].name.n, g->tensors[i].name.text);
+        const struct gguf_tensor *source = gguf_find_tensor(original, name);
+        if (!source || source->shape[0] != t->cols || source->shape[1] != t->rows)
+            return ERR(err, QUERN_EFORMAT, "the original has no tensor '%s' of %zu x %zu", name, t->cols, t->rows);
+        if (!tune_codes_init(&t->codes, t->format, t->data, t->rows, t->cols, source->data, source->type, kernels, pool, err))
+            return false;
+    }
+    return true;
+}
+
 void tune_parts_free(struct tune_parts *p)
 {
+    for (size_t i = 0; p->tensor && i < p->tensor_count; i++)
+        tune_codes_free(&p->tensor[i].codes);
     free(p->part);
     free(p->tensor);
     free(p->norm_part);
@@ -210,6 +231,8 @@ static void add_blocks(float *to, size_t per_row, size_t cols, const float *unit
 void tune_add_row(struct tune_parts *p, const struct tune_tensor *t, size_t row, const float *gradient, float factor,
                   uint8_t *blocks, float *unit, const struct kernels *kernels)
 {
+    for (size_t i = 0; t->codes.position && i < t->cols; i++)
+        t->codes.gradient[row * t->cols + i] += factor * gradient[i];
     if (t->scale != SIZE_MAX) {
         tune_unit_row(unit, blocks, t, row, false, kernels);
         add_blocks(p->part[t->scale].gradient + row * t->per_row, t->per_row, t->cols, unit, gradient, factor);
@@ -226,13 +249,20 @@ void tune_parts_clear(struct tune_parts *p)
 {
     for (size_t i = 0; i < p->count; i++)
         memset(p->part[i].gradient, 0, p->part[i].n * sizeof(float));
+    for (size_t i = 0; i < p->tensor_count; i++)
+        if (p->tensor[i].codes.position)
+            memset(p->tensor[i].codes.gradient, 0, p->tensor[i].rows * p->tensor[i].cols * sizeof(float));
 }
 
 /* The gradient by a parameter measured in its units is gradient * unit; Adam's ratio makes the step free of that factor, so only
  * the step itself carries it. */
-void tune_parts_step(struct tune_parts *p, const double rate[TUNE_KINDS])
+bool tune_parts_step(struct tune_parts *p, const double rate[TUNE_KINDS], const struct kernels *kernels, struct pool *pool,
+                     struct quern_error *err)
 {
     const float first = 0.9f, second = 0.99f;
+    for (size_t i = 0; i < p->tensor_count; i++)
+        if (p->tensor[i].codes.position && !tune_codes_step(&p->tensor[i].codes, rate[TUNE_CODE], p->step, kernels, pool, err))
+            return false;
     p->step++;
     double mean_share = 1 - pow(first, (double)p->step), square_share = 1 - pow(second, (double)p->step);
     for (size_t i = 0; i < p->count; i++) {
@@ -248,16 +278,23 @@ void tune_parts_step(struct tune_parts *p, const double rate[TUNE_KINDS])
             }
         }
     }
+    return true;
 }
 
 void tune_parts_keep(struct tune_parts *p)
 {
     for (size_t i = 0; i < p->count; i++)
         memcpy(p->part[i].best, p->part[i].value, p->part[i].n * sizeof(float));
+    for (size_t i = 0; i < p->tensor_count; i++)
+        if (p->tensor[i].codes.position)
+            memcpy(p->tensor[i].codes.best, p->tensor[i].data, p->tensor[i].rows * p->tensor[i].row_bytes);
 }
 
 void tune_parts_recall(struct tune_parts *p)
 {
+    for (size_t i = 0; i < p->tensor_count; i++)
+        if (p->tensor[i].codes.position)
+            memcpy(p->tensor[i].data, p->tensor[i].codes.best, p->tensor[i].rows * p->tensor[i].row_bytes);
     for (size_t i = 0; i < p->count; i++) {
         memcpy(p->part[i].value, p->part[i].best, p->part[i].n * sizeof(float));
         for (size_t k = 0; k < p->part[i].n; k++)

@@ -3,8 +3,9 @@
 #define QUERN_TUNE_PARTS_H
 
 #include "backward.h"
+#include "tune_codes.h"
 
-enum tune_kind { TUNE_SCALE, TUNE_MINIMUM, TUNE_NORM, TUNE_KINDS };
+enum tune_kind { TUNE_SCALE, TUNE_MINIMUM, TUNE_NORM, TUNE_CODE, TUNE_KINDS };
 
 /* `n` numbers, `step` bytes apart from `at`: halves of blocks, or f32 norm weights. */
 struct tune_part {
@@ -25,6 +26,7 @@ struct tune_tensor {
     size_t   rows, cols, row_bytes;
     size_t   per_row;         /* blocks                                                        */
     size_t   scale, minimum;  /* parts; SIZE_MAX: none                                         */
+    struct tune_codes codes;  /* position NULL: they stay                                      */
 };
 
 struct tune_parts {
@@ -45,6 +47,9 @@ bool tune_places(uint32_t format, size_t *scale, size_t *minimum);
 /* Collect the parts of a model whose file's bytes are `bytes` (the model's matrices and norms point into them). */
 bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes, const struct gguf *g, bool scales, bool norms,
                      struct quern_error *err);
+/* Let codes move too, from where the original's weights lie among them. */
+bool tune_parts_codes(struct tune_parts *p, const struct gguf *original, const struct gguf *g, const struct kernels *kernels,
+                      struct pool *pool, struct quern_error *err);
 void tune_parts_free(struct tune_parts *p);
 
 /* Decode a row with scale 1 and minimum 0 (a), or scale 0 and minimum 1 (b). `blocks`: scratch of row_bytes. */
@@ -56,7 +61,8 @@ void tune_add_row(struct tune_parts *p, const struct tune_tensor *t, size_t row,
 
 void tune_parts_clear(struct tune_parts *p);                   /* gradients to zero            */
 /* One step of Adam (0.9, 0.99) and the values into the file's bytes. rate: per kind. */
-void tune_parts_step(struct tune_parts *p, const double rate[TUNE_KINDS]);
+bool tune_parts_step(struct tune_parts *p, const double rate[TUNE_KINDS], const struct kernels *kernels, struct pool *pool,
+                     struct quern_error *err);
 void tune_parts_keep(struct tune_parts *p);                    /* the present state is the best */
 void tune_parts_recall(struct tune_parts *p);                  /* back to it                   */
 
