@@ -2,7 +2,8 @@
  *
  * Each integer gets a position, a real number whose nearest integer it is. At the start that is where the original's weight lies
  * between its neighbours, so that values which were rounded with doubt change first. Adam moves the positions by the gradient of
- * the rounded weights (straight through the rounding), and the file holds the nearest integers. Scales are tune_parts.h's. For formats whose codes rise with the value: Q2_K to Q6_K, Q4_0 to Q5_1, IQ4_NL, IQ4_XS. */
+ * the rounded weights (straight through the rounding), and the file holds the nearest integers. Scales are tune_parts.h's.
+ * For formats whose codes rise with the value: Q2_K to Q6_K, Q4_0 to Q5_1, IQ4_NL, IQ4_XS. */
 #ifndef QUERN_TUNE_CODES_H
 #define QUERN_TUNE_CODES_H
 
