@@ -74,6 +74,16 @@ static bool read_ids(FILE *in, const char *name, int32_t **ids, size_t *count, s
     return *count > 0 || ERR(err, QUERN_EUSAGE, "%s: no token ids", name);
 }
 
+/* All of them before the first is computed: nothing is written for a list that ends badly. */
+static bool check_ids(const struct quern_model *model, const int32_t *ids, size_t count, const char *name, struct quern_error *err)
+{
+    size_t vocab = quern_model_vocabulary(model);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= vocab)
+            return ERR(err, QUERN_EUSAGE, "%s: token %zu has the id %d, allowed is 0 to %zu", name, i, (int)ids[i], vocab - 1);
+    return true;
+}
+
 static bool load_ids(const char *name, int32_t **ids, size_t *count, struct quern_error *err)
 {
     if (!name)
@@ -145,7 +155,8 @@ static bool run(const struct logits_args *a, struct quern_error *err)
     int32_t *ids = NULL;
     size_t count, cache, scratch;
     bool ok = (a->output || ERR(err, QUERN_EUSAGE, "--output is needed")) && load_ids(a->tokens, &ids, &count, err) &&
-              (model = engine_open(&a->engine, &a->args, err)) && (pool = pool_open(model->threads, err));
+              (model = engine_open(&a->engine, &a->args, err)) && check_ids(model, ids, count, a->tokens, err) &&
+              (pool = pool_open(model->threads, err));
     if (ok) {
         size_t batch = a->engine.batch ? a->engine.batch : 512, context = a->engine.context > count ? a->engine.context : count;
         batch = batch < count ? batch : count;
