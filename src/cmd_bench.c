@@ -131,8 +131,8 @@ static void print_foot(int format, const struct bench_row *last)
     if (format == JSON)
         puts("\n]");
     if (format == TABLE || format == MD)
-        printf("%sroofs of %zu threads (%s): %.1f GB/s, %.0f Gop/s; loaded in %.3f s; at most %s of memory\n", format == MD ? "\n" : "",
-               last->threads, last->isa, last->roof_gbps, last->roof_gops, last->load,
+        printf("%sroofs of %zu threads (%s): %.1f GB/s, %.0f Gop/s; loaded in %.3f s; at most %s of memory\n",
+               format == MD ? "\n" : "", last->threads, last->isa, last->roof_gbps, last->roof_gops, last->load,
                cli_bytes(peak, sizeof peak, last->peak_memory));
 }
 
