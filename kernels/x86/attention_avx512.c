@@ -4,10 +4,18 @@
 
 #include <string.h>
 
-/* Attention over a tile of at most 64 keys on AVX-512; rows of the cache are widened to f32 on their way into registers.
+/* Attention over a tile of at most 64 keys on AVX-512, in f32.
  *
- * Scores: lane l of 16 adds columns l, 16 + l, ... by FMA, then the tree of sum_16_vectors, for any number of queries: 16 keys by
- * one query or 4 by 4. Mix: every value adds the tile's keys in order by FMA. */
+ * Scores: a piece of the keys is widened and turned once per call, column after column with the keys in the lanes, and serves
+ * blocks of six queries; every score adds its columns in order by FMA. Mix: every value adds the tile's keys in order by FMA; for
+ * many queries the values are widened once per call, for few on their way into registers. Both are FMA-bound from six queries on.
+ *
+ * The bf16 dot product would do twice the work per instruction. It was measured (see bench/results) and is not used: rounding
+ * queries and keys to 8 bits moved the distributions of a small model by 2e-4 nats, twenty times what an F16 cache costs. */
+
+/* Columns that are widened at a time: with 64 keys 16 KiB, half of a first-level cache. FEW: queries up to which the mix widens on
+ * the way. */
+enum { PIECE = 64, FEW = 6 };
 
 /* Values c to c + 15 of a row, c a multiple of 16; those beyond the mask are zero (never in Q8_0 and Q4_0). */
 static ALWAYS_INLINE __m512 load_16(const char *row, size_t c, __mmask16 mask, enum kv_type type)
@@ -37,66 +45,109 @@ static ALWAYS_INLINE __m512 load_16(const char *row, size_t c, __mmask16 mask, e
     return _mm512_mul_ps(_mm512_set1_ps(_cvtsh_ss(half)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
 }
 
-/* The sums of keys by queries, index query * keys + key; sixteen in all. */
-static ALWAYS_INLINE __m512 dots_16(const char *const *k, const float *const *q, size_t head_dim, int keys, int queries, enum kv_type type)
+/* v[i] becomes column i of the sixteen rows: 4 by 4 within each quarter of a vector, then the quarters. */
+static ALWAYS_INLINE void transpose_16(__m512 *v)
 {
-    __m512 acc[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++)
-        acc[i] = _mm512_setzero_ps();
-    for (size_t c = 0; c < head_dim; c += 16) {
-        __mmask16 mask = lanes_16(head_dim - c);
-        __m512 v[4];
+    __m512 t[16];
 #pragma GCC unroll 4
-        for (int i = 0; i < queries; i++)
-            v[i] = _mm512_maskz_loadu_ps(mask, q[i] + c);
-#pragma GCC unroll 16
-        for (int t = 0; t < keys; t++) {
-            __m512 u = load_16(k[t], c, mask, type);
+    for (int i = 0; i < 16; i += 4) {
+        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1])), cd = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
+        __m512d ef = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1])), gh = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
+        t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ef, gh));
+        t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ef, gh));
+    }
 #pragma GCC unroll 4
-            for (int i = 0; i < queries; i++)
-                acc[i * keys + t] = _mm512_fmadd_ps(u, v[i], acc[i * keys + t]);
+    for (int i = 0; i < 4; i++) {
+        __m512 a = _mm512_shuffle_f32x4(t[i], t[4 + i], 0x88), b = _mm512_shuffle_f32x4(t[i], t[4 + i], 0xdd);
+        __m512 c = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0x88), d = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0xdd);
+        v[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        v[4 + i] = _mm512_shuffle_f32x4(b, d, 0x88);
+        v[8 + i] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        v[12 + i] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+
+/* Columns c to c + n of the keys, n <= PIECE, as f32: keys[column * ATTN_TILE + key]. Keys from nk on to the next multiple of 16
+ * repeat the last; columns to the next multiple of 16 are zero. */
+static ALWAYS_INLINE void turn_keys(float *keys, const char *k, size_t k_stride, size_t nk, size_t c, size_t n, enum kv_type type)
+{
+    for (size_t t = 0; t < nk; t += 16)
+        for (size_t at = 0; at < n; at += 16) {
+            __mmask16 mask = lanes_16(n - at);
+            __m512 v[16];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < 16; i++)
+                v[i] = load_16(k + (t + i < nk ? t + i : nk - 1) * k_stride, c + at, mask, type);
+            transpose_16(v);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < 16; i++)
+                _mm512_store_ps(keys + (at + i) * ATTN_TILE + t, v[i]);
+        }
+}
+
+/* A piece of the columns by all keys, added to the sums that stand in `scores`; *scale follows the last piece. Per column 4 loads
+ * of keys and a broadcast per query feed 4 FMAs per query: with six queries the FMA ports are the limit. */
+static ALWAYS_INLINE void score_queries(float *scores, const float *q, size_t q_stride, const float *keys, size_t nk, size_t n,
+                                        bool first, const float *scale, int queries)
+{
+    __m512 acc[24];
+    __mmask16 mask[4];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; j++)
+        mask[j] = 16 * j < nk ? lanes_16(nk - 16 * j) : 0;
+#pragma GCC unroll 6
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+            acc[4 * i + j] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask[j], scores + i * ATTN_TILE + 16 * j);
+    for (size_t c = 0; c < n; c++) {
+        __m512 key[4];
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; j++)
+            key[j] = _mm512_load_ps(keys + c * ATTN_TILE + 16 * j);
+#pragma GCC unroll 6
+        for (int i = 0; i < queries; i++) {
+            __m512 value = _mm512_set1_ps(q[(size_t)i * q_stride + c]);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++)
+                acc[4 * i + j] = _mm512_fmadd_ps(value, key[j], acc[4 * i + j]);
         }
     }
-    return sum_16_vectors(acc);
+#pragma GCC unroll 6
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            __m512 sum = scale ? _mm512_mul_ps(acc[4 * i + j], _mm512_set1_ps(*scale)) : acc[4 * i + j];
+            _mm512_mask_storeu_ps(scores + i * ATTN_TILE + 16 * j, mask[j], sum);
+        }
 }
 
-static ALWAYS_INLINE void scores_one(float *scores, const float *q, const char *k, size_t k_stride, size_t nk, size_t head_dim,
-                                     float scale, enum kv_type type)
+static void score_piece(float *scores, const float *q, size_t q_stride, size_t nq, const float *keys, size_t nk, size_t n, bool first,
+                        const float *scale)
 {
-    for (size_t t = 0; t < nk; t += 16) {
-        const char *row[16];
-        for (size_t i = 0; i < 16; i++)
-            row[i] = k + (t + i < nk ? t + i : nk - 1) * k_stride;
-        __m512 sums = dots_16(row, &q, head_dim, 16, 1, type);
-        _mm512_mask_storeu_ps(scores + t, lanes_16(nk - t), _mm512_mul_ps(sums, _mm512_set1_ps(scale)));
+    for (; nq >= 6; nq -= 6, scores += 6 * ATTN_TILE, q += 6 * q_stride)
+        score_queries(scores, q, q_stride, keys, nk, n, first, scale, 6);
+    if (nq >= 4) {
+        score_queries(scores, q, q_stride, keys, nk, n, first, scale, 4);
+        nq -= 4, scores += 4 * ATTN_TILE, q += 4 * q_stride;
     }
-}
-
-static ALWAYS_INLINE void scores_four(float *scores, const float *q, size_t q_stride, const char *k, size_t k_stride, size_t nk,
-                                      size_t head_dim, float scale, enum kv_type type)
-{
-    const float *query[4] = { q, q + q_stride, q + 2 * q_stride, q + 3 * q_stride };
-    for (size_t t = 0; t < nk; t += 4) {
-        const char *row[4];
-        for (size_t i = 0; i < 4; i++)
-            row[i] = k + (t + i < nk ? t + i : nk - 1) * k_stride;
-        __m512 sums = _mm512_mul_ps(dots_16(row, query, head_dim, 4, 4, type), _mm512_set1_ps(scale));
-        float block[16];
-        _mm512_storeu_ps(block, sums);
-        for (size_t i = 0; i < 4; i++)
-            memcpy(scores + i * ATTN_TILE + t, block + 4 * i, (nk - t < 4 ? nk - t : 4) * sizeof *block);
-    }
+    for (; nq > 0; nq--, scores += ATTN_TILE, q += q_stride)
+        score_queries(scores, q, q_stride, keys, nk, n, first, scale, 1);
 }
 
 static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                                     size_t head_dim, float scale, enum kv_type type)
 {
-    size_t i = 0;
-    for (; i + 4 <= nq; i += 4)
-        scores_four(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, k_stride, nk, head_dim, scale, type);
-    for (; i < nq; i++)
-        scores_one(scores + i * ATTN_TILE, q + i * q_stride, k, k_stride, nk, head_dim, scale, type);
+    _Alignas(64) float keys[PIECE * ATTN_TILE];
+    if (nk < ATTN_TILE)                                /* lanes that no key fills are multiplied too */
+        memset(keys, 0, sizeof keys);
+    for (size_t c = 0; c < head_dim; c += PIECE) {
+        size_t n = head_dim - c < PIECE ? head_dim - c : PIECE;
+        turn_keys(keys, k, k_stride, nk, c, n, type);
+        score_piece(scores, q + c, q_stride, nq, keys, nk, n, c == 0, c + n == head_dim ? &scale : NULL);
+    }
 }
 
 void attn_scores_f32_avx512(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
@@ -133,12 +184,12 @@ void attn_scores_q4_0_avx512(float *scores, const float *q, size_t q_stride, siz
 static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk, size_t c,
                                     size_t head_dim, int queries, int vectors, enum kv_type type)
 {
-    __m512 acc[16];
+    __m512 acc[24];
     __mmask16 mask[8];
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; j++)
         mask[j] = c + 16 * (size_t)j < head_dim ? lanes_16(head_dim - c - 16 * (size_t)j) : 0;
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < queries; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++)
@@ -147,12 +198,12 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++) {
             __m512 u = load_16(v + t * v_stride, c + 16 * (size_t)j, mask[j], type);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
             for (int i = 0; i < queries; i++)
                 acc[i * vectors + j] = _mm512_fmadd_ps(_mm512_set1_ps(probs[i * ATTN_TILE + (int)t]), u, acc[i * vectors + j]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < queries; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++)
@@ -173,20 +224,46 @@ static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float
         mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 1, type);
 }
 
-static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
-                              size_t head_dim, enum kv_type type)
+/* All queries, the rows as they are in memory. */
+static ALWAYS_INLINE void mix_rows(float *out, size_t out_stride, const float *probs, size_t nq, const char *v, size_t v_stride,
+                                   size_t nk, size_t head_dim, enum kv_type type)
 {
     size_t i = 0;
+    for (; i + 6 <= nq; i += 6)
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 6, type);
     for (; i + 4 <= nq; i += 4)
         mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 4, type);
     for (; i < nq; i++)
         mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 1, type);
 }
 
+static void mix_f32(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
+                    size_t head_dim)
+{
+    mix_rows(out, out_stride, probs, nq, v, v_stride, nk, head_dim, KV_F32);
+}
+
+static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
+                              size_t head_dim, enum kv_type type)
+{
+    _Alignas(64) float values[ATTN_TILE * PIECE];
+    if (nq <= FEW) {
+        mix_rows(out, out_stride, probs, nq, v, v_stride, nk, head_dim, type);
+        return;
+    }
+    for (size_t c = 0; c < head_dim; c += PIECE) {
+        size_t n = head_dim - c < PIECE ? head_dim - c : PIECE;
+        for (size_t t = 0; t < nk; t++)
+            for (size_t at = 0; at < n; at += 16)
+                _mm512_store_ps(values + t * PIECE + at, load_16((const char *)v + t * v_stride, c + at, lanes_16(n - at), type));
+        mix_f32(out + c, out_stride, probs, nq, values, PIECE * sizeof *values, nk, n);
+    }
+}
+
 void attn_mix_f32_avx512(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
                          size_t head_dim)
 {
-    mix(out, out_stride, probs, nq, v, v_stride, nk, head_dim, KV_F32);
+    mix_f32(out, out_stride, probs, nq, v, v_stride, nk, head_dim);
 }
 
 void attn_mix_f16_avx512(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
