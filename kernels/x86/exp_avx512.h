@@ -7,12 +7,9 @@
 
 #include "vector_avx512.h"
 
-/* e^(x + low) = power * 2^n; `low` is a correction far below x. NaN gives NaN; x is cut to [-200, 200]. */
-static ALWAYS_INLINE __m512 exp_parts(__m512 x, __m512 low, __m512 *n)
+/* e^(x + low) = power * 2^n for |x| <= 200 or NaN, which gives NaN; `low` is a correction far below x. */
+static ALWAYS_INLINE __m512 exp_within(__m512 x, __m512 low, __m512 *n)
 {
-    const __m512 limit = _mm512_set1_ps(200);
-    __m512 cut = _mm512_min_ps(limit, _mm512_max_ps(_mm512_set1_ps(-200), x));
-    x = _mm512_mask_mov_ps(cut, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
     *n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(*n, _mm512_set1_ps(0x1.62ep-1f), x);
     r = _mm512_add_ps(_mm512_fnmadd_ps(*n, _mm512_set1_ps(0x1.0bfbe8p-15f), r), low);
@@ -24,6 +21,14 @@ static ALWAYS_INLINE __m512 exp_parts(__m512 x, __m512 low, __m512 *n)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
     p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
     return _mm512_add_ps(p, _mm512_set1_ps(1));
+}
+
+/* The same for any x, which is cut to [-200, 200]. */
+static ALWAYS_INLINE __m512 exp_parts(__m512 x, __m512 low, __m512 *n)
+{
+    const __m512 limit = _mm512_set1_ps(200);
+    __m512 cut = _mm512_min_ps(limit, _mm512_max_ps(_mm512_set1_ps(-200), x));
+    return exp_within(_mm512_mask_mov_ps(cut, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x), low, n);
 }
 
 /* e^(x - max), the rounding of the difference made good; 0 for -INFINITY. */
