@@ -26,7 +26,8 @@ static const struct arch ARCHS[] = {
     { .name = "glm4", .rope = ROPE_PAIRS, .flags = ARCH_POST_NORM },
 
     { .name = "qwen2", .rope = ROPE_HALVES, .flags = ARCH_QKV_BIAS },
-    { .name = "qwen2moe", .rope = ROPE_HALVES, .experts = { GATING_SOFTMAX, false, true }, .flags = ARCH_QKV_BIAS | ARCH_EXPERTS | ARCH_UNTIED },
+    { .name = "qwen2moe", .rope = ROPE_HALVES, .experts = { GATING_SOFTMAX, false, true },
+      .flags = ARCH_QKV_BIAS | ARCH_EXPERTS | ARCH_UNTIED },
     { .name = "qwen3", .rope = ROPE_HALVES, .qk_norm = QK_HEAD },
     { .name = "qwen3moe", .rope = ROPE_HALVES, .qk_norm = QK_HEAD, .experts = { GATING_SOFTMAX, true, false },
       .flags = ARCH_EXPERTS },

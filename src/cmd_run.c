@@ -53,7 +53,8 @@ static const struct option options[] = {
     {.name = "logprobs", .kind = OPTION_COUNT, .offset = OFFSET(logprobs), .arg = "N", .fallback = "0",
      .help = "print each token as a line of JSON with its log probability and the N most likely ones, before any filter"},
     {.name = "json", .kind = OPTION_SWITCH, .offset = OFFSET(json), .help = "print one JSON object at the end instead of the text"},
-    {.name = "quiet", .letter = 'q', .kind = OPTION_SWITCH, .offset = OFFSET(quiet), .help = "no plan of memory and no timings on stderr"},
+    {.name = "quiet", .letter = 'q', .kind = OPTION_SWITCH, .offset = OFFSET(quiet),
+     .help = "no plan of memory and no timings on stderr"},
     {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
     {.name = "sampling", .kind = OPTION_GROUP, .offset = OFFSET(sampling), .group = sampling_options, .help = "Sampling"},
     {0}

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* `out` is a pointer to a pointer of any type; memcpy writes it without casting one pointer type to another. */
 bool carve(unsigned char *base, size_t *offset, void *out, size_t count, size_t size)
 {
     size_t bytes, end;
@@ -96,6 +97,7 @@ static bool layer_needs(struct needs *n, const struct model *m, const struct lay
         if (l->ff > n->hidden)
             n->hidden = l->ff;
     }
+    /* A stage hands out its products in one list: one per head in MLA, one per expert in a mixture; 4 for q, k, v and the like. */
     size_t products = l->heads > h->experts ? l->heads + 4 : h->experts + 4;
     if (products > n->products)
         n->products = products;
@@ -112,7 +114,8 @@ void act_bytes(size_t out[ACT_KINDS], size_t cols)
         out[kind] = act_layout((enum act_kind)kind, cols).bytes;
 }
 
-bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned kinds, size_t vectors, const size_t per_vector[ACT_KINDS])
+bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned kinds, size_t vectors,
+                const size_t per_vector[ACT_KINDS])
 {
     for (int kind = 0; kind < ACT_KINDS; kind++) {
         size_t bytes;
@@ -121,7 +124,7 @@ bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned
             continue;
         if (!checked_mul(&bytes, per_vector[kind], vectors))
             return false;
-        acts->bytes[kind] = bytes ? bytes : 64;
+        acts->bytes[kind] = bytes ? bytes : 64;      /* a pointer that is not NULL, also where a layer kind has no such vector */
         if (!carve(base, offset, &acts->data[kind], acts->bytes[kind], 1))
             return false;
     }
@@ -162,7 +165,8 @@ static bool plan_scratch(struct forward *f, unsigned char *base, size_t *offset,
     return ok;
 }
 
-/* With base NULL only *bytes counts. */
+/* One function measures and fills: first with base NULL, where only *bytes counts, then with memory of that size. What is planned
+ * and printed can therefore not differ from what is taken. Everything that a step will ever write is here; it allocates nothing. */
 static bool plan(struct forward *f, unsigned char *base, size_t *bytes)
 {
     const struct hyper *h = &f->m->hyper;
@@ -174,8 +178,9 @@ static bool plan(struct forward *f, unsigned char *base, size_t *bytes)
     for (size_t i = 0; i < h->layers; i++)
         if (!layer_needs(&n, f->m, &f->m->layer[i]))
             return false;
-    bool ok = checked_mul(&row, h->width, sizeof(float)) && carve(base, offset, &f->x, t, row) && carve(base, offset, &f->h, t, row) &&
-              carve(base, offset, &f->h2, n.second_norm ? t : 0, row) && carve(base, offset, &f->y, n.post_norm ? t : 0, row);
+    bool ok = checked_mul(&row, h->width, sizeof(float)) && carve(base, offset, &f->x, t, row) &&
+              carve(base, offset, &f->h, t, row) && carve(base, offset, &f->h2, n.second_norm ? t : 0, row) &&
+              carve(base, offset, &f->y, n.post_norm ? t : 0, row);
     for (int i = 0; i < MIX_BUFFERS; i++)
         ok = ok && carve(base, offset, &f->mix[i], t, n.mix[i] * sizeof(float));
     return ok && carve(base, offset, &f->hidden, t, n.hidden * sizeof(float)) &&

@@ -163,8 +163,8 @@ static const char *looks_like(const uint8_t *data, size_t size)
     return NULL;
 }
 
-/* Version 1 had 32-bit counts and is long gone; 2 and 3 have the same layout, 3 only added files of big-endian machines. Those carry
- * the magic in the same order but the version swapped, which makes its low half 0. */
+/* Version 1 had 32-bit counts and is long gone; 2 and 3 have the same layout, 3 only added files of big-endian machines. Those
+ * carry the magic in the same order but the version swapped, which makes its low half 0. */
 static bool read_header(struct reader *r, uint32_t *version, uint64_t *tensors, uint64_t *keys)
 {
     uint64_t number;

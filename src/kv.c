@@ -19,8 +19,10 @@ static size_t state_floats(const struct model *m, const struct layer *l)
     }
 }
 
-/* Heads and row sizes of one layer's cache. */
-static bool plan_layer(struct kv_layer *out, const struct model *m, const struct layer *l, enum kv_type type, struct quern_error *err)
+/* Heads and row sizes of one layer's cache. Absorbed MLA keeps one latent row for all heads (l->kv_heads is 1 then), the other form
+ * keys and values per head. */
+static bool plan_layer(struct kv_layer *out, const struct model *m, const struct layer *l, enum kv_type type,
+                       struct quern_error *err)
 {
     const struct format *format = format_find(kv_format(type));
     *out = (struct kv_layer){ .state_floats = state_floats(m, l) };
@@ -30,7 +32,7 @@ static bool plan_layer(struct kv_layer *out, const struct model *m, const struct
     out->key_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_key : m->hyper.key_dim;
     out->value_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_value : m->hyper.value_dim;
     if (out->key_dim % format->block || out->value_dim % format->block)
-        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s needs heads that are multiples of %u values, these have %zu and %zu",
+        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s needs heads of a multiple of %u values, these have %zu and %zu",
                    format->name, format->block, out->key_dim, out->value_dim);
     out->key_row = kv_row_bytes(type, out->key_dim);
     out->value_row = kv_row_bytes(type, out->value_dim);
@@ -38,10 +40,13 @@ static bool plan_layer(struct kv_layer *out, const struct model *m, const struct
 }
 
 /* Fill everything but the memory itself; `layer` has room for all layers. */
-static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context, struct quern_error *err)
+static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context,
+                 struct quern_error *err)
 {
     size_t offset = 0, floats = 0, rows, bytes;
     *kv = (struct kv){ .type = type, .limit = context, .layers = m->hyper.layers, .layer = layer, .recurrent = m->recurrent };
+    /* Whole tiles: attention reads a tile's rows without asking where the sequence ends. What lies beyond gets the weight 0, which
+     * is harmless only while the rows are finite (0 * Inf is NaN): zeroed at first, and clear_values sees to it later. */
     bool fits = checked_align(&kv->capacity, context, ATTN_TILE);
     for (size_t i = 0; i < m->hyper.layers; i++) {
         struct kv_layer *l = &layer[i];

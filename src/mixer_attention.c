@@ -78,6 +78,7 @@ static void position_token(struct forward *f, const void *arg, size_t tok, size_
     size_t step = q_step(f->m), kd = h->key_dim, vd = h->value_dim;
     float *q = f->mix[Q] + tok * q_width(f->m, l), *k = f->mix[K] + tok * l->kv_heads * kd, *v = f->mix[V] + tok * l->kv_heads * vd;
     (void)thread;
+    /* The order is the models': clamp (MPT, OLMo), norm, rotate, and only Llama 4 norms after the rotation. */
     if (h->clamp_qkv != 0) {
         clamp(q, l->heads * kd, h->clamp_qkv);
         clamp(k, l->kv_heads * kd, h->clamp_qkv);

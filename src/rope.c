@@ -23,7 +23,8 @@ static double yarn_keep(const struct rope_hyper *rope, double base, size_t i)
     return 1 - fmin(1, fmax(0, ramp));
 }
 
-void rope_init(struct rope_table *table, const struct rope_hyper *rope, enum rope_table_kind kind, enum rope_local local, size_t context)
+void rope_init(struct rope_table *table, const struct rope_hyper *rope, enum rope_table_kind kind, enum rope_local local,
+               size_t context)
 {
     bool own = kind == ROPE_TABLE_LOCAL, unscaled = own && local != LOCAL_SAME;
     bool plain = own && local == LOCAL_UNSCALED;

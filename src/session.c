@@ -12,6 +12,7 @@ static const enum kv_type KV_TYPE_OF[] = {
 
 void session_defaults(const struct quern_model *model, struct quern_session_options *o)
 {
+    /* Models say 128 Ki tokens and more; a cache of that size for every short question would be gigabytes. */
     size_t trained = model->model.hyper.context;
     if (o->context == 0)
         o->context = trained < DEFAULT_CONTEXT ? trained : DEFAULT_CONTEXT;
@@ -34,8 +35,8 @@ static bool check_options(const struct quern_model *model, const struct quern_se
     return true;
 }
 
-bool quern_plan_session(const struct quern_model *model, const struct quern_session_options *options, size_t *cache, size_t *scratch,
-                        struct quern_error *err)
+bool quern_plan_session(const struct quern_model *model, const struct quern_session_options *options, size_t *cache,
+                        size_t *scratch, struct quern_error *err)
 {
     struct quern_session_options o = options ? *options : (struct quern_session_options){ 0 };
     size_t more;
@@ -43,13 +44,15 @@ bool quern_plan_session(const struct quern_model *model, const struct quern_sess
     if (!check_options(model, &o, err) || !kv_bytes(cache, &model->model, KV_TYPE_OF[o.kv], o.context, err) ||
         !forward_bytes(scratch, &model->model, &model->kernels, model->threads, o.batch, 1, o.context, err))
         return false;
+    /* The list of tokens and one row of logits are the session's own; they count as scratch. */
     if (!checked_mul(&more, o.context, sizeof(int32_t)) || !checked_add(scratch, *scratch, more) ||
         !checked_add(scratch, *scratch, model->model.hyper.vocab * sizeof(float)))
         return ERR(err, QUERN_EMEM, "a context of %zu tokens is larger than the address space", o.context);
     return true;
 }
 
-struct quern_session *quern_open_session(struct quern_model *model, const struct quern_session_options *options, struct quern_error *err)
+struct quern_session *quern_open_session(struct quern_model *model, const struct quern_session_options *options,
+                                         struct quern_error *err)
 {
     struct quern_session_options o = options ? *options : (struct quern_session_options){ 0 };
     size_t cache, scratch;
@@ -57,8 +60,8 @@ struct quern_session *quern_open_session(struct quern_model *model, const struct
     if (!quern_plan_session(model, &o, &cache, &scratch, err))
         return NULL;
     if (o.mem_limit && (cache > o.mem_limit || scratch > o.mem_limit - cache)) {
-        ERR(err, QUERN_EMEM, "a context of %zu tokens needs %zu bytes of cache and %zu of scratch, the limit is %zu", o.context, cache,
-            scratch, o.mem_limit);
+        ERR(err, QUERN_EMEM, "a context of %zu tokens needs %zu bytes of cache and %zu of scratch, the limit is %zu", o.context,
+            cache, scratch, o.mem_limit);
         return NULL;
     }
     struct quern_session *s = mem_take(1, sizeof *s, "a session", err);
@@ -66,6 +69,7 @@ struct quern_session *quern_open_session(struct quern_model *model, const struct
         return NULL;
     s->model = model;
     s->batch = o.batch;
+    /* Threads are the session's, not the model's: sessions in several threads of the caller never wait for each other. */
     s->pool = pool_open(model->threads, err);
     if (s->pool && kv_init(&s->kv, &model->model, KV_TYPE_OF[o.kv], o.context, err) &&
         forward_init(&s->forward, &model->model, &model->kernels, s->pool, o.batch, 1, o.context, err) &&
@@ -97,8 +101,8 @@ static bool check_room(const struct quern_session *s, size_t count, struct quern
     return ERR(err, QUERN_ELIMIT, "%zu tokens are needed, the context holds %zu", s->kv.used + count, s->kv.limit);
 }
 
-/* After logits that were not finite: find the first token whose own are not, one token at a time. (In a batch a bad value also reaches
- * earlier tokens of its tile, with the weight 0.) Recurrent states are gone by then; there the error stays as it is. */
+/* After logits that were not finite: find the first token whose own are not, one token at a time. (In a batch a bad value also
+ * reaches earlier tokens of its tile, with the weight 0.) Recurrent states are gone by then; there the error stays as it is. */
 static void find_fault(struct quern_session *s, const int32_t *tokens, size_t count, struct quern_error *err)
 {
     size_t used = s->kv.used;
@@ -126,6 +130,8 @@ bool session_score(struct quern_session *s, const int32_t *tokens, size_t count,
                 find_fault(s, tokens + done, n, err);
             return false;
         }
+        /* Only after the pass, which has moved kv.used: when a later batch fails or is interrupted, tokens and cache still agree.
+         * memmove, because a caller may hand in the list that quern_session_tokens gave. */
         memmove(s->tokens + s->kv.used - n, tokens + done, n * sizeof *tokens);
         if (part.wanted)
             out += part.wanted * s->model->model.hyper.vocab;
@@ -159,7 +165,7 @@ bool quern_sync_session(struct quern_session *s, const int32_t *tokens, size_t c
     if (same == count)
         same--;                       /* the last token again, for its logits */
     if (s->kv.recurrent && same < s->kv.used)
-        same = 0;
+        same = 0;                     /* a state has no earlier self to go back to */
     return quern_rewind_session(s, same, err) && quern_step_session(s, tokens + same, count - same, err);
 }
 
@@ -175,6 +181,8 @@ bool session_shift(struct quern_session *s, size_t keep, struct quern_error *err
     size_t used = s->kv.used;
     if (used < 2 || keep + 2 > used)
         return ERR(err, QUERN_ELIMIT, "a context of %zu tokens has no room to shift when %zu are kept", s->kv.limit, keep);
+    /* Half goes at once: dropping one token per step would compute the whole context again for each. Keys are stored rotated for
+     * their old places, so what stays is computed anew rather than moved. */
     size_t drop = (used - keep + 1) / 2, rest = used - keep - drop;
     int32_t *again = mem_take(used, sizeof *again, "tokens to shift", err);
     if (!again)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bounds first_candidate's work per token: strings are compared only where their first byte stands. */
 enum { TOTAL_BYTES = 1 << 20 };
 
 bool stops_init(struct stops *s, const char *const *texts, size_t count, struct quern_error *err)
@@ -40,6 +41,8 @@ static void drop_given(struct stops *s)
 }
 
 /* Where the first stop string that is wholly there begins, or where the first one that may still come begins. */
+/* All of `held` is looked at again with each piece; it is never longer than the longest stop string and one piece, because
+ * everything before the first candidate goes out. */
 static size_t first_candidate(const struct stops *s, bool *whole)
 {
     for (size_t at = 0; at < s->n; at++)
@@ -62,7 +65,7 @@ static size_t first_candidate(const struct stops *s, bool *whole)
 bool stops_add(struct stops *s, const char *piece, size_t n, const char **out, size_t *out_n, struct quern_error *err)
 {
     size_t need;
-    drop_given(s);
+    drop_given(s);                    /* not before: the caller was still reading it */
     *out = s->held;
     *out_n = 0;
     if (s->stopped || n == 0)
@@ -88,6 +91,6 @@ void stops_end(struct stops *s, const char **out, size_t *out_n)
 {
     drop_given(s);
     *out = s->held;
-    *out_n = s->stopped ? 0 : s->n;
+    *out_n = s->stopped ? 0 : s->n;      /* a beginning whose rest never came is text after all */
     s->n = 0;
 }

@@ -28,6 +28,7 @@ static size_t sequence_length(const unsigned char *p, size_t n)
         while (i < n && between(p[i], 0x20, 0x3F))
             i++;
         return i == n ? 0 : i + between(p[i], 0x40, 0x7E);
+    /* OSC, DCS, SOS, PM, APC: strings up to ST (ESC \\), or BEL as xterm ends an OSC. */
     case ']': case 'P': case 'X': case '^': case '_':
         for (; i < n; i++) {
             if (p[i] == BEL)
@@ -50,8 +51,10 @@ static size_t unit_length(const struct stream *s, const unsigned char *p, size_t
     uint32_t c;
     if (p[0] == ESC && !s->escape)
         return sequence_length(p, n);
+    /* On a terminal CR LF is a line's end, but a CR alone would let later words overwrite earlier ones: it is shown. */
     if (p[0] == '\r' && s->escape)
         return n == 1 ? 0 : 1 + (p[1] == '\n');
+    /* Held while what is there can still become a character; the first byte that cannot continue it releases it as it is. */
     size_t length = unicode_length(p[0]);
     if (length <= 1)
         return 1;
@@ -82,6 +85,7 @@ static void give_out(const struct stream *s, const char *p, size_t n, struct tex
         return;
     }
     bool invalid = unicode_decode(p, n, &c) == 1 && (unsigned char)p[0] >= 0x80;
+    /* C1 (0x80 to 0x9F as code points) too: some terminals take U+009B for ESC [. */
     bool control = (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7F && c < 0xA0);
     if (invalid || control)
         show_bytes(p, n, out);
@@ -99,6 +103,7 @@ static void release(struct stream *s, bool all, struct text *out)
 {
     while (s->n) {
         size_t n = unit_length(s, (const unsigned char *)s->held, s->n);
+        /* A full buffer lets its first byte go: a sequence that never ends must not hold the text back for good. */
         if (n == 0 && !all && s->n < STREAM_HELD)
             return;
         n = n ? n : 1;

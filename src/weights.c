@@ -198,7 +198,8 @@ static void load_attention(struct loader *ld, struct layer *l)
     const struct hyper *h = &ld->m->hyper;
     int bias = arch->flags & (ARCH_QKV_BIAS | ARCH_ALL_BIAS) ? REQUIRED : OPTIONAL;
     load_qkv(ld, l, bias);
-    matrix(ld, &l->out, "attn_output", REQUIRED, arch->flags & ARCH_ALL_BIAS ? REQUIRED : OPTIONAL, l->heads * h->value_dim, h->width);
+    matrix(ld, &l->out, "attn_output", REQUIRED, arch->flags & ARCH_ALL_BIAS ? REQUIRED : OPTIONAL,
+           l->heads * h->value_dim, h->width);
     switch (arch->qk_norm) {
     case QK_NONE: case QK_L2:
         break;
@@ -343,7 +344,8 @@ static void load_layer(struct loader *ld, struct layer *l)
         norm(ld, &l->post_attn_norm, "post_attention_norm", REQUIRED, width);
     if (!l->experts && l->ff == 0) {
         if (arch->mixer != MIXERS_SSM && !(arch->flags & ARCH_LAYERS_MAY_LACK) && !ld->failed)
-            ld->failed = !ERR(ld->err, QUERN_EFORMAT, "key '%s.feed_forward_length' is 0 or missing in layer %zu", arch->name, ld->layer);
+            ld->failed = !ERR(ld->err, QUERN_EFORMAT, "key '%s.feed_forward_length' is 0 or missing in layer %zu", arch->name,
+                              ld->layer);
         return;
     }
     bool shares_norm = arch->flags & ARCH_TWO_NORMS || (arch->parallel == PARALLEL_ALWAYS && !has_tensor(ld, "ffn_norm.weight"));
@@ -372,7 +374,8 @@ static bool load_ends(struct loader *ld)
     if (!embed)
         return ERR(ld->err, QUERN_EFORMAT, "1 tensor is missing: token_embd.weight");
     if (embed->shape[1] > INT32_MAX)
-        return ERR(ld->err, QUERN_EFORMAT, "tensor 'token_embd.weight' has %zu rows, more than token ids can name", embed->shape[1]);
+        return ERR(ld->err, QUERN_EFORMAT, "tensor 'token_embd.weight' has %zu rows, more than token ids can name",
+                   embed->shape[1]);
     h->vocab = embed->shape[1];
     matrix(ld, &m->embed, "token_embd", REQUIRED, OPTIONAL, h->width, h->vocab);
     norm(ld, &m->output_norm, m->arch->flags & ARCH_OUTPUT_NORM_EMBD ? "token_embd_norm" : "output_norm", REQUIRED, h->width);
