@@ -31,51 +31,52 @@ refused() { # NAME CODE WORDS ARGS...: that exit code, those words on stderr, no
 }
 
 for type in Q4_K_M Q2_K IQ4_XS; do
-    "$quantize" "$model" one.$type --type $type --imatrix "$matrix" --threads 1
-    "$quantize" "$model" four.$type --type $type --imatrix "$matrix" --threads 4
+    "$quantize" "$model" one.$type --plain --type $type --imatrix "$matrix" --threads 1
+    "$quantize" "$model" four.$type --plain --type $type --imatrix "$matrix" --threads 4
     check "$type: 1 and 4 threads" cmp -s one.$type four.$type
 done
+"$quantize" "$model" plain4 --plain --type Q4_K_M
 "$quantize" "$model" plain --plain --type q4_k_m; check "lower case and --plain" test -s plain
-check "nothing on stdout" test -z "$("$quantize" "$model" again --type Q4_0 2>/dev/null)"
+check "nothing on stdout" test -z "$("$quantize" "$model" again --plain --type Q4_0 2>/dev/null)"
 
 # The tensors' bytes are those of the peer's file of the same name.
 for type in Q4_K_M Q3_K_M Q2_K IQ4_XS; do
-    "$quantize" "$model" mine --type $type --imatrix "$matrix" --force
+    "$quantize" "$model" mine --plain --type $type --imatrix "$matrix" --force
     "$build/quern" show --tensors "$shared/models/tiny-books/peers/tiny-books-$type.gguf" >peer.txt
     "$build/quern" show --tensors mine >mine.txt
     types() { grep -E 'weight' "$1" | awk '{for (i = 2; i <= NF; i++) if ($i ~ /^(I?Q[0-9]|B?F[0-9]+$)/) { print $1, $i; break }}' | sort; }
     check "$type: llama.cpp's types" test -n "$(types mine.txt)" -a "$(types mine.txt)" = "$(types peer.txt)"
 done
 
-"$quantize" "$model" --type Q4_K_M --dry-run >plan
+"$quantize" "$model" --plain --type Q4_K_M --dry-run >plan
 check "dry run: 56 tensors and the sum" test "$(wc -l <plan)" = 57
-"$quantize" "$model" --type Q4_K_M --type 'blk\.0\.attn_v=Q8_0' --type-override 'ffn_up=IQ4_XS' --dry-run >plan
+"$quantize" "$model" --plain --type Q4_K_M --type 'blk\.0\.attn_v=Q8_0' --type-override 'ffn_up=IQ4_XS' --dry-run >plan
 check "rules" test "$(grep -c 'Q8_0 .*rule' plan) $(grep -c 'IQ4_XS .*rule' plan)" = "1 6"
-"$quantize" "$shared/models/babyllama361/babyllama361-F32.gguf" --type Q4_K_M --dry-run >plan
+"$quantize" "$shared/models/babyllama361/babyllama361-F32.gguf" --plain --type Q4_K_M --dry-run >plan
 check "rows of 128 fall back" grep -q "Q5_0 .*rows do not divide into Q4_K" plan
 
 refused "no mix" 2 "--type" "$model" out
-refused "unknown mix" 2 "did you mean 'Q4_K_" "$model" out --type Q4_K_N
-refused "two mixes" 2 "two mixes" "$model" out --type Q4_0 --type Q8_0
-refused "bad expression" 2 "bad regular expression" "$model" out --type Q4_0 --type '(=Q8_0'
+refused "unknown mix" 2 "did you mean 'Q4_K_" "$model" out --plain --type Q4_K_N
+refused "two mixes" 2 "two mixes" "$model" out --plain --type Q4_0 --type Q8_0
+refused "bad expression" 2 "bad regular expression" "$model" out --plain --type Q4_0 --type '(=Q8_0'
 refused "no output" 2 "output" "$model" --type Q4_0
-refused "no input" 6 "missing.gguf" missing.gguf out --type Q4_0
-refused "no importances for a type that needs them" 2 "--imatrix" "$model" out --type IQ2_XXS
-refused "the importances of another model" 3 "another model" "$shared/models/babyllama361/babyllama361-F32.gguf" out --type Q4_0 \
+refused "no input" 6 "missing.gguf" missing.gguf out --plain --type Q4_0
+refused "no importances for a type that needs them" 2 "--imatrix" "$model" out --plain --type IQ2_XXS
+refused "the importances of another model" 3 "another model" "$shared/models/babyllama361/babyllama361-F32.gguf" out --plain --type Q4_0 \
     --imatrix "$matrix"
-refused "a model as importances" 3 "importance matrix" "$model" out --type Q4_0 --imatrix "$model"
-refused "rounded already (I1)" 2 "--requantize" plain out --type Q2_K
-refused "too little memory" 5 "limit" "$model" out --type Q4_0 --mem-limit 1K
-refused "directory of the output is missing (G10)" 6 "nowhere" "$model" nowhere/out --type Q4_0
+refused "a model as importances" 3 "importance matrix" "$model" out --plain --type Q4_0 --imatrix "$model"
+refused "rounded already (I1)" 2 "--requantize" plain out --plain --type Q2_K
+refused "too little memory" 5 "limit" "$model" out --plain --type Q4_0 --mem-limit 1K
+refused "directory of the output is missing (G10)" 6 "nowhere" "$model" nowhere/out --plain --type Q4_0
 cp "$model" model.gguf; ln model.gguf hard; ln -s model.gguf soft
 sum=$(cksum <model.gguf)
-refused "output is the input (G11)" 2 "" model.gguf ./model.gguf --type Q4_0 --force
-refused "output is the input, hard link" 2 "" model.gguf hard --type Q4_0 --force
-refused "output is the input, symbolic link" 2 "" model.gguf soft --type Q4_0 --force
+refused "output is the input (G11)" 2 "" model.gguf ./model.gguf --plain --type Q4_0 --force
+refused "output is the input, hard link" 2 "" model.gguf hard --plain --type Q4_0 --force
+refused "output is the input, symbolic link" 2 "" model.gguf soft --plain --type Q4_0 --force
 check "the input is untouched" test "$(cksum <model.gguf)" = "$sum"
-refused "output exists (G12)" 2 "" "$model" plain --type Q4_0
-"$quantize" "$model" plain --type Q4_0 --force; check "--force replaces it" test $? -eq 0
-"$quantize" plain twice --type Q2_K --requantize; check "--requantize" test $? -eq 0
+refused "output exists (G12)" 2 "" "$model" plain --plain --type Q4_0
+"$quantize" "$model" plain --plain --type Q4_0 --force; check "--force replaces it" test $? -eq 0
+"$quantize" plain twice --plain --type Q2_K --requantize; check "--requantize" test $? -eq 0
 
 # A NaN in a weight: row 5, column 17 of the first matrix with 256 columns.
 cp "$model" nan.gguf; chmod u+w nan.gguf
@@ -83,22 +84,22 @@ offset=$("$build/quern" show --tensors --json "$model" 2>/dev/null | tr '{' '\n'
     sed -n 's/.*"offset": *\([0-9]*\).*/\1/p')
 if [ -n "$offset" ]; then
     printf '\300\177' | dd of=nan.gguf bs=1 seek=$((offset + 2 * (5 * 256 + 17))) conv=notrunc 2>/dev/null
-    refused "a value that is not finite" 3 "row 5, column 17" nan.gguf out --type Q4_0
+    refused "a value that is not finite" 3 "row 5, column 17" nan.gguf out --plain --type Q4_0
 else
     echo "SKIPPED a value that is not finite: show does not tell the offset"
 fi
 
 # A full disk (G7, G9): RLIMIT_FSIZE stands for it.
-(ulimit -f 1000; "$quantize" "$model" out --type Q4_K_M 2>stderr); code=$?
+(ulimit -f 1000; "$quantize" "$model" out --plain --type Q4_K_M 2>stderr); code=$?
 check "file size limit: exit 6, no file" test $code -eq 6 -a ! -e out -a -z "$(ls -A | grep '^\.out')"
 
 # kill -9 (G13): no file or the whole one; the next run gives the same bytes as one that was never disturbed.
-"$quantize" "$model" whole --type IQ4_XS --imatrix "$matrix"
+"$quantize" "$model" whole --plain --type IQ4_XS --imatrix "$matrix"
 broken=0
 RANDOM=7
 for ((i = 0; i < ${KILLS:-12}; i++)); do
     rm -f target
-    "$quantize" "$model" target --type IQ4_XS --imatrix "$matrix" 2>/dev/null &
+    "$quantize" "$model" target --plain --type IQ4_XS --imatrix "$matrix" 2>/dev/null &
     pid=$!
     sleep 0.$(printf '%03d' $((RANDOM % 200)))
     kill -9 $pid 2>/dev/null
@@ -106,8 +107,37 @@ for ((i = 0; i < ${KILLS:-12}; i++)); do
     if [ -e target ] && ! cmp -s target whole; then broken=$((broken + 1)); fi
 done 2>/dev/null
 check "kill -9: $broken broken files" test $broken -eq 0
-"$quantize" "$model" target --type IQ4_XS --imatrix "$matrix" --force
+"$quantize" "$model" target --plain --type IQ4_XS --imatrix "$matrix" --force
 check "after the kills the same bytes" cmp -s target whole
+check "no temporary file stays" test -z "$(ls -A | grep quern-)"
+
+# The adaptive way, on a small model: one thread and four, a recipe used again, sizes kept, gates, a folder.
+small=$shared/models/babyllama361/babyllama361-F32.gguf
+head -c 1100 "$root/models/calibration.txt" >fit.txt
+head -c 1100 "$root/models/heldout.txt" >held.txt
+texts="--calibration fit.txt --heldout held.txt"
+"$quantize" "$small" adaptive1 --bpw 6 $texts --threads 1 --save-recipe recipe.json >report 2>&1
+check "adaptive: exit 0" test -s adaptive1
+check "adaptive: a report" grep -q "held out: KL" report
+"$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1; check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
+check "adaptive: within the size" test "$(stat -c %s adaptive1)" -le 730000 -a "$(stat -c %s adaptive1)" -gt 600000
+"$build/quern" show adaptive1 >shown
+check "the receipt is shown" test "$(grep -c 'quern.receipt.' shown)" = 20
+"$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1; check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
+"$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1; check "a recipe for another size" grep -q "predicted" plan
+refused "a gate refuses" 7 "kld is" "$small" out --recipe recipe.json $texts --fail-if 'kld>0.000001'
+"$quantize" "$small" gated --recipe recipe.json $texts --fail-if 'kld>0.5' >/dev/null 2>&1; check "a gate lets pass" test -s gated
+refused "no gate" 2 "no gate such as" "$small" out --bpw 6 --fail-if 'kld'
+refused "two sizes" 2 "says how large" "$small" out --bpw 6 --size 1M
+refused "a ratio that is none" 2 "no number above 1" "$small" out --ratio small $texts
+refused "too small a size" 2 "smallest types" "$small" out --size 100K $texts
+: >empty; refused "empty calibration (I2)" 2 "0 tokens" "$small" out --bpw 6 --calibration empty
+head -c 3000 /dev/zero | tr '\0' a >same; refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same
+echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of another model" 3 "has no tensor" "$small" out --recipe bad.json $texts
+echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
+"$quantize" "$shared/models/tiny-books/hf" folder --plain --type Q4_K_M; "$build/quern" show --tensors folder | grep -o 'blk.*bytes' | sort >folder.txt
+"$build/quern" show --tensors plain4 2>/dev/null | grep -o 'blk.*bytes' | sort >file.txt
+check "a checkpoint's folder" test -s folder.txt -a -z "$(diff folder.txt file.txt)"
 check "no temporary file stays" test -z "$(ls -A | grep quern-)"
 
 echo "$passed passed, $failed failed, 0 skipped"

@@ -32,7 +32,7 @@ struct type_rule {
 bool type_rule_parse(struct type_rule *rule, const char *text, struct quern_error *err);
 
 /* Why a tensor has its type. */
-enum plan_reason { PLAN_KEPT, PLAN_PRESET, PLAN_RULE, PLAN_FALLBACK };
+enum plan_reason { PLAN_KEPT, PLAN_PRESET, PLAN_RULE, PLAN_FALLBACK, PLAN_MEASURED };
 
 struct plan_item {
     uint32_t         format;     /* of the result */

@@ -121,17 +121,22 @@ static bool report_bad(const struct batch *b, size_t chunks, struct quern_error 
     return true;
 }
 
-/* Round a tensor batch by batch into the writer. *done counts bytes of the result, for the progress. */
-static bool write_rounded(const struct quantize_job *job, size_t i, struct gguf_writer *w, size_t *done, size_t total,
-                          struct quern_error *err)
+/* Where rounded rows go. */
+typedef bool sink_fn(void *arg, const void *rows, size_t bytes, struct quern_error *err);
+
+/* Round a tensor batch by batch into a sink. *done counts bytes of the result, for the progress; NULL: none is shown. */
+static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t format, sink_fn *sink, void *arg, size_t *done, size_t total,
+                         struct quern_error *err)
 {
     const struct gguf_tensor *t = &job->input->tensors[i];
-    struct batch b = { .job = job, .tensor = t, .format = format_find(job->plan[i].format) };
+    struct batch b = { .job = job, .tensor = t, .format = format_find(format) };
     size_t rows = tensor_rows(t), step = batch_rows(job, i), chunks_most;
     if (rows == 0 || t->shape[0] == 0)
         return true;
     b.importances = job->matrix ? imatrix_find(job->matrix, t->name) : NULL;
-    b.row_in = t->bytes / rows, b.row_out = quantize_tensor_bytes(job, i) / rows;
+    b.row_in = t->bytes / rows;
+    if (!format_row_bytes(&b.row_out, b.format, t->shape[0]))
+        return ERR(err, QUERN_EUSAGE, "rows of %zu values do not divide into blocks of %s", t->shape[0], b.format->name);
     b.per_chunk = CHUNK_VALUES / t->shape[0] + 1;
     chunks_most = (step + b.per_chunk - 1) / b.per_chunk;
     b.out = mem_take_aligned(step, b.row_out, "a batch of rows", err);
@@ -146,14 +151,113 @@ static bool write_rounded(const struct quantize_job *job, size_t i, struct gguf_
         b.rows = rows - b.first < step ? rows - b.first : step;
         size_t chunks = (b.rows + b.per_chunk - 1) / b.per_chunk;
         pool_run(job->pool, round_chunk, &b, chunks);
-        ok = report_bad(&b, chunks, err) && gguf_writer_data(w, b.out, b.rows * b.row_out, err);
-        *done += b.rows * b.row_out;
-        if (job->show)
+        ok = report_bad(&b, chunks, err) && sink(arg, b.out, b.rows * b.row_out, err);
+        if (done && job->show) {
+            *done += b.rows * b.row_out;
             job->show(job->show_arg, (double)*done / (double)total);
+        }
     }
     free(b.out);
     free(b.scratch);
     free(b.bad);
+    return ok;
+}
+
+static bool sink_writer(void *arg, const void *rows, size_t bytes, struct quern_error *err)
+{
+    return gguf_writer_data(arg, rows, bytes, err);
+}
+
+static bool sink_memory(void *arg, const void *rows, size_t bytes, struct quern_error *err)
+{
+    uint8_t **at = arg;
+    (void)err;
+    memcpy(*at, rows, bytes);
+    *at += bytes;
+    return true;
+}
+
+size_t quantize_bytes_as(const struct quantize_job *job, size_t i, uint32_t format)
+{
+    const struct gguf_tensor *t = &job->input->tensors[i];
+    size_t row = 0;
+    format_row_bytes(&row, format_find(format), t->shape[0]);
+    return row * tensor_rows(t);
+}
+
+bool quantize_tensor(const struct quantize_job *job, size_t i, uint32_t format, void *out, struct quern_error *err)
+{
+    uint8_t *at = out;
+    return round_tensor(job, i, format, sink_memory, &at, NULL, 0, err);
+}
+
+/* ---- errors of a sample of rows ------------------------------------------------------------------------------------------ */
+
+struct sample {
+    struct batch   batch;
+    const uint32_t *formats;
+    size_t          format_count, every;     /* rows 0, every, 2 * every, ... */
+    double         *errors, *squares;        /* [chunks][formats], [chunks] */
+    uint8_t        *blocks;                  /* per thread: a row in any format */
+    size_t          row_most;
+};
+
+/* Weighted square and squared errors of one sampled row in each format. */
+static void sample_row(void *arg, size_t index, size_t thread)
+{
+    struct sample *s = arg;
+    const struct batch *b = &s->batch;
+    size_t n = b->tensor->shape[0], row = index * s->every;
+    float *x = b->scratch + thread * 3 * n, *weight = x + n, *y = weight + n;
+    const float *importance = row_importance(b, row);
+    b->job->kernels->dequantize[b->tensor->type].fn(x, b->tensor->data + row * b->row_in, n);
+    if (importance)
+        rounding_weigh(weight, x, importance, n, b->job->weights);
+    for (size_t i = 0; i < n; i++)
+        s->squares[index] += (importance ? importance[i] : 1.0) * x[i] * x[i];
+    for (size_t f = 0; f < s->format_count; f++) {
+        uint8_t *blocks = s->blocks + thread * s->row_most;
+        rounding_row(b->job->rounding, s->formats[f], blocks, x, importance ? weight : NULL, n);
+        b->job->kernels->dequantize[s->formats[f]].fn(y, blocks, n);
+        for (size_t i = 0; i < n; i++)
+            s->errors[index * s->format_count + f] += (importance ? importance[i] : 1.0) * (x[i] - y[i]) * (x[i] - y[i]);
+    }
+}
+
+bool quantize_errors(const struct quantize_job *job, size_t i, const uint32_t *formats, size_t count, size_t values, double *errors,
+                     struct quern_error *err)
+{
+    const struct gguf_tensor *t = &job->input->tensors[i];
+    size_t rows = tensor_rows(t), n = t->shape[0], wanted = n ? values / n + 1 : 1, threads = pool_threads(job->pool);
+    struct sample s = { .batch = { .job = job, .tensor = t }, .formats = formats, .format_count = count };
+    if (rows == 0 || n == 0)
+        return ERR(err, QUERN_EFORMAT, "a tensor without values");
+    s.every = rows > wanted ? rows / wanted : 1;
+    size_t sampled = (rows + s.every - 1) / s.every;
+    s.batch.importances = job->matrix ? imatrix_find(job->matrix, t->name) : NULL;
+    s.batch.row_in = t->bytes / rows;
+    s.row_most = n * sizeof(float) + 256;
+    s.batch.scratch = mem_take_aligned(threads * 3, n * sizeof(float), "rows", err);
+    s.blocks = s.batch.scratch ? mem_take_aligned(threads, s.row_most, "rows", err) : NULL;
+    s.errors = s.blocks ? mem_take(sampled * count, sizeof *s.errors, "errors", err) : NULL;
+    s.squares = s.errors ? mem_take(sampled, sizeof *s.squares, "errors", err) : NULL;
+    if (s.squares) {
+        double total = 0;
+        pool_run(job->pool, sample_row, &s, sampled);
+        memset(errors, 0, count * sizeof *errors);
+        for (size_t r = 0; r < sampled; r++) {
+            total += s.squares[r];
+            for (size_t f = 0; f < count; f++)
+                errors[f] += s.errors[r * count + f];
+        }
+        for (size_t f = 0; f < count; f++)
+            errors[f] = total > 0 ? errors[f] / total : 0;
+    }
+    bool ok = s.squares != NULL;
+    free(s.batch.scratch);
+    free(s.blocks);
+    free(s.errors);
+    free(s.squares);
     return ok;
 }
 
@@ -204,7 +308,7 @@ static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w,
     for (size_t i = 0; i < g->tensor_count; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
         if (job->plan[i].format != t->type) {
-            if (!write_rounded(job, i, w, &done, total, err))
+            if (!round_tensor(job, i, job->plan[i].format, sink_writer, w, &done, total, err))
                 return false;
             continue;
         }

@@ -2,9 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "adaptive.h"
 #include "cli.h"
 #include "quantize.h"
+#include "receipt.h"
+#include "recipe.h"
+#include "source.h"
 
 struct quantize_args {
     struct args         args;
@@ -12,8 +17,12 @@ struct quantize_args {
     const char         *imatrix;
     bool                lax_imatrix;
     bool                plain, dry_run, force, requantize;
-    int                 weights;
+    int                 weights, gather;
     size_t              threads, mem_limit;
+    size_t              size;
+    float               bpw;
+    const char         *ratio, *calibration, *heldout, *recipe, *save_recipe, *fail_if;
+    bool                no_search;
 };
 
 #define AT(field) offsetof(struct quantize_args, field)
@@ -23,6 +32,23 @@ static const struct option quantize_options[] = {
     { "imatrix", 0, OPTION_FILE, AT(imatrix), "FILE", NULL, "importances of llama-imatrix or `quern-quantize imprint --imatrix`", NULL, NULL,
       NULL },
     { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL, NULL },
+    { "size", 0, OPTION_BYTES, AT(size), "BYTES", NULL, "bytes of the file, at most", NULL, NULL, NULL },
+    { "bpw", 0, OPTION_REAL, AT(bpw), "BITS", NULL, "bits per weight over the whole file, at most", NULL, NULL, NULL },
+    { "ratio", 0, OPTION_TEXT, AT(ratio), "Nx", NULL, "how many times smaller than the input", NULL, NULL, NULL },
+    { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL, "text that shows what the weights do (default: quern's own mix)", NULL,
+      NULL, NULL },
+    { "heldout", 0, OPTION_FILE, AT(heldout), "FILE", NULL, "text that the receipt is measured on (default: quern's own)", NULL, NULL,
+      NULL },
+    { "fail-if", 0, OPTION_TEXT, AT(fail_if), "GATE", NULL,
+      "refuse the file (exit 7) when the receipt says so: kld>0.02, kld_median, kld_999, ppl_ratio, top1", NULL, NULL, NULL },
+    { "gather", 0, OPTION_CHOICE, AT(gather), "RULE", "fisher",
+      "how importances are gathered: mean squares of inputs, each token weighed by the squared gradient of the loss, or not",
+      "fisher|diagonal", NULL, NULL },
+    { "no-search", 0, OPTION_SWITCH, AT(no_search), NULL, NULL, "take the predicted plan as it is, without trying swaps", NULL, NULL, NULL },
+    { "recipe", 0, OPTION_FILE, AT(recipe), "FILE", NULL,
+      "types of a saved recipe; with a size, its measurements, for another plan", NULL, NULL, NULL },
+    { "save-recipe", 0, OPTION_FILE, AT(save_recipe), "FILE", NULL, "write types and measurements as JSON, to read, edit and use again",
+      NULL, NULL, NULL },
     { "weights", 0, OPTION_CHOICE, AT(weights), "RULE", "plain", "how importances weigh errors: as they are, or large weights more",
       "plain|guarded", NULL, NULL },
     { "plain", 0, OPTION_SWITCH, AT(plain), NULL, NULL, "exactly llama.cpp's mix under the name of --type", NULL, NULL, NULL },
@@ -40,10 +66,13 @@ static int run_quantize(int argc, char **argv);
 static const struct verb verb_quantize = {
     .name = "quern-quantize",
     .summary = "round a model's weights to fewer bits",
-    .operands = "IN.gguf OUT.gguf",
+    .operands = "MODEL OUT.gguf",
     .operands_min = 1, .operands_max = 2,
-    .details = "OUT may be left out with --dry-run. Tensor types of the mixes are llama.cpp's; rows that do not divide into a type's\n"
-               "blocks get the next larger type that fits, and the plan says so.",
+    .details = "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets the bytes\n"
+               "that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of them is\n"
+               "found out by running the model on text: each tensor is rounded alone and the KL divergence from the source measured.\n"
+               "With --plain the mix is llama.cpp's own, and nothing is measured. OUT may be left out with --dry-run. Rows that do not\n"
+               "divide into a type's blocks get the next larger type that fits, and the plan says so.",
     .options = quantize_options,
     .size = sizeof(struct quantize_args),
     .main = run_quantize,
@@ -56,6 +85,10 @@ static const struct program quantize_program = {
 /* What run_quantize holds. */
 struct run {
     const struct quantize_args *args;
+    struct source        source;
+    struct quern_model  *model;          /* NULL with --plain */
+    struct plan          choice;
+    bool                 adaptive;
     struct gguf          input;
     struct imatrix       matrix;
     bool                 have_input, have_matrix;
@@ -80,8 +113,11 @@ static void run_free(struct run *r)
     pool_close(r->pool);
     if (r->have_matrix)
         imatrix_close(&r->matrix);
+    plan_free(&r->choice);
+    quern_close_model(r->model);
     if (r->have_input)
         gguf_close(&r->input);
+    source_close(&r->source);
 }
 
 /* --type is said once for the mix and any number of times as REGEX=TYPE. */
@@ -108,9 +144,19 @@ static bool read_types(struct run *r, struct quern_error *err)
                        meant ? meant : "", meant ? "'?" : "");
         }
     }
+    const struct quantize_args *a = r->args;
+    int sizes = (a->size > 0) + (a->bpw > 0) + (a->ratio != NULL);
     if (!r->rules)
         return false;
-    return r->preset || ERR(err, QUERN_EUSAGE, "--type with the name of a mix is missing (Q4_K_M, say)");
+    if (sizes > 1 || (sizes && r->preset))
+        return ERR(err, QUERN_EUSAGE, "one of --type MIX, --size, --bpw and --ratio says how large the file becomes");
+    if (sizes && a->plain)
+        return ERR(err, QUERN_EUSAGE, "--plain takes a mix: --type Q4_K_M, say");
+    if (a->fail_if && !receipt_gate(NULL, a->fail_if, err))
+        return false;
+    r->adaptive = !a->plain && (!r->preset || format_find(r->preset->base)->block > 1);
+    return r->preset || sizes || a->recipe ||
+           ERR(err, QUERN_EUSAGE, "how large? --type with the name of a mix (Q4_K_M, say), --size, --bpw or --ratio");
 }
 
 static bool check_importances(struct run *r, struct quern_error *err)
@@ -136,10 +182,12 @@ static bool check_importances(struct run *r, struct quern_error *err)
     return ok;
 }
 
-static bool prepare(struct run *r, struct quern_error *err)
+static bool open_inputs(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
-    if (!read_types(r, err) || !(r->have_input = gguf_open(&r->input, a->args.operands[0], NULL, err)))
+    const char *output = a->args.operand_count > 1 ? a->args.operands[1] : NULL;
+    if (!read_types(r, err) || !source_open(&r->source, a->args.operands[0], output, r->job.stop, err) ||
+        !(r->have_input = gguf_open(&r->input, r->source.path, NULL, err)))
         return false;
     if (a->imatrix && !(r->have_matrix = imatrix_open(&r->matrix, a->imatrix, err)))
         return false;
@@ -149,32 +197,164 @@ static bool prepare(struct run *r, struct quern_error *err)
         return ERR(err, QUERN_EUSAGE, "QUERN_CPU: unknown or unavailable level '%s'", getenv("QUERN_CPU"));
     kernels_init(&r->kernels, &cpu);
     r->plan = mem_take(r->input.tensor_count, sizeof *r->plan, "the plan", err);
-    if (!r->plan || !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) ||
-        !check_importances(r, err))
-        return false;
-    r->rounding = rounding_open(err);
+    r->rounding = r->plan ? rounding_open(err) : NULL;
     r->pool = r->rounding ? pool_open(a->threads ? a->threads : pool_default_threads(NULL, 0), err) : NULL;
-    if (!r->pool)
-        return false;
-    r->job = (struct quantize_job){
-        .input = &r->input, .plan = r->plan, .file_type = r->preset->file_type, .matrix = r->have_matrix ? &r->matrix : NULL,
-        .matrix_path = a->imatrix, .weights = (enum rounding_weights)a->weights, .rounding = r->rounding, .kernels = &r->kernels,
-        .pool = r->pool, .mem_limit = a->mem_limit,
-    };
+    return r->pool != NULL;
+}
+
+static bool check_twice(const struct run *r, struct quern_error *err)
+{
     const struct gguf_tensor *twice = quantize_rounded_twice(&r->job);
-    if (twice && !a->requantize) {
-        char shown[100];
-        text_escape(shown, sizeof shown, twice->name.text, twice->name.n);
-        return ERR(err, QUERN_EUSAGE, "%s: tensor '%s' is %s already; rounding twice loses quality (--requantize does it)",
-                   a->args.operands[0], shown, format_find(twice->type)->name);
+    if (!twice || r->args->requantize)
+        return true;
+    char shown[100];
+    text_escape(shown, sizeof shown, twice->name.text, twice->name.n);
+    return ERR(err, QUERN_EUSAGE, "%s: tensor '%s' is %s already; rounding twice loses quality (--requantize does it)",
+               r->args->args.operands[0], shown, format_find(twice->type)->name);
+}
+
+/* Bytes of the file with the types that the plan has now, the header as the input's and room for what will be added to it. */
+enum { HEADER_ROOM = 2048 };
+
+static size_t file_bytes(const struct run *r)
+{
+    size_t sum = r->input.data_offset;
+    for (size_t i = 0; i < r->input.tensor_count; i++)
+        sum += (quantize_tensor_bytes(&r->job, i) + 31) / 32 * 32;
+    return sum;
+}
+
+/* How many bytes the file may have: as asked, or as many as the mix has. */
+static bool wanted_bytes(const struct run *r, size_t *out, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    double values = 0, ratio;
+    size_t before = 0;
+    char *end;
+    for (size_t i = 0; i < r->input.tensor_count; i++) {
+        const size_t *s = r->input.tensors[i].shape;
+        values += (double)s[0] * (double)s[1] * (double)s[2] * (double)s[3];
+    }
+    for (size_t i = 0; i < r->input.part_count; i++)
+        before += r->input.parts[i].size;
+    *out = file_bytes(r);
+    if (a->size)
+        *out = a->size;
+    if (a->bpw > 0)
+        *out = (size_t)(a->bpw * values / 8);
+    if (a->ratio) {
+        ratio = strtod(a->ratio, &end);
+        if (end == a->ratio || (*end && strcmp(end, "x")) || !(ratio > 1 && ratio < 1000))
+            return ERR(err, QUERN_EUSAGE, "--ratio: '%s' is no number above 1 (4x, say)", a->ratio);
+        *out = (size_t)((double)before / ratio);
     }
     return true;
+}
+
+/* Without --type the mix whose size is nearest lends its name to general.file_type and its types to what is not measured. */
+static bool nearest_preset(struct run *r, struct quern_error *err)
+{
+    static const char *const names[] = { "IQ2_XS", "IQ2_M", "IQ3_XXS", "IQ3_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0" };
+    double nearest = 0;
+    const struct preset *best = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct preset *preset = preset_find(names[i]);
+        size_t wanted;
+        if (!preset_plan(r->plan, &r->input, preset, r->rules, r->rule_count, true, err) || !wanted_bytes(r, &wanted, err))
+            return false;
+        double away = (double)file_bytes(r) - (double)wanted;
+        away = away < 0 ? -away : away;
+        if (!best || away < nearest)
+            best = preset, nearest = away;
+    }
+    r->preset = best;
+    return true;
+}
+
+static void show_step(void *arg, const char *what, double share)
+{
+    struct progress *p = arg;
+    if (p->what != what) {
+        if (p->what)
+            progress_end(p);
+        progress_begin(p, what);
+    }
+    progress_show(p, share);
+}
+
+/* Find out what each tensor needs. */
+static bool decide(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
+                                        .show = show_step, .show_arg = &r->progress };
+    size_t file, budget, fixed;
+    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
+    if (!(r->model = quern_open_model(r->source.path, &how, err)))
+        return false;
+    if (!r->have_matrix && importance_possible(r->model, r->pool)) {
+        if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
+            return false;
+        r->have_matrix = true;
+        r->job.matrix = &r->matrix, r->job.matrix_path = "gathered";
+    }
+    if (!r->preset && sized && !nearest_preset(r, err))
+        return false;
+    if (!r->preset)
+        r->preset = preset_find("Q4_K_M");
+    if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !wanted_bytes(r, &file, err) ||
+        !check_twice(r, err) || !plan_init(&r->choice, &r->job, r->model, err))
+        return false;
+    if (a->recipe && !recipe_read(&r->choice, a->recipe, &measured, err))
+        return false;
+    if (r->choice.count && (sized || !a->recipe)) {
+        for (size_t i = 0; i < r->choice.count; i++)
+            r->choice.items[i].chosen = 0;
+        plan_apply(&r->choice, r->plan);
+        fixed = file_bytes(r) - plan_bytes(&r->choice) + HEADER_ROOM;
+        budget = file > fixed ? file - fixed : 0;
+        if (!adaptive_plan(&r->choice, &r->job, r->model, budget, !measured, &options, err))
+            return false;
+    }
+    plan_apply(&r->choice, r->plan);
+    if (r->progress.what)
+        progress_end(&r->progress);
+    return !a->save_recipe || recipe_write(&r->choice, a->save_recipe, a->args.operands[0], a->force, err);
+}
+
+/* What would be found out only after the work: the output exists, or is the input. */
+static bool check_output(const struct run *r, struct quern_error *err)
+{
+    struct gguf_writer_options options = { .force = r->args->force, .inputs = r->input.parts, .input_count = r->input.part_count };
+    if (r->args->dry_run)
+        return true;
+    struct gguf_writer *w = gguf_writer_open(r->args->args.operands[1], &options, err);
+    gguf_writer_close(w);
+    return w != NULL;
+}
+
+static bool prepare(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    if (!open_inputs(r, err) || !check_output(r, err))
+        return false;
+    r->job = (struct quantize_job){
+        .input = &r->input, .plan = r->plan, .matrix = r->have_matrix ? &r->matrix : NULL, .matrix_path = a->imatrix,
+        .weights = (enum rounding_weights)a->weights, .rounding = r->rounding, .kernels = &r->kernels, .pool = r->pool,
+        .mem_limit = a->mem_limit, .stop = r->job.stop,
+    };
+    if (r->adaptive ? !decide(r, err)
+                    : !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err))
+        return false;
+    r->job.file_type = r->preset->file_type;
+    return check_importances(r, err);
 }
 
 /* One line per tensor, and the sums. */
 static void print_plan(const struct run *r)
 {
-    static const char *const reasons[] = { "kept", "mix", "rule", "rows do not divide" };
+    static const char *const reasons[] = { "kept", "mix", "rule", "rows do not divide", "measured" };
     size_t before = 0, after = 0, values = 0;
     for (size_t i = 0; i < r->input.tensor_count; i++) {
         const struct gguf_tensor *t = &r->input.tensors[i];
@@ -191,6 +371,13 @@ static void print_plan(const struct run *r)
         printf("\n");
         before += t->bytes, after += bytes, values += t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3];
     }
+    if (r->choice.count)
+        printf("KL: %.5f predicted", r->choice.predicted);
+    if (r->choice.measured > 0)
+        printf(", %.5f +- %.5f measured on calibration text, %zu of %zu swaps kept", r->choice.measured, r->choice.measured_error,
+               r->choice.swaps, r->choice.tried);
+    if (r->choice.count)
+        printf("\n");
     printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
            8.0 * (double)after / (double)(values ? values : 1), quantize_memory(&r->job));
 }
@@ -200,6 +387,61 @@ static void show_progress(void *arg, double share)
     progress_show(arg, share);
 }
 
+/* The folder and a hidden name of our own beside the output. */
+static char *beside(const char *path, const char *what, struct quern_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash - path) + 1 : 0;
+    size_t size = strlen(path) + 64;
+    char *name = mem_take(size, 1, "a path", err);
+    if (name)
+        snprintf(name, size, "%.*s.%s.quern-%s-%ld", folder, path, slash ? slash + 1 : path, what, (long)getpid());
+    return name;
+}
+
+/* Measure the rounded file on held-out text and, when no gate refuses it, write it again with the receipt. */
+static bool stamp(struct run *r, const char *rounded, const char *output, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    struct receipt_options options = { .calibration = a->calibration, .heldout = a->heldout, .pool = r->pool, .stop = r->job.stop,
+                                       .show = show_progress, .show_arg = &r->progress };
+    struct receipt receipt = { .source = a->args.operands[0], .predicted = r->choice.predicted };
+    struct quern_model *model = quern_open_model(rounded, &how, err);
+    if (model && !r->model)
+        r->model = quern_open_model(r->source.path, &how, err);
+    progress_begin(&r->progress, "receipt");
+    bool ok = model && r->model && receipt_make(&receipt, &r->job, model, r->model, &options, err);
+    progress_end(&r->progress);
+    if (ok)
+        receipt_print(&receipt);
+    /* TUNE: `model`'s scales and norms would be trained here, before the receipt is made. */
+    ok = ok && (!a->fail_if || receipt_gate(&receipt, a->fail_if, err)) &&
+         receipt_stamp(&receipt, &model->gguf, &r->input, output, a->force, err);
+    receipt_free(&receipt);
+    quern_close_model(model);
+    return ok;
+}
+
+static bool write_output(struct run *r, struct quern_error *err)
+{
+    const char *output = r->args->args.operands[1];
+    bool receipt = r->adaptive || r->args->fail_if;
+    char *rounded = receipt ? beside(output, "rounded", err) : NULL;
+    if (receipt && !rounded)
+        return false;
+    r->job.show = show_progress, r->job.show_arg = &r->progress;
+    progress_begin(&r->progress, "rounding");
+    bool ok = quantize_write(&r->job, receipt ? rounded : output, r->args->force, err);
+    progress_end(&r->progress);
+    if (ok && receipt)
+        ok = stamp(r, rounded, output, err);
+    if (rounded)
+        unlink(rounded);
+    free(rounded);
+    return ok;
+}
+
 static int run_quantize(int argc, char **argv)
 {
     struct quantize_args args;
@@ -207,7 +449,7 @@ static int run_quantize(int argc, char **argv)
     int code;
     if (!cli_begin(&quantize_program, &verb_quantize, argc, argv, &args, &code))
         return code;
-    struct run r = { .args = &args };
+    struct run r = { .args = &args, .job.stop = cli_catch_signals() };
     code = 0;
     if (!args.dry_run && args.args.operand_count < 2) {
         ERR(&err, QUERN_EUSAGE, "the output file is missing (or --dry-run)");
@@ -217,12 +459,7 @@ static int run_quantize(int argc, char **argv)
     } else if (args.dry_run) {
         print_plan(&r);
     } else {
-        r.job.stop = cli_catch_signals();
-        r.job.show = show_progress, r.job.show_arg = &r.progress;
-        progress_begin(&r.progress, "rounding");
-        bool ok = quantize_write(&r.job, args.args.operands[1], args.force, &err);
-        progress_end(&r.progress);
-        if (!ok)
+        if (!write_output(&r, &err))
             code = cli_fail(&err);
     }
     run_free(&r);

@@ -1,0 +1,144 @@
+/* Allocation against trying everything; recipes there and back; measured plans of a small model. */
+#include "adaptive.h"
+#include "recipe.h"
+#include "receipt.h"
+#include "sha256.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t state = 11;
+static double uniform(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(state >> 11) * 0x1p-53;
+}
+
+enum { ITEMS = 5, CHOICES = 4 };
+
+/* The least loss within the budget, by trying all; HUGE_VAL when nothing fits. */
+static double try_all(const struct allocate_choice choices[ITEMS][CHOICES], size_t budget)
+{
+    double best = HUGE_VAL;
+    for (size_t code = 0; code < 1024; code++) {
+        size_t bytes = 0, c = code;
+        double loss = 0;
+        for (size_t i = 0; i < ITEMS; i++, c /= CHOICES)
+            bytes += choices[i][c % CHOICES].bytes, loss += choices[i][c % CHOICES].loss;
+        if (bytes <= budget && loss < best)
+            best = loss;
+    }
+    return best;
+}
+
+/* Never over the budget; never worse than the optimum by more than one item's largest step; on the whole close to it. */
+static void test_against_all(void)
+{
+    double excess = 0;
+    size_t cases = 0, over = 0, refused = 0;
+    for (size_t round = 0; round < 300; round++) {
+        struct allocate_choice choices[ITEMS][CHOICES];
+        struct allocate_item items[ITEMS];
+        struct quern_error err;
+        for (size_t i = 0; i < ITEMS; i++) {
+            double weight = exp(4 * uniform());
+            for (size_t c = 0; c < CHOICES; c++)
+                choices[i][c] = (struct allocate_choice){ 100 + c * 60 + (size_t)(40 * uniform()), weight * exp(-1.4 * (double)c) };
+            items[i] = (struct allocate_item){ .choices = choices[i], .count = CHOICES };
+        }
+        size_t budget = 450 + (size_t)(1200 * uniform());
+        double best = try_all((const struct allocate_choice (*)[CHOICES])choices, budget);
+        bool ok = allocate(items, ITEMS, budget, NULL, &err);
+        CHECK(ok == (best < HUGE_VAL), "budget %zu: %s", budget, ok ? "given" : err.text);
+        refused += !ok;
+        if (!ok)
+            continue;
+        cases++;
+        over += allocate_bytes(items, ITEMS) > budget;
+        excess += allocate_loss(items, ITEMS) / best - 1;
+    }
+    CHECK(over == 0, "%zu plans over the budget", over);
+    CHECK(cases > 100 && refused > 0, "%zu cases, %zu refused", cases, refused);
+    CHECK(excess / (double)cases < 0.05, "mean excess %.4f over the optimum", excess / (double)cases);
+}
+
+/* With bytes to spare everything gets its best, whatever the order of the choices. */
+static void test_plenty(void)
+{
+    struct allocate_choice a[] = { { 30, 0.5 }, { 10, 2 }, { 90, 0.1 } }, b[] = { { 20, 0.2 }, { 40, 0.3 } };
+    struct allocate_item items[] = { { a, 3, 0 }, { b, 2, 0 } };
+    struct quern_error err;
+    CHECK(allocate(items, 2, 1000, NULL, &err) && items[0].chosen == 2 && items[1].chosen == 0, "chosen %zu %zu", items[0].chosen,
+          items[1].chosen);
+    CHECK(allocate(items, 2, 30, NULL, &err) && allocate_bytes(items, 2) == 30, "%zu bytes of 30", allocate_bytes(items, 2));
+    CHECK(!allocate(items, 2, 29, NULL, &err) && err.code == QUERN_EUSAGE, "29 bytes are too few");
+}
+
+static void test_paired(void)
+{
+    double a[] = { 1, 2, 3, 4 }, b[] = { 2, 3, 4, 7 }, mean, error;
+    measure_paired(a, b, 4, &mean, &error);
+    CHECK(mean == 1.5 && fabs(error - 0.5) < 1e-12, "mean %g, error %g", mean, error);
+}
+
+/* FIPS 180-4's examples, and the same bytes in pieces of every size. */
+static void test_sha256(void)
+{
+    static const struct { const char *text, *digest; } known[] = {
+        { "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" },
+        { "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" },
+        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
+    };
+    struct sha256 h;
+    char whole[65], parts[65];
+    for (size_t i = 0; i < 3; i++) {
+        sha256_begin(&h);
+        sha256_add(&h, known[i].text, strlen(known[i].text));
+        sha256_end(&h, whole);
+        CHECK(!strcmp(whole, known[i].digest), "'%s' gives %s", known[i].text, whole);
+    }
+    char text[300];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)(i * 7);
+    sha256_begin(&h);
+    sha256_add(&h, text, sizeof text);
+    sha256_end(&h, whole);
+    for (size_t step = 1; step < 130; step++) {
+        sha256_begin(&h);
+        for (size_t at = 0; at < sizeof text; at += step)
+            sha256_add(&h, text + at, sizeof text - at < step ? sizeof text - at : step);
+        sha256_end(&h, parts);
+        CHECK(!strcmp(whole, parts), "pieces of %zu: %s", step, parts);
+    }
+}
+
+static void test_gates(void)
+{
+    struct receipt r = { .result = { .kl_mean = 0.02, .kl_median = 0.01, .kl_999 = 1, .same_top = 0.9, .perplexity = 11,
+                                     .base_perplexity = 10 } };
+    static const struct { const char *gate; int code; } cases[] = {
+        { "kld>0.02", 0 },      { "kld>=0.02", 7 },   { "kld>0.0199", 7 }, { "kld<0.1", 7 },   { "kld_median>0.02", 0 },
+        { "kld_999>0.5", 7 },   { "top1<0.95", 7 },   { "top1<0.85", 0 },  { "ppl_ratio>1.05", 7 }, { "ppl_ratio>1.2", 0 },
+        { "kld", 2 },           { "kld>", 2 },        { "kld>0.1x", 2 },   { "speed>1", 2 },   { "kld=1", 2 }, { "", 2 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct quern_error err;
+        int got = receipt_gate(&r, cases[i].gate, &err) ? 0 : (int)err.code;
+        CHECK(got == cases[i].code, "'%s' gives %d, not %d", cases[i].gate, got, cases[i].code);
+        got = receipt_gate(NULL, cases[i].gate, &err) ? 0 : (int)err.code;
+        CHECK(got == (cases[i].code == 2 ? 2 : 0), "'%s' before the work: %d", cases[i].gate, got);
+    }
+}
+
+int main(void)
+{
+    TEST(test_against_all);
+    TEST(test_plenty);
+    TEST(test_paired);
+    TEST(test_sha256);
+    TEST(test_gates);
+    return test_end();
+}

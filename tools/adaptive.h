@@ -1,0 +1,31 @@
+/* adaptive.h - the one-shot command's work between "this model, so many bytes" and "this tensor, that type".
+ *
+ *     importances from text (unless given) -> plan: measured, allocated, searched -> the job's items
+ *
+ * How much is looked at depends on the model's size alone, never on the clock, so that the same command gives the same file. */
+#ifndef QUERN_ADAPTIVE_H
+#define QUERN_ADAPTIVE_H
+
+#include "importance.h"
+#include "plan.h"
+
+struct adaptive_options {
+    const char *calibration;         /* a file; NULL: quern's own text */
+    bool        fisher;
+    bool        search;
+    void (*show)(void *arg, const char *what, double share);
+    void  *show_arg;
+};
+
+struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials; };
+
+/* What will be looked at for a model of so many parameters and so many tensors to decide about. */
+struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors);
+/* Gather importances into *out. */
+bool adaptive_gather(struct imatrix *out, const struct quern_model *source, struct pool *pool, const volatile int *stop,
+                     const struct adaptive_options *options, struct quern_error *err);
+/* Decide. `p` is plan_init's; `measure` false: its predictions stand already (from a recipe). */
+bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct quern_model *source, size_t budget, bool measure,
+                   const struct adaptive_options *options, struct quern_error *err);
+
+#endif

@@ -1,0 +1,79 @@
+#include "calibration.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The texts inside the program, taken into read-only data by the assembler. */
+__asm__(".section .rodata\n"
+        ".globl calibration_fit\n"
+        "calibration_fit:\n"
+        ".incbin \"models/calibration.txt\"\n"
+        ".globl calibration_fit_end\n"
+        "calibration_fit_end:\n"
+        ".byte 0\n"
+        ".globl calibration_held\n"
+        "calibration_held:\n"
+        ".incbin \"models/heldout.txt\"\n"
+        ".globl calibration_held_end\n"
+        "calibration_held_end:\n"
+        ".byte 0\n"
+        ".previous\n");
+extern const char calibration_fit[], calibration_fit_end[], calibration_held[], calibration_held_end[];
+
+static bool find_text(struct calibration *c, const char *path, enum calibration_part part, struct quern_error *err)
+{
+    if (!path) {
+        const char *begin = part == CALIBRATION_FIT ? calibration_fit : calibration_held;
+        const char *end = part == CALIBRATION_FIT ? calibration_fit_end : calibration_held_end;
+        c->name = part == CALIBRATION_FIT ? "quern's own" : "quern's own, held out";
+        c->text = begin;
+        c->bytes = (size_t)(end - begin);
+        return true;
+    }
+    if (!map_open(&c->map, path, err))
+        return false;
+    const char *slash = strrchr(path, '/');
+    c->name = slash ? slash + 1 : path;
+    c->text = (const char *)c->map.data;
+    c->bytes = c->map.size;
+    return true;
+}
+
+static bool one_token_only(const struct calibration *c)
+{
+    /* A tokenizer may put a blank before the first word. */
+    for (size_t i = 2; i < c->count; i++)
+        if (c->tokens[i] != c->tokens[1] && i % c->chunk)
+            return false;
+    return true;
+}
+
+bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t chunk,
+                      struct quern_error *err)
+{
+    *c = (struct calibration){ .chunk = chunk };
+    bool ok = find_text(c, path, part, err) && quern_encode_text(model, c->text, c->bytes, false, false, &c->tokens, &c->count, err);
+    if (ok && c->count < chunk)
+        ok = ERR(err, QUERN_EUSAGE, "%s: %zu tokens, at least %zu are needed", path ? path : c->name, c->count, chunk);
+    if (ok) {
+        c->count -= c->count % chunk;
+        if (one_token_only(c))
+            ok = ERR(err, QUERN_EUSAGE, "%s: all %zu tokens are the same", path ? path : c->name, c->count);
+    }
+    if (!ok) {
+        calibration_close(c);
+        return false;
+    }
+    if (tokenizer_adds_bos(model->tokenizer) && tokenizer_bos(model->tokenizer) >= 0)
+        for (size_t i = 0; i < c->count; i += chunk)
+            c->tokens[i] = tokenizer_bos(model->tokenizer);
+    return true;
+}
+
+void calibration_close(struct calibration *c)
+{
+    free(c->tokens);
+    if (c->map.size)
+        map_close(&c->map);
+    *c = (struct calibration){ 0 };
+}

@@ -1,0 +1,30 @@
+/* calibration.h - text to show a model, and its tokens in chunks.
+ *
+ * Two texts come with the program (models/calibration.txt and heldout.txt, models/CALIBRATION.md says what they are), so that no
+ * file is needed; the user may name others. */
+#ifndef QUERN_CALIBRATION_H
+#define QUERN_CALIBRATION_H
+
+#include "map.h"
+#include "model.h"
+
+enum calibration_part { CALIBRATION_FIT, CALIBRATION_HELDOUT };
+
+struct calibration {
+    const char *name;          /* the file's name without folders, or "quern's own" */
+    const char *text;          /* [bytes] */
+    size_t      bytes;
+    struct map  map;           /* of a file; size 0 for the texts inside the program */
+    int32_t    *tokens;        /* [count], of the model at hand */
+    size_t      count;
+    size_t      chunk;         /* tokens of a chunk; count is a multiple of it */
+};
+
+/* `path` NULL: the text inside the program. Tokens are cut into chunks of `chunk`, whose first is replaced by the beginning token where
+ * the model has that habit; what does not fill a chunk is left out. QUERN_EUSAGE for a text of less than one chunk or of one
+ * token over and over, naming the count. */
+bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t chunk,
+                      struct quern_error *err);
+void calibration_close(struct calibration *c);
+
+#endif

@@ -1,0 +1,193 @@
+#include "importance.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backward.h"
+
+/* Sequences that go through the model together. */
+enum { TOGETHER = 4 };
+
+struct gathering {
+    const struct quern_model *model;
+    double **sums;            /* [tensors] of the file: [cols], NULL where no map was seen */
+    double  *weight;          /* [tensors] sum of the tokens' weights                      */
+    size_t  *tokens;          /* [tensors]                                                 */
+    size_t   length;          /* of a sequence */
+    bool     fisher, failed;
+};
+
+static void add_tokens(struct gathering *g, size_t id, const float *x, const float *dy, size_t n)
+{
+    const struct matrix *w = backward_matrix(&g->model->model, id);
+    size_t at = w->tensor, x_stride = dense_stride(w->cols), y_stride = dense_stride(w->rows);
+    if (!g->sums[at] && !(g->sums[at] = calloc(w->cols, sizeof **g->sums))) {
+        g->failed = true;
+        return;
+    }
+    for (size_t t = 0; t < n; t++) {
+        double weight = 1;
+        if (t % g->length == 0)
+            continue;
+        if (dy) {
+            const float *row = dy + t * y_stride;
+            weight = 0;
+            for (size_t i = 0; i < w->rows; i++)
+                weight += (double)row[i] * row[i];
+        }
+        const float *row = x + t * x_stride;
+        double *sum = g->sums[at];
+        for (size_t i = 0; i < w->cols; i++)
+            sum[i] += weight * row[i] * row[i];
+        g->weight[at] += weight;
+        g->tokens[at]++;
+    }
+}
+
+static void see_input(void *arg, size_t id, const float *x, size_t n)
+{
+    add_tokens(arg, id, x, NULL, n);
+}
+
+static void see_linear(void *arg, size_t id, const float *x, const float *dy, size_t n)
+{
+    add_tokens(arg, id, x, dy, n);
+}
+
+/* One of 2^53 numbers in [0, 1): splitmix64. */
+static double draw(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
+/* Gradient of -log p(label) where the label is drawn from p: p - [label]. In place of nothing: `out` is another buffer. */
+static void draw_gradient(float *out, const float *logits, size_t vocab, uint64_t *state)
+{
+    float top = logits[0];
+    double sum = 0, at;
+    for (size_t i = 1; i < vocab; i++)
+        top = logits[i] > top ? logits[i] : top;
+    for (size_t i = 0; i < vocab; i++)
+        sum += out[i] = expf(logits[i] - top);
+    at = draw(state) * sum;
+    size_t label = vocab - 1;
+    bool found = false;
+    for (size_t i = 0; i < vocab; i++) {
+        at -= out[i];
+        if (at < 0 && !found)
+            label = i, found = true;
+        out[i] = (float)(out[i] / sum);
+    }
+    out[label] -= 1;
+}
+
+struct passes {
+    struct backward b;
+    float *logits, *dlogits;
+};
+
+static bool run_passes(struct gathering *g, struct passes *p, const struct calibration *text, size_t count,
+                       const struct importance_options *o, struct quern_error *err)
+{
+    size_t vocab = g->model->model.hyper.vocab, stride = dense_stride(vocab), step = TOGETHER * text->chunk;
+    struct backward_hooks hooks = { .arg = g, .input = g->fisher ? NULL : see_input, .linear = g->fisher ? see_linear : NULL };
+    uint64_t state = 1;
+    for (size_t at = 0; at < count; at += step) {
+        size_t n = count - at < step ? count - at : step;
+        if (o->stop && *o->stop)
+            return ERR(err, QUERN_EINTERRUPT, "interrupted");
+        /* The head's input is wanted too, so logits are made even where only inputs are gathered. */
+        backward_forward(&p->b, text->tokens + at, n / text->chunk, text->chunk, p->logits, &hooks);
+        if (g->fisher) {
+            for (size_t t = 0; t < n; t++) {
+                memset(p->dlogits + t * stride, 0, stride * sizeof(float));
+                draw_gradient(p->dlogits + t * stride, p->logits + t * stride, vocab, &state);
+            }
+            backward_run(&p->b, p->logits, p->dlogits, &hooks);
+        }
+        if (g->failed)
+            return ERR(err, QUERN_EMEM, "no memory for sums");
+        if (o->show)
+            o->show(o->show_arg, (double)(at + n) / (double)count);
+    }
+    return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
+}
+
+static bool finish(struct imatrix *out, const struct gathering *g, const struct calibration *text, size_t count, struct quern_error *err)
+{
+    const struct gguf *file = &g->model->gguf;
+    arena_init(&out->arena, 0);
+    out->entries = arena_take(&out->arena, file->tensor_count, sizeof *out->entries, "importances", err);
+    for (size_t i = 0; out->entries && i < file->tensor_count; i++) {
+        const struct gguf_tensor *t = &file->tensors[i];
+        if (!g->sums[i] || !(g->weight[i] > 0))
+            continue;
+        struct imatrix_entry *e = &out->entries[out->count];
+        *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = 1 };
+        e->name = arena_text(&out->arena, t->name.text, t->name.n, err);
+        e->mean = e->name ? arena_take(&out->arena, e->inputs, sizeof *e->mean, "importances", err) : NULL;
+        e->tokens = e->mean ? arena_take(&out->arena, 1, sizeof *e->tokens, "importances", err) : NULL;
+        if (!e->tokens)
+            return false;
+        for (size_t j = 0; j < e->inputs; j++)
+            e->mean[j] = (float)(g->sums[i][j] / g->weight[i]);
+        e->tokens[0] = (float)g->tokens[i];
+        out->count++;
+    }
+    if (!out->entries)
+        return false;
+    qsort(out->entries, out->count, sizeof *out->entries, by_name);
+    out->chunks = (uint32_t)(count / text->chunk);
+    out->chunk_size = (uint32_t)text->chunk;
+    out->dataset = arena_text(&out->arena, text->name, strlen(text->name), err);
+    return out->dataset != NULL;
+}
+
+bool importance_possible(const struct quern_model *model, struct pool *pool)
+{
+    struct backward b;
+    struct quern_error err;
+    if (!backward_init(&b, &model->model, &model->kernels, pool, 2, 2, &err))
+        return false;
+    backward_free(&b);
+    return true;
+}
+
+bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
+                       const struct importance_options *o, struct quern_error *err)
+{
+    size_t tensors = model->gguf.tensor_count, most = TOGETHER * text->chunk, stride = dense_stride(model->model.hyper.vocab);
+    size_t count = o->tokens && o->tokens < text->count ? o->tokens - o->tokens % text->chunk : text->count;
+    struct gathering g = { .model = model, .length = text->chunk, .fisher = o->fisher };
+    struct passes p = { 0 };
+    *out = (struct imatrix){ 0 };
+    if (!backward_init(&p.b, &model->model, &model->kernels, o->pool, most, text->chunk, err))
+        return false;
+    count = count ? count : text->chunk;
+    bool ok = (g.sums = mem_take(tensors, sizeof *g.sums, "sums", err)) != NULL &&
+              (g.weight = mem_take(tensors, sizeof *g.weight, "sums", err)) != NULL &&
+              (g.tokens = mem_take(tensors, sizeof *g.tokens, "sums", err)) != NULL &&
+              (p.logits = mem_take_aligned(most, stride * sizeof(float), "logits", err)) != NULL &&
+              (!o->fisher || (p.dlogits = mem_take_aligned(most, stride * sizeof(float), "gradients", err)) != NULL) &&
+              run_passes(&g, &p, text, count, o, err) && finish(out, &g, text, count, err);
+    if (!ok)
+        imatrix_close(out);
+    for (size_t i = 0; g.sums && i < tensors; i++)
+        free(g.sums[i]);
+    free(g.sums);
+    free(g.weight);
+    free(g.tokens);
+    free(p.logits);
+    free(p.dlogits);
+    backward_free(&p.b);
+    return ok;
+}

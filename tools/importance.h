@@ -1,0 +1,28 @@
+/* importance.h - what llama-imatrix does, by ourselves: mean squares of every linear map's inputs over calibration text.
+ *
+ * With `fisher` each token counts with the squared gradient that the model's own loss has at the map's outputs (labels drawn from the
+ * model): inputs of tokens that the map's errors do not matter for count little. GuidedQuant (arXiv 2505.07004) calls that one
+ * group. Positions 0 are left out: their activations are huge and say nothing. */
+#ifndef QUERN_IMPORTANCE_H
+#define QUERN_IMPORTANCE_H
+
+#include "calibration.h"
+#include "imatrix.h"
+#include "pool.h"
+
+struct importance_options {
+    bool         fisher;
+    size_t       tokens;         /* at most; 0: all */
+    struct pool *pool;
+    const volatile int *stop;    /* may be NULL */
+    void (*show)(void *arg, double share);
+    void *show_arg;
+};
+
+/* Can this model be looked into (backward.h)? */
+bool importance_possible(const struct quern_model *model, struct pool *pool);
+/* Free with imatrix_close. QUERN_EUNSUPPORTED as backward_init, QUERN_EINTERRUPT, QUERN_EMEM. */
+bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
+                       const struct importance_options *options, struct quern_error *err);
+
+#endif

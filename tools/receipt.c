@@ -1,0 +1,164 @@
+#include "receipt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibration.h"
+#include "sha256.h"
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static void hash_text(const struct calibration *c, char out[65])
+{
+    struct sha256 h;
+    sha256_begin(&h);
+    sha256_add(&h, c->text, c->bytes);
+    sha256_end(&h, out);
+}
+
+static void hash_source(const struct gguf *g, char out[65])
+{
+    struct sha256 h;
+    sha256_begin(&h);
+    for (size_t i = 0; i < g->part_count; i++)
+        sha256_add(&h, g->parts[i].data, g->parts[i].size);
+    sha256_end(&h, out);
+}
+
+static bool tensor_errors(struct receipt *r, const struct quantize_job *job, struct quern_error *err)
+{
+    r->error_count = job->input->tensor_count;
+    r->errors = mem_take(r->error_count, sizeof *r->errors, "errors", err);
+    for (size_t i = 0; r->errors && i < r->error_count; i++) {
+        double error;
+        if (job->plan[i].format == job->input->tensors[i].type)
+            continue;
+        if (!quantize_errors(job, i, &job->plan[i].format, 1, (size_t)1 << 16, &error, err))
+            return false;
+        r->errors[i] = (float)error;
+    }
+    return r->errors != NULL;
+}
+
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model *source,
+                  const struct receipt_options *o, struct quern_error *err)
+{
+    size_t context = source->model.hyper.context < 512 ? source->model.hyper.context : 512;
+    struct calibration fit = { 0 }, held = { 0 };
+    /* 16k tokens of a 1B model, all of quern's own text for small ones. */
+    double most = 0x1p44 / ((double)source->model.parameters + 1) / (double)context;
+    struct eval_options eval = { .context = context, .chunks = most < 8 ? 8 : most > 4096 ? 4096 : (size_t)most, .kv = KV_F16,
+                                 .pool = o->pool, .stop = o->stop, .progress = o->show, .progress_arg = o->show_arg };
+    bool ok = calibration_open(&fit, o->calibration, CALIBRATION_FIT, source, context, err) &&
+              calibration_open(&held, o->heldout, CALIBRATION_HELDOUT, source, context, err);
+    if (ok) {
+        hash_text(&fit, r->calibration_hash);
+        hash_text(&held, r->heldout_hash);
+        hash_source(&source->gguf, r->source_hash);
+        r->calibration = fit.name, r->heldout = held.name;
+        if (!strcmp(r->calibration_hash, r->heldout_hash))
+            ok = ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
+    }
+    ok = ok && tensor_errors(r, job, err) && eval_tokens(&r->result, rounded, source, held.tokens, held.count, &eval, err);
+    calibration_close(&fit);
+    calibration_close(&held);
+    return ok;
+}
+
+void receipt_free(struct receipt *r)
+{
+    free(r->errors);
+    r->errors = NULL;
+}
+
+static bool write_receipt(const struct receipt *r, struct gguf_writer *w, struct quern_error *err)
+{
+    const struct eval_result *e = &r->result;
+    const struct { const char *key, *text; } texts[] = {
+        { "quern.receipt.tool", "quern-quantize " QUERN_VERSION }, { "quern.receipt.source", base_name(r->source) },
+        { "quern.receipt.source_sha256", r->source_hash },         { "quern.receipt.calibration", r->calibration },
+        { "quern.receipt.calibration_sha256", r->calibration_hash }, { "quern.receipt.heldout", r->heldout },
+        { "quern.receipt.heldout_sha256", r->heldout_hash },
+    };
+    const struct { const char *key; double value; } numbers[] = {
+        { "quern.receipt.kld_mean", e->kl_mean },          { "quern.receipt.kld_error", e->kl_error },
+        { "quern.receipt.kld_median", e->kl_median },      { "quern.receipt.kld_999", e->kl_999 },
+        { "quern.receipt.kld_predicted", r->predicted },   { "quern.receipt.top1", e->same_top },
+        { "quern.receipt.top1_error", e->same_top_error }, { "quern.receipt.perplexity", e->perplexity },
+        { "quern.receipt.source_perplexity", e->base_perplexity },
+        { "quern.receipt.ppl_ratio", e->perplexity / e->base_perplexity },
+    };
+    if (!gguf_writer_u32(w, "quern.receipt.version", 1, err))
+        return false;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (!gguf_writer_text(w, texts[i].key, texts[i].text, err))
+            return false;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (!gguf_writer_f32(w, numbers[i].key, (float)numbers[i].value, err))
+            return false;
+    uint8_t *packed = mem_take(r->error_count, 4, "errors", err);
+    for (size_t i = 0; packed && i < r->error_count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &r->errors[i], 4);
+        for (int b = 0; b < 4; b++)
+            packed[4 * i + (size_t)b] = (uint8_t)(bits >> 8 * b);
+    }
+    bool ok = packed && gguf_writer_u32(w, "quern.receipt.heldout_tokens", (uint32_t)e->scored, err) &&
+              gguf_writer_array(w, "quern.receipt.tensor_errors", GGUF_F32, packed, r->error_count, 4 * r->error_count, err);
+    free(packed);
+    return ok;
+}
+
+bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const struct gguf *source, const char *path, bool force,
+                   struct quern_error *err)
+{
+    struct gguf_writer_options options = { .force = force, .inputs = source->parts, .input_count = source->part_count };
+    struct gguf_writer *w = gguf_writer_open(path, &options, err);
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && i < rounded->kv_count; i++)
+        ok = gguf_writer_value(w, rounded->kvs[i].key.text, rounded->kvs[i].key.n, &rounded->kvs[i].value, err);
+    ok = ok && write_receipt(r, w, err);
+    for (size_t i = 0; ok && i < rounded->tensor_count; i++)
+        ok = gguf_writer_tensor(w, &rounded->tensors[i], err);
+    for (size_t i = 0; ok && i < rounded->tensor_count; i++)
+        ok = gguf_writer_data(w, rounded->tensors[i].data, rounded->tensors[i].bytes, err);
+    ok = ok && gguf_writer_commit(w, err);
+    gguf_writer_close(w);
+    return ok;
+}
+
+bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error *err)
+{
+    static const char *const names[] = { "kld_median", "kld_999", "kld", "ppl_ratio", "top1" };
+    const struct eval_result *e = r ? &r->result : NULL;
+    const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0, e ? e->perplexity / e->base_perplexity : 0,
+                              e ? e->same_top : 0 };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t n = strlen(names[i]);
+        const char *sign = gate + n;
+        if (strncmp(gate, names[i], n) || (*sign != '<' && *sign != '>'))
+            continue;
+        bool equal = sign[1] == '=', above = *sign == '>';
+        char *end;
+        double limit = strtod(sign + 1 + equal, &end), v = values[i];
+        if (end == sign + 1 + equal || *end || limit != limit)
+            break;
+        if (e && ((equal && v <= limit && v >= limit) || (above ? v > limit : v < limit)))
+            return ERR(err, QUERN_EQUALITY, "%s is %.6g: the gate '%s' refuses the file", names[i], v, gate);
+        return true;
+    }
+    return ERR(err, QUERN_EUSAGE, "--fail-if: '%s' is no gate such as kld>0.02 (kld, kld_median, kld_999, ppl_ratio, top1)", gate);
+}
+
+void receipt_print(const struct receipt *r)
+{
+    const struct eval_result *e = &r->result;
+    printf("held out: KL %.5f +- %.5f (predicted %.5f), median %.5f, 99.9 %% %.5f; top-1 %.2f %%; perplexity %.4f, source %.4f; "
+           "%zu tokens\n", e->kl_mean, e->kl_error, r->predicted, e->kl_median, e->kl_999, 100 * e->same_top, e->perplexity,
+           e->base_perplexity, e->scored);
+}

@@ -1,0 +1,41 @@
+/* receipt.h - what rounding did to a model, measured on text that it never met, to stand in the file itself.
+ *
+ * Keys quern.receipt.*: models/FORMAT.md. A gate ("kld>0.02") refuses the file when it is true. */
+#ifndef QUERN_RECEIPT_H
+#define QUERN_RECEIPT_H
+
+#include "eval.h"
+#include "gguf.h"
+#include "quantize.h"
+
+struct receipt {
+    char   source_hash[65], calibration_hash[65], heldout_hash[65];
+    const char *source, *calibration, *heldout;      /* names, without folders */
+    double predicted;                                /* KL by the plan, 0: none */
+    float *errors;                                   /* [tensor_count] importance-weighted relative squared error, 0: kept */
+    size_t error_count;
+    struct eval_result result;                       /* rounded against source */
+};
+
+struct receipt_options {
+    const char  *calibration, *heldout;              /* files; NULL: quern's own */
+    struct pool *pool;
+    const volatile int *stop;
+    void (*show)(void *arg, double share);
+    void  *show_arg;
+};
+
+/* Measure. `rounded` and `source` are open models; names must outlive the receipt. */
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model *source,
+                  const struct receipt_options *options, struct quern_error *err);
+void receipt_free(struct receipt *r);
+/* The file `rounded` again at `path`, with the receipt among its keys; atomic, and never onto `source`'s files. */
+bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const struct gguf *source, const char *path, bool force,
+                   struct quern_error *err);
+/* "kld>0.02": kld, kld_median, kld_999, ppl_ratio or top1; > >= < <=. QUERN_EUSAGE for another text (check it before the work:
+ * `r` NULL); QUERN_EQUALITY when the receipt is as described. */
+bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error *err);
+/* For people. */
+void receipt_print(const struct receipt *r);
+
+#endif
