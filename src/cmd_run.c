@@ -420,6 +420,9 @@ static bool open_all(struct run *r, struct run_args *a, struct quern_logit_bias 
         !(r->sampler = quern_open_sampler(r->model, &a->sampling.options, r->err)))
         return false;
     r->context = engine_context(r->model, &a->engine);
+    if (r->context > quern_model_context(r->model))
+        fprintf(stderr, "quern: warning: a context of %zu tokens, the model was trained for %zu\n", r->context,
+                quern_model_context(r->model));
     if (a->engine.verbose) {
         options_settings(stderr, &verb_run, a, from_model, count);
         fprintf(stderr, "context: %zu of %zu trained\nsampler: %s\n", r->context, quern_model_context(r->model),

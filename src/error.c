@@ -27,7 +27,7 @@ bool error_set(struct quern_error *err, enum quern_code code, const char *file, 
 
 bool error_errno(struct quern_error *err, const char *file, int line, const char *format, ...)
 {
-    const char *sentence = strerror(errno);
+    const char *sentence = strerror(errno);      /* first of all: formatting may change errno */
     va_list args;
     va_start(args, format);
     err->code = QUERN_EIO;
@@ -42,7 +42,7 @@ bool error_errno(struct quern_error *err, const char *file, int line, const char
 
 bool error_prefix(struct quern_error *err, const char *prefix)
 {
-    char text[sizeof err->text];
+    char text[sizeof err->text];      /* snprintf must not read what it writes */
     memcpy(text, err->text, sizeof text);
     int n = snprintf(err->text, sizeof err->text, "%s: %s", prefix, text);
     if (n >= (int)sizeof err->text)
@@ -52,6 +52,7 @@ bool error_prefix(struct quern_error *err, const char *prefix)
 
 void *mem_take(size_t count, size_t size, const char *what, struct quern_error *err)
 {
+    /* calloc checks the product. Never 0 bytes: NULL must mean failure only. */
     void *p = calloc(count ? count : 1, size ? size : 1);
     if (!p)
         ERR(err, QUERN_EMEM, "not enough memory for %s (%zu x %zu bytes)", what, count, size);
@@ -114,6 +115,7 @@ const char *text_escape(char *out, size_t size, const char *text, size_t n)
             snprintf(piece, sizeof piece, "\\x%02X", (unsigned char)text[i]);
             length = 4;
         }
+        /* Room stays for "..." and the NUL while more is to come, and no character or \\xNN is cut in two. */
         if (used + length + (i + take < n ? 4 : 1) > size) {
             memcpy(out + used, "...", 3);
             used += 3;

@@ -14,7 +14,10 @@
 
 enum { PATH_BYTES = 4096, TEXT_BYTES = 4096 };
 
-/* The start of a small text file; false when it cannot be read. Never more than size - 1 bytes, always closed by a NUL. */
+/* `root` stands before every path so that tests can show this code other machines; "" is the real one. Whatever cannot be read
+ * (containers without /sys, other kernels) falls back to what sysconf says.
+ *
+ * The start of a small text file; false when it cannot be read. Never more than size - 1 bytes, always closed by a NUL. */
 static bool read_text(char *out, size_t size, const char *root, const char *path)
 {
     char full[PATH_BYTES];
@@ -203,9 +206,12 @@ void machine_read(struct machine *machine, const char *root, const uint8_t *mask
     machine->quota = 0;
     each_group(root, NULL, visit_cpu_v2, &machine->quota);
     each_group(root, "cpu", visit_cpu_v1, &machine->quota);
+    /* One thread per fast core: a core's second thread shares its vector units and its bandwidth and only adds waiting. A stage
+     * ends with its slowest thread, so a slow core would set the pace, and a thread beyond the quota would be put to sleep. */
     machine->threads = machine->performance;
     machine->parallel = machine->allowed;
     if (machine->quota > 0) {
+        /* Down for computing, as said; up for `parallel`, which only asks how many may run at once. */
         size_t whole = machine->quota < 1 ? 1 : (size_t)machine->quota, up = (size_t)ceil(machine->quota);
         machine->threads = whole < machine->threads ? whole : machine->threads;
         machine->parallel = up < machine->parallel ? up : machine->parallel;

@@ -37,6 +37,7 @@ static bool map_file(struct map *map, int fd, const char *path, struct quern_err
     struct stat st;
     if (fstat(fd, &st) != 0)
         return ERR_ERRNO(err, "cannot open '%s'", path);
+    /* open() succeeds on a folder; the user should read the system's own words for it. */
     if (S_ISDIR(st.st_mode)) {
         errno = EISDIR;
         return ERR_ERRNO(err, "cannot open '%s'", path);
@@ -48,7 +49,9 @@ static bool map_file(struct map *map, int fd, const char *path, struct quern_err
 
     *map = (struct map){ .size = (size_t)st.st_size, .device = st.st_dev, .inode = st.st_ino };
     if (map->size == 0)
-        return true;
+        return true;                  /* mmap refuses 0 bytes; what an empty file means is the reader's to say */
+    /* Shared and read-only: engines on the same file share the page cache's copy, and a file that is cut short raises SIGBUS, which
+     * the program turns into an error (cli.c). */
     void *data = mmap(NULL, map->size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
         return read_to_heap(map, fd, path, err);
@@ -83,6 +86,7 @@ void map_advise(const struct map *map, size_t offset, size_t size)
 {
     if (!map->data || map->heap || offset >= map->size)
         return;
+    /* madvise wants a page's beginning. Advice that is refused changes nothing but speed. */
     size_t page = (size_t)sysconf(_SC_PAGESIZE), start = offset & ~(page - 1), end;
     if (!checked_add(&end, offset, size) || end > map->size)
         end = map->size;

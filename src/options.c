@@ -58,6 +58,7 @@ static size_t edit_distance(const char *a, const char *b)
     return d[n][m];
 }
 
+/* Nearer than the best so far, and near at all: at most 3 edits and about a third of the word, or a guess would be a riddle. */
 static bool better(const char *word, const char *candidate, size_t *best)
 {
     size_t distance = edit_distance(word, candidate), length = strlen(word);
@@ -121,6 +122,7 @@ static bool wrong(const struct option *o, const char *word, const char *allowed,
     return ERR(err, QUERN_EUSAGE, "--%s: '%s' is not %s", o->name, shown, allowed);
 }
 
+/* strtoull alone takes blanks, signs and "-1" (as 2^64 - 1): a digit must come first. */
 static bool read_u64(const char *word, uint64_t *out, const char **end)
 {
     char *stop;

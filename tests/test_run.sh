@@ -82,6 +82,7 @@ run 'logprobs' 0 '' -p 'Once' -n 5 --temp 0 --logprobs 3
 if [ "$(grep -cE '^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$' "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
 run 'json' 0 '' -p 'Once' -n 5 --json
 if grep -qE '^\{"model":.*"ended":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
+run 'context beyond training' 0 'a context of 600 tokens, the model was trained for 512' -p a -n 1 -c 600
 run '-n -1' 8 'the context of 64 tokens is full' -p a -n -1 -c 64 --ignore-eos
 run '-n 0' 0 '' -p a -n 0
 if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi

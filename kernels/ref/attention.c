@@ -13,6 +13,8 @@ static size_t piece(size_t left)
     return left < PIECE ? left : PIECE;
 }
 
+/* A row of the cache is decoded piece by piece, so that nothing has to be allocated for it; that it is decoded again for each
+ * query is the price of a specification that can be read. */
 static void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                       size_t head_dim, float scale, dequantize_fn *decode, enum kv_type type)
 {
@@ -35,7 +37,7 @@ static void mix(float *out, size_t out_stride, const float *probs, size_t nq, co
 {
     for (size_t i = 0; i < nq; i++)
         for (size_t at = 0; at < head_dim; at += PIECE) {
-            double sums[PIECE] = { 0 };
+            double sums[PIECE] = { 0 };     /* over the tile in double; `out` is rounded once per tile */
             size_t n = piece(head_dim - at);
             for (size_t t = 0; t < nk; t++) {
                 float value[PIECE];
