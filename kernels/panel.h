@@ -1,7 +1,7 @@
 /* panel.h - how weight formats and matrix products meet: the shape of a format's runs, and the panels made of them.
  *
- * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned bytes
- * (value + offset) and the scales they share; everything else is shared:
+ * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned
+ * bytes (value + offset) and the scales they share; everything else is shared:
  *
  *   one to three tokens   the run stays in registers and is multiplied at once
  *   more                  16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
@@ -10,9 +10,9 @@
  * A row whose columns are no multiple of 256 ends in a run padded with zero bytes, which decode to nothing.
  *
  * Two kinds, whose sums are defined so that every path and every batch size gives the same bits:
- *   super   sub-scales are integers below one float: with total = sum_s scale[s] * idot[s] and low = sum_s min[s] * sum of x over s,
- *           both exact in int32, a run adds   acc = fma(d * dx, (float)total, acc), then acc = fma(-(dmin * dx), (float)low, acc)
- *   small   a float scale per sub-block: in order of s,   acc = fma(scale[s] * dx[s], (float)idot[s], acc), then with minimums
+ *   super   sub-scales are integers below one float: with total = sum_s scale[s] * idot[s] and low = sum_s min[s] * sum of x over
+ * s,           both exact in int32, a run adds   acc = fma(d * dx, (float)total, acc), then acc = fma(-(dmin * dx), (float)low,
+ * acc)   small   a float scale per sub-block: in order of s,   acc = fma(scale[s] * dx[s], (float)idot[s], acc), then with minimums
  *           acc = fma(-min[s], dx[s] * (float)sum of x over s, acc)
  * idot[s] is the integer dot of the values (offset taken off) and the int8 activations. Super formats take ACT_Q8_256, small ones
  * ACT_Q8_32. */
@@ -26,8 +26,8 @@ enum { PANEL_ROWS = 16, PANEL_COLS = 256 };
 
 enum panel_kind { PANEL_SUPER, PANEL_SMALL };
 
-/* In which order an unpacker delivers a run's sixteen units of 16 columns, four to a group of 64: as they come, or as packed nibbles
- * fall out, the low ones of 64 bytes and then the high ones.
+/* In which order an unpacker delivers a run's sixteen units of 16 columns, four to a group of 64: as they come, or as packed
+ * nibbles fall out, the low ones of 64 bytes and then the high ones.
  *   halves     0 1 4 5, 2 3 6 7, ...    nibbles of 32 bytes stand 32 columns apart (the k-quants)
  *   quarters   0 2 4 6, 1 3 5 7, ...    nibbles of 16 bytes stand 16 columns apart (the blocks of 32) */
 enum panel_order { ORDER_PLAIN, ORDER_HALVES, ORDER_QUARTERS };

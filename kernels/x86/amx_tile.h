@@ -1,7 +1,7 @@
 /* amx_tile.h - the tile operations that the products use, on the tiles of the CPU or, with -DAMX_EMULATE, in plain C.
  *
- * The emulation proves correctness where no such CPU is at hand; it is stricter than the hardware, which allows some mismatches to pass as
- * faults only: an operation on an unconfigured tile, or on tiles whose shapes do not belong together, ends the program with
+ * The emulation proves correctness where no such CPU is at hand; it is stricter than the hardware, which allows some mismatches to
+ * pass as faults only: an operation on an unconfigured tile, or on tiles whose shapes do not belong together, ends the program with
  * a sentence. Tile numbers are literals: they are part of the instruction. */
 #ifndef QUERN_AMX_TILE_H
 #define QUERN_AMX_TILE_H
@@ -67,7 +67,8 @@ static inline void amx_emulate_configure(struct amx *amx, const struct amx_confi
 {
     amx_emulate_require(config->palette == 1 && config->start_row == 0, "the palette is not 1");
     for (int t = 0; t < 16; t++) {
-        amx_emulate_require(config->rows[t] <= 16 && config->row_bytes[t] <= 64 && (t < 8 || !config->rows[t]), "a tile's shape is too large");
+        amx_emulate_require(config->rows[t] <= 16 && config->row_bytes[t] <= 64 && (t < 8 || !config->rows[t]),
+                            "a tile's shape is too large");
         amx_emulate_require(!config->rows[t] == !config->row_bytes[t], "a tile has rows without bytes or bytes without rows");
     }
     amx->config = *config;

@@ -38,7 +38,8 @@ static ALWAYS_INLINE __m256 load_values(const char *row, size_t c, size_t n, enu
 }
 
 /* The sums of keys by queries, index query * keys + key; eight in all. */
-static ALWAYS_INLINE __m256 dots_8(const char *const *k, const float *const *q, size_t head_dim, int keys, int queries, enum kv_type type)
+static ALWAYS_INLINE __m256 dots_8(const char *const *k, const float *const *q, size_t head_dim, int keys, int queries,
+                                   enum kv_type type)
 {
     __m256 acc[8];
 #pragma GCC unroll 8
@@ -86,7 +87,8 @@ static ALWAYS_INLINE void scores_two(float *scores, const float *q, size_t q_str
     }
 }
 
-static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
+static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride,
+                                    size_t nk,
                                     size_t head_dim, float scale, enum kv_type type)
 {
     size_t i = 0;
@@ -127,7 +129,8 @@ void attn_scores_q4_0_avx2(float *scores, const float *q, size_t q_stride, size_
 }
 
 /* `queries` queries by 8 * vectors columns from c on; only a single vector may cross the row's end. */
-static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk, size_t c,
+static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk,
+                                    size_t c,
                                     size_t head_dim, int queries, int vectors, enum kv_type type)
 {
     __m256 acc[8];
@@ -166,7 +169,8 @@ static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float
         mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 1, type);
 }
 
-static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
+static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride,
+                              size_t nk,
                               size_t head_dim, enum kv_type type)
 {
     size_t i = 0;

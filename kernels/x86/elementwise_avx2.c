@@ -2,8 +2,8 @@
 
 #include "exp_avx2.h"
 
-/* Norms, rotations, gates and softmax on AVX2 (contracts in kernels.h). Sums over whole vectors are kept in double; the last, partial vector
- * is masked. */
+/* Norms, rotations, gates and softmax on AVX2 (contracts in kernels.h). Sums over whole vectors are kept in double; the last,
+ * partial vector is masked. */
 
 static ALWAYS_INLINE __m256d lower(__m256 v)
 {

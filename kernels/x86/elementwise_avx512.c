@@ -122,7 +122,8 @@ void gelu_mul_avx512(float *out, const float *gate, const float *up, size_t n)
     for (size_t i = 0; i < n; i += 16) {
         __mmask16 mask = lanes_16(n - i);
         __m512 x = _mm512_maskz_loadu_ps(mask, gate + i);
-        _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(times_sigmoid(x, gelu_argument(x)), _mm512_maskz_loadu_ps(mask, up + i)));
+        __m512 y = times_sigmoid(x, gelu_argument(x));
+        _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(y, _mm512_maskz_loadu_ps(mask, up + i)));
     }
 }
 

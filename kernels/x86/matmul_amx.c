@@ -2,11 +2,12 @@
 
 #include "amx_tile.h"
 
-/* The many-token product on AMX: the panels of the AVX-512 product are tiles as they stand (a column group of four is a row of 64 bytes, 16 rows
- * of weights wide), prepared activations are the other operand as they stand (a token is a row). Integers inside a run are exact
- * and the float steps are the same, so the results are those of AVX-512 to the bit, and few tokens go there.
+/* The many-token product on AMX: the panels of the AVX-512 product are tiles as they stand (a column group of four is a row of 64
+ * bytes, 16 rows of weights wide), prepared activations are the other operand as they stand (a token is a row). Integers inside a
+ * run are exact and the float steps are the same, so the results are those of AVX-512 to the bit, and few tokens go there.
  *
- * Tiles: 0-3 sums of 2 x 16 tokens by 2 panels, 4-5 activations, 6-7 weights. Each sub-block's sums are stored and scaled by vectors. */
+ * Tiles: 0-3 sums of 2 x 16 tokens by 2 panels, 4-5 activations, 6-7 weights. Each sub-block's sums are stored and scaled by
+ * vectors. */
 enum { GROUP = 32, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512, MANY = 16 };
 
 struct many_scratch {
@@ -39,7 +40,8 @@ static void configure(struct amx *amx, size_t toks, unsigned sub)
 }
 
 /* The integer dots of one sub-block: two panels by a group of tokens. x: the first token's first column. */
-static void tile_dots(struct many_scratch *scratch, struct amx *amx, const struct panel *p, const int8_t *x, size_t stride, size_t toks,
+static void tile_dots(struct many_scratch *scratch, struct amx *amx, const struct panel *p, const int8_t *x, size_t stride,
+                      size_t toks,
                       size_t group)
 {
     enum { STEP = PANEL_ROWS * 4 };
@@ -117,7 +119,8 @@ static size_t at_most(size_t n, size_t limit)
 }
 
 /* A group of tokens against all panels of a block in one run. */
-static void multiply_group(struct many_scratch *scratch, struct amx *amx, const struct matmul_job *job, const struct act_layout *layout,
+static void multiply_group(struct many_scratch *scratch, struct amx *amx, const struct matmul_job *job,
+                           const struct act_layout *layout,
                            size_t tok, size_t first, size_t toks, size_t run, size_t panels, const struct panel_shape *shape)
 {
     const uint8_t *acts = (const uint8_t *)job->acts + (tok + first) * job->act_stride;
@@ -135,7 +138,8 @@ static void multiply_group(struct many_scratch *scratch, struct amx *amx, const 
     }
 }
 
-static void multiply_block(struct many_scratch *scratch, struct amx *amx, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
+static void multiply_block(struct many_scratch *scratch, struct amx *amx, const struct matmul_job *job, size_t row, size_t rows,
+                           size_t tok,
                            size_t toks, const struct format_avx512 *format)
 {
     const struct panel_shape *shape = &format->shape;
@@ -157,7 +161,8 @@ static void multiply_block(struct many_scratch *scratch, struct amx *amx, const 
         memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
 }
 
-void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx512 *format)
+void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                       const struct format_avx512 *format)
 {
     struct amx amx;
 
@@ -167,6 +172,7 @@ void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t ro
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
         for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
-            multiply_block(scratch, &amx, job, row, at_most(row_end - row, BLOCK_ROWS), tok, at_most(job->toks - tok, BLOCK_TOKS), format);
+            multiply_block(scratch, &amx, job, row, at_most(row_end - row, BLOCK_ROWS), tok, at_most(job->toks - tok, BLOCK_TOKS),
+                           format);
     AMX_RELEASE(&amx);
 }

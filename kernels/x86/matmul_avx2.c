@@ -2,8 +2,9 @@
 
 /* The many-token product on AVX2: panels of weights against tokens, lanes are rows.
  *
- * One call multiplies a panel (16 rows, two vectors) with up to four tokens in one run of 256 columns. Pairs of products are added as
- * int16 for as long as their format's largest value allows (16 columns and more for four bits), then scaled and widened at once. */
+ * One call multiplies a panel (16 rows, two vectors) with up to four tokens in one run of 256 columns. Pairs of products are added
+ * as int16 for as long as their format's largest value allows (16 columns and more for four bits), then scaled and widened at once.
+ * */
 enum { TOKS = 4, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
 
 struct many_scratch {
@@ -73,7 +74,8 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
 #pragma GCC unroll 8
         for (int g = 0; g < groups; g++) {
             pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks, shape);
-            __m256i s0 = _mm256_load_si256((const __m256i *)p->scale.i[s]), s1 = _mm256_load_si256((const __m256i *)p->scale.i[s] + 1);
+            __m256i s0 = _mm256_load_si256((const __m256i *)p->scale.i[s]);
+            __m256i s1 = _mm256_load_si256((const __m256i *)p->scale.i[s] + 1);
 #pragma GCC unroll 4
             for (int t = 0; t < toks; t++) {
                 total[0][t] = _mm256_add_epi32(total[0][t], _mm256_madd_epi16(sum[0][t], s0));
@@ -134,7 +136,8 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
     }
 }
 
-typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks);
+typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                      int toks);
 
 /* Four tokens or two; an odd batch repeats its last token into a spare row of acc. */
 static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
@@ -150,71 +153,84 @@ static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p,
 }
 
 /* One per combination that occurs; micro_of finds it. */
-static void micro_q2_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q2_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 3, .mins = true });
 }
 
-static void micro_q3_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q3_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 7, .offset = 4 });
 }
 
-static void micro_q4_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q4_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 15, .mins = true });
 }
 
-static void micro_q5_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q5_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 31, .mins = true });
 }
 
-static void micro_q6_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q6_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 63, .offset = 32 });
 }
 
-static void micro_super_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_super_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                  const struct token_run *token,
                                   int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 255 });
 }
 
-static void micro_super_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_super_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                  const struct token_run *token,
                                   int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 255 });
 }
 
-static void micro_q4_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q4_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 15, .offset = 8 });
 }
 
-static void micro_q4_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q4_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 15, .mins = true });
 }
 
 /* Also MXFP4's shape. */
-static void micro_q5_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q5_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 31, .offset = 16 });
 }
 
-static void micro_q5_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_q5_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 31, .mins = true });
 }
 
-static void micro_small_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_small_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                  const struct token_run *token,
                                   int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 255 });
 }
 
-static void micro_small_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_small_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                  const struct token_run *token,
                                   int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16, .top = 255 });
@@ -276,7 +292,8 @@ static void multiply_group(struct many_scratch *scratch, const struct matmul_job
         fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p], x, scratch->tokens, padded);
 }
 
-static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok, size_t toks,
+static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
+                           size_t toks,
                            const struct format_avx2 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
@@ -292,7 +309,8 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
         memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
 }
 
-void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx2 *format)
+void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                        const struct format_avx2 *format)
 {
     if (job->toks <= DECODE_TOKS) {
         for (size_t row = row_begin; row < row_end; row += DECODE_ROWS)

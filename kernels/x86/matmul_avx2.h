@@ -1,9 +1,9 @@
 /* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the one-token product, the panel.
  *
- * Without VNNI a byte dot is vpmaddubsw, unsigned times signed, whose pairs of products saturate at int16. Values up to 127 are safe
- * (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes, and their magnitudes are multiplied by activations that take
- * over the signs: 2 * 128 * 127 = 32,512. Sums of pairs are multiplied by the integer scale as they are added (vpmaddwd), so
- * the scale costs nothing. */
+ * Without VNNI a byte dot is vpmaddubsw, unsigned times signed, whose pairs of products saturate at int16. Values up to 127 are
+ * safe (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes, and their magnitudes are multiplied by activations
+ * that take over the signs: 2 * 128 * 127 = 32,512. Sums of pairs are multiplied by the integer scale as they are added (vpmaddwd),
+ * so the scale costs nothing. */
 #ifndef QUERN_MATMUL_AVX2_H
 #define QUERN_MATMUL_AVX2_H
 
@@ -40,7 +40,8 @@ struct format_avx2 {
     panel_fn          *panel;
 };
 
-void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx2 *format);
+void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                        const struct format_avx2 *format);
 
 /* Values that do not fit seven bits come signed. */
 static ALWAYS_INLINE bool comes_signed(const struct panel_shape shape)
@@ -62,7 +63,10 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
         if (shape.sub == 16)
             _mm256_store_si256((__m256i *)out->sums, sums);
         else
-            _mm_store_si128((__m128i *)out->sums, _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+            {
+            __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+            _mm_store_si128((__m128i *)out->sums, packed);
+        }
         return;
     }
     __m256 dx = _mm256_loadu_ps((const float *)(const void *)(act + layout->scales + run * 32));
@@ -75,7 +79,8 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
         if (shape.sub == 32) {
             _mm256_store_si256((__m256i *)out->init, _mm256_sub_epi32(zero, _mm256_slli_epi32(pairs, shift)));
         } else {
-            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
+            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
+            __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
             _mm256_store_si256((__m256i *)out->init, _mm256_sub_epi32(zero, _mm256_slli_epi32(low, shift)));
             _mm256_store_si256((__m256i *)(out->init + 8), _mm256_sub_epi32(zero, _mm256_slli_epi32(high, shift)));
         }
@@ -98,7 +103,8 @@ struct decode_rest {
     __m256i  mins[8];                            /* super: as int16                           */
 } __attribute__((aligned(32)));
 
-static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, const struct token_run *token, const struct panel_shape shape)
+static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, const struct token_run *token,
+                                       const struct panel_shape shape)
 {
     __m256i scales = _mm256_cvtepi8_epi16(w->scales), total = _mm256_setzero_si256();
     for (int k = 0; k < 8; k++) {
@@ -107,7 +113,8 @@ static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, con
             scale = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_set1_epi16((short)(k * 0x202 + 0x100)));
         } else {
             __m256i eight = k < 4 ? _mm256_permute4x64_epi64(scales, 0x44) : _mm256_permute4x64_epi64(scales, 0xee);
-            __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)), _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
+            __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)),
+                                              _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
             scale = _mm256_shuffle_epi8(eight, index);
         }
         total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale));
@@ -150,7 +157,8 @@ static ALWAYS_INLINE __m256 scales_of(const uint32_t d[8], bool upper, float fac
     return _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factor));
 }
 
-static ALWAYS_INLINE __m256 finish_super(__m256 acc, const __m256i totals[8], const struct decode_rest *rest, const struct token_run *token,
+static ALWAYS_INLINE __m256 finish_super(__m256 acc, const __m256i totals[8], const struct decode_rest *rest,
+                                         const struct token_run *token,
                                          const struct panel_shape shape)
 {
     __m256 dx = _mm256_set1_ps(token->dx[0]);
@@ -173,7 +181,8 @@ static ALWAYS_INLINE void load_columns(__m256i v[8], const void *rows)
 }
 
 /* idots: [8 rows][8] per half. */
-static ALWAYS_INLINE __m256 finish_small(__m256 acc, const __m256i idots[2][8], const struct decode_rest *rest, const struct token_run *token,
+static ALWAYS_INLINE __m256 finish_small(__m256 acc, const __m256i idots[2][8], const struct decode_rest *rest,
+                                         const struct token_run *token,
                                          const struct panel_shape shape)
 {
     const int halves = shape.sub == 16 ? 2 : 1, per_dx = 32 / (int)shape.sub;
@@ -215,7 +224,8 @@ static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
 }
 
 /* A run's place: in the row, or copied and padded where the row ends within it. */
-static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job, unsigned bytes)
+static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job,
+                                              unsigned bytes)
 {
     size_t left = job->row_bytes - run * bytes;
     if (left >= bytes)
@@ -286,7 +296,7 @@ static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row
 struct natural_avx2 {
     uint8_t  q[PANEL_ROWS][PANEL_COLS];
     int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice; small: float */
-    int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, of the scales where an offset is to be taken off; small: float */
+    int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, the scales' for an offset; small: float */
     uint32_t d[PANEL_ROWS];
 } __attribute__((aligned(64)));
 
@@ -309,7 +319,8 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
             _mm256_store_si256((__m256i *)(n.q[r] + 32 * k), w.q[k]);
         if (shape.kind == PANEL_SUPER) {
             __m256i scales = _mm256_cvtepi8_epi16(w.scales);
-            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(scales)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(scales, 1));
+            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(scales));
+            __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(scales, 1));
             const __m256i mask = _mm256_set1_epi32(0xffff);
             low = _mm256_or_si256(_mm256_and_si256(low, mask), _mm256_slli_epi32(low, 16));
             high = _mm256_or_si256(_mm256_and_si256(high, mask), _mm256_slli_epi32(high, 16));

@@ -2,10 +2,10 @@
 
 /* The many-token product: panels of weights against tokens, lanes are rows.
  *
- * One microkernel call multiplies two panels (32 rows) with up to six tokens in one run of 256 columns: 12 accumulators for the byte
- * dots, 12 for the scaled sums, two vectors of weights, two of scales and a broadcast fill 29 of 32 registers. Per 32 columns and
- * accumulator there are eight dots and one multiplication by the scale, all on the same two ports of Zen 4 and 5, so 8/9 of the dot
- * peak is the ceiling (4/5 for scales per 16 columns and for float scales, which need two multiplications). */
+ * One microkernel call multiplies two panels (32 rows) with up to six tokens in one run of 256 columns: 12 accumulators for the
+ * byte dots, 12 for the scaled sums, two vectors of weights, two of scales and a broadcast fill 29 of 32 registers. Per 32 columns
+ * and accumulator there are eight dots and one multiplication by the scale, all on the same two ports of Zen 4 and 5, so 8/9 of the
+ * dot peak is the ceiling (4/5 for scales per 16 columns and for float scales, which need two multiplications). */
 enum { PANELS = 2, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
 
 struct many_scratch {
@@ -44,7 +44,8 @@ static ALWAYS_INLINE __m512i broadcast_4_bytes(const int8_t *bytes)
 }
 
 /* idot += 4 * steps columns' products, beginning at column 4 * c. */
-static ALWAYS_INLINE void dots(__m512i idot[PANELS][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps, int toks)
+static ALWAYS_INLINE void dots(__m512i idot[PANELS][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps,
+                               int toks)
 {
 #pragma GCC unroll 8
     for (int i = 0; i < steps; i++) {
@@ -143,7 +144,8 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
 }
 
 /* Two, four or six tokens; an odd batch repeats its last token into a spare row of acc. */
-typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks);
+typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                      int toks);
 
 static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                 const struct token_run *token, int toks, const struct panel_shape shape)
@@ -159,39 +161,46 @@ static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p,
     }
 }
 
-static void micro_super_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_super_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                           int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16 });
 }
 
-static void micro_super_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_super_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                           int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32 });
 }
 
-static void micro_super_16_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_super_16_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token,
                                 int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true });
 }
 
-static void micro_super_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_super_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token,
                                 int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .mins = true });
 }
 
-static void micro_small_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_small_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                           int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16 });
 }
 
-static void micro_small_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token, int toks)
+static void micro_small_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                           int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32 });
 }
 
-static void micro_small_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+static void micro_small_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token,
                                 int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .mins = true });
@@ -205,8 +214,8 @@ static micro_fn *micro_of(const struct panel_shape *shape)
     return shape->sub == 16 ? micro_small_16 : shape->mins ? micro_small_32_mins : micro_small_32;
 }
 
-/* How far ahead of a run's bytes stands what to ask into the cache: the row's own later runs, near its end the first ones of the rows
- * that come next, 0 where there are none. */
+/* How far ahead of a run's bytes stands what to ask into the cache: the row's own later runs, near its end the first ones of the
+ * rows that come next, 0 where there are none. */
 static size_t ahead_of(const struct matmul_job *job, size_t run, bool more, size_t bytes)
 {
     const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS, later = run + RUNS_AHEAD;
@@ -215,7 +224,8 @@ static size_t ahead_of(const struct matmul_job *job, size_t run, bool more, size
     return more && later - runs < runs ? BLOCK_ROWS * job->row_bytes + (later - runs) * bytes - run * bytes : 0;
 }
 
-size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run, bool more,
+size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+                          bool more,
                           const struct format_avx512 *format)
 {
     size_t panels = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS, bytes = format->shape.bytes;
@@ -256,7 +266,8 @@ static void multiply_group(struct many_scratch *scratch, const struct matmul_job
 }
 
 /* `first`, `more`: rows of this call come before, follow. */
-static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok, size_t toks,
+static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
+                           size_t toks,
                            bool first, bool more, const struct format_avx512 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
@@ -277,14 +288,20 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format)
 {
-    if (job->toks <= DECODE_TOKS) {
+    /* Up to four tokens a run is multiplied where it is; the codebooks' bytes take more steps there, so their panels pay from three
+     * on (cycles per run of a row at 3, 4, 5 tokens: Q4_K 33, 43, 52 against 42, 46, 51 by panels; IQ3_S 130, 174 against 129,
+     * 129). */
+    const struct panel_shape *shape = &format->shape;
+    const bool wide = shape->kind == PANEL_SUPER && !shape->narrow && shape->order == ORDER_PLAIN;
+    if (job->toks <= (wide ? 2 : DECODE_TOKS)) {
         for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
             format->decode(job, row, (struct row_range){ row_begin, row_end });
         return;
     }
-    for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
+    for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS) {
+        size_t toks = job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS;
         for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
-            multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok,
-                           job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, row == row_begin, row + BLOCK_ROWS < row_end,
-                           format);
+            multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok, toks, row == row_begin,
+                           row + BLOCK_ROWS < row_end, format);
+    }
 }

@@ -1,7 +1,7 @@
 /* matmul_avx512.h - what every weight format shares on AVX-512 VNNI: the run in registers, the one-token product, the panel.
  *
- * A format is a function `void run_NAME_avx512(struct run *out, const uint8_t *bytes)`; RUN_KERNELS-like glue is written out per
- * format: two wrappers around decode_rows and fill_panel, into which the function is inlined. */
+ * A format is a function `void run_NAME_avx512(struct run *out, const uint8_t *bytes)`, a shape, and two wrappers around
+ * decode_rows and fill_panel, into which that function is inlined. */
 #ifndef QUERN_MATMUL_AVX512_H
 #define QUERN_MATMUL_AVX512_H
 
@@ -32,9 +32,9 @@ struct token_run {
     float   dsum[8];        /* small with minimums: dx * sum of x                               */
 } __attribute__((aligned(64)));
 
-/* Up to 16 rows of a format from `row` on, few tokens (toks <= DECODE_TOKS). [begin, end): all rows of this call, which is what may be
- * asked into the cache ahead. */
-enum { DECODE_TOKS = 3 };
+/* Up to 16 rows of a format from `row` on, few tokens (at most DECODE_TOKS). [begin, end): all rows of this call, which is what may
+ * be asked into the cache ahead. */
+enum { DECODE_TOKS = 4 };
 struct row_range { size_t begin, end; };
 typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_range all);
 /* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. `ahead`: so many bytes further stands what will be read
@@ -54,15 +54,16 @@ extern const struct format_avx512
     format_iq1_m_avx512, format_iq2_xxs_avx512, format_iq2_xs_avx512, format_iq2_s_avx512, format_iq3_xxs_avx512,
     format_iq3_s_avx512, format_iq4_xs_avx512;
 
-/* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16 padded
- * runs; `more`: rows of this call follow. */
+/* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16
+ * padded runs; `more`: rows of this call follow. */
 size_t fill_panels_avx512(struct panel *panels, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
                           bool more, const struct format_avx512 *format);
 
 /* The product by way of the format's two functions; scratch of matmul_scratch_avx512 bytes. On AMX the same to the bit. */
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format);
-void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, const struct format_avx512 *format);
+void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                       const struct format_avx512 *format);
 
 /* v[i] lane j becomes v[j] lane i, lanes of 32 bits. */
 static ALWAYS_INLINE void transpose_16x16(__m512i v[16])
@@ -107,7 +108,8 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 {
     __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
     __m512i wide = shape.sub == 16 ? _mm512_cvtepi16_epi32(sums) : _mm512_zextsi256_si512(sums_32(sums));
-    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, (unsigned)__builtin_ctz(shape.offset)))
+    const unsigned shift = (unsigned)__builtin_ctz(shape.offset | 0x10000);
+    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, shift))
                                 : _mm512_setzero_si512();
     _mm512_store_si512(out->init, init);
     if (shape.kind == PANEL_SUPER) {
@@ -176,8 +178,16 @@ static ALWAYS_INLINE void load_acts(__m512i x[4], const int8_t *from, enum panel
 {
     for (int k = 0; k < 4; k += 2) {
         __m512i a = _mm512_loadu_si512(from + 64 * k), b = _mm512_loadu_si512(from + 64 * k + 64);
-        x[k] = order == ORDER_PLAIN ? a : order == ORDER_HALVES ? _mm512_shuffle_i32x4(a, b, 0x44) : _mm512_shuffle_i32x4(a, b, 0x88);
-        x[k + 1] = order == ORDER_PLAIN ? b : order == ORDER_HALVES ? _mm512_shuffle_i32x4(a, b, 0xee) : _mm512_shuffle_i32x4(a, b, 0xdd);
+        if (order == ORDER_PLAIN) {
+            x[k] = a;
+            x[k + 1] = b;
+        } else if (order == ORDER_HALVES) {
+            x[k] = _mm512_shuffle_i32x4(a, b, 0x44);
+            x[k + 1] = _mm512_shuffle_i32x4(a, b, 0xee);
+        } else {
+            x[k] = _mm512_shuffle_i32x4(a, b, 0x88);
+            x[k + 1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        }
     }
 }
 
@@ -190,14 +200,17 @@ static ALWAYS_INLINE __m512i dot_64(__m512i sum, __m512i q, __m512i x)
 static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i *x, const struct token_run *token,
                                               const struct panel_shape shape)
 {
-    const __m512i units = _mm512_set_epi16(7, 7, 7, 7, 3, 3, 3, 3, 6, 6, 6, 6, 2, 2, 2, 2, 5, 5, 5, 5, 1, 1, 1, 1, 4, 4, 4, 4, 0, 0, 0, 0);
-    const __m512i halves = _mm512_set_epi16(3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0);
+    const __m512i units = _mm512_set_epi16(7, 7, 7, 7, 3, 3, 3, 3, 6, 6, 6, 6, 2, 2, 2, 2, 5, 5, 5, 5, 1, 1, 1, 1, 4, 4, 4, 4, 0,
+                                           0, 0, 0);
+    const __m512i halves = _mm512_set_epi16(3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0,
+                                            0, 0, 0);
     const __m512i zero = _mm512_setzero_si512();
     __m256i scales = _mm256_cvtepi8_epi16(w->scales);
     __m512i wide = _mm512_castsi256_si512(scales), total = zero;
     for (int k = 0; k < 4; k += 2) {
         __m512i dots = _mm512_packs_epi32(dot_64(zero, w->q[k], x[k]), dot_64(zero, w->q[k + 1], x[k + 1]));
-        __m512i index = _mm512_add_epi16(shape.sub == 16 ? units : halves, _mm512_set1_epi16((short)(k * (shape.sub == 16 ? 4 : 2))));
+        const __m512i base = _mm512_set1_epi16((short)(k * (shape.sub == 16 ? 4 : 2)));
+        __m512i index = _mm512_add_epi16(shape.sub == 16 ? units : halves, base);
         total = _mm512_dpwssd_epi32(total, dots, _mm512_permutexvar_epi16(index, wide));
     }
     if (shape.offset) {
@@ -231,7 +244,8 @@ static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *
     return total;
 }
 
-static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const __m512i *x, const struct panel_shape shape)
+static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const __m512i *x,
+                                    const struct panel_shape shape)
 {
     const __m512i zero = _mm512_setzero_si512();
     if (shape.order == ORDER_QUARTERS) {
@@ -358,7 +372,8 @@ static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
 }
 
 /* A run's place: in the row, or copied and padded where the row ends within it. */
-static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job, unsigned bytes)
+static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job,
+                                              unsigned bytes)
 {
     size_t left = job->row_bytes - run * bytes;
     if (left >= bytes)
@@ -459,8 +474,10 @@ static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row
         decode_rows(job, row, all, 1, unpack, shape);
     else if (job->toks == 2)
         decode_rows(job, row, all, 2, unpack, shape);
-    else
+    else if (job->toks == 3)
         decode_rows(job, row, all, 3, unpack, shape);
+    else
+        decode_rows(job, row, all, 4, unpack, shape);
 }
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */
@@ -609,7 +626,8 @@ static ALWAYS_INLINE void fill_super(struct panel *out, const __m128i scales[16]
         _mm512_store_ps(out->dmin, scales_of(d, true, shape.factor));
 }
 
-static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16][8], const float low[16][8], const struct panel_shape shape)
+static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16][8], const float low[16][8],
+                                     const struct panel_shape shape)
 {
     __m512 columns[8];
     for (int half = 0; half < (shape.sub == 16 ? 2 : 1); half++) {

@@ -6,8 +6,8 @@
 
 /* Products of F32, F16 and BF16 weights with f32 activations.
  *
- * The order of sums, the same for every batch: within a run of 256 columns, lane l of 8 adds columns l, 8 + l, ... by FMA; the lanes are
- * summed by the tree of sum_8_vectors; runs are added in order. Eight accumulators are 8 rows by 1 token or 4 by 2. */
+ * The order of sums, the same for every batch: within a run of 256 columns, lane l of 8 adds columns l, 8 + l, ... by FMA; the
+ * lanes are summed by the tree of sum_8_vectors; runs are added in order. Eight accumulators are 8 rows by 1 token or 4 by 2. */
 enum { RUN = 256, BLOCK_ROWS = 64, BLOCK_TOKS = 512, MANY = 8 };
 
 struct many_scratch {
@@ -60,7 +60,8 @@ static ALWAYS_INLINE __m256 run_8(const uint8_t *const *w, const float *const *x
 }
 
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
-static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_end, size_t tok, int rows, int toks, enum width width)
+static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_end, size_t tok, int rows, int toks,
+                                 enum width width)
 {
     const uint8_t *w[8];
     const float *x[2];
@@ -87,19 +88,23 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
 }
 
 /* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
-static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                      size_t run,
                                       enum width width)
 {
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *from = (const uint8_t *)job->weights + (row + r) * job->row_bytes + run * value_bytes(width);
         size_t left = job->cols - run;
         for (size_t c = 0; c < RUN; c += 8)
-            _mm256_storeu_ps(&scratch->weights[r][c], c < left ? load_values(from + c * value_bytes(width), left - c, width)
-                                                               : _mm256_setzero_ps());
+            {
+            __m256 v = c < left ? load_values(from + c * value_bytes(width), left - c, width) : _mm256_setzero_ps();
+            _mm256_storeu_ps(&scratch->weights[r][c], v);
+        }
     }
 }
 
-static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
+static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                         size_t tok,
                                          size_t toks, enum width width)
 {
     size_t row_groups = (rows + 3) / 4, tok_groups = (toks + 1) / 2;
@@ -127,7 +132,8 @@ static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const str
             job->out[(tok + t) * job->out_stride + row + r] = scratch->acc[t / 2][r / 4][t % 2 * 4 + r % 4];
 }
 
-static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, enum width width)
+static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                                       enum width width)
 {
     if (job->toks == 1) {
         for (size_t row = row_begin; row < row_end; row += 8)

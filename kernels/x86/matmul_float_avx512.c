@@ -7,8 +7,9 @@
 
 /* Products of F32, F16 and BF16 weights with f32 activations.
  *
- * The order of sums, the same for every batch: within a run of 256 columns, lane l of 16 adds columns l, 16 + l, ... by FMA; the lanes are
- * summed by the tree of sum_16_vectors; runs are added in order. Sixteen accumulators are 16 rows by 1 token, 8 by 2 or 4 by 4. */
+ * The order of sums, the same for every batch: within a run of 256 columns, lane l of 16 adds columns l, 16 + l, ... by FMA; the
+ * lanes are summed by the tree of sum_16_vectors; runs are added in order. Sixteen accumulators are 16 rows by 1 token, 8 by 2 or 4
+ * by 4. */
 enum { RUN = 256, BLOCK_ROWS = 64, BLOCK_TOKS = 512, MANY = 8 };
 
 struct many_scratch {
@@ -39,12 +40,13 @@ static ALWAYS_INLINE __m512 load_16(const uint8_t *from, bool part, __mmask16 ma
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* How far ahead of the weights in work to ask for lines, in bytes; 0: not at all. The next rows, and for a call's first rows, for which nobody
- * has asked, their own later columns. */
+/* How far ahead of the weights in work to ask for lines, in bytes; 0: not at all. The next rows, and for a call's first rows, for
+ * which nobody has asked, their own later columns. */
 struct ahead { size_t tile, run; };
 
 /* acc += vectors * 16 columns from c on, of which `left` are there. */
-static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const float *const *x, size_t c, size_t left, int rows, int toks,
+static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const float *const *x, size_t c, size_t left, int rows,
+                                  int toks,
                                   int vectors, bool part, enum width width, struct ahead ahead)
 {
     __m512 v[4][4];
@@ -71,10 +73,11 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
     }
 }
 
-/* Sum of one run: 16 accumulators, index token * rows + row. `left` columns from here to the row's end. Several vectors of a row are taken
- * at once: rows are often a power of two apart, so that sixteen of them share a set of the first-level cache, and a line would be
- * gone before its second half is asked for. */
-static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *x, size_t left, int rows, int toks, enum width width,
+/* Sum of one run: 16 accumulators, index token * rows + row. `left` columns from here to the row's end. Several vectors of a row
+ * are taken at once: rows are often a power of two apart, so that sixteen of them share a set of the first-level cache, and a line
+ * would be gone before its second half is asked for. */
+static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *x, size_t left, int rows, int toks,
+                                   enum width width,
                                    struct ahead ahead)
 {
     const int vectors = toks == 4 ? 1 : 4;
@@ -95,7 +98,8 @@ static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *
 }
 
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
-static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t tok, int rows, int toks,
+static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t tok, int rows,
+                                 int toks,
                                  enum width width)
 {
     const uint8_t *w[16];
@@ -123,19 +127,24 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
 }
 
 /* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
-static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                      size_t run,
                                       enum width width)
 {
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *from = (const uint8_t *)job->weights + (row + r) * job->row_bytes + run * value_bytes(width);
         size_t left = job->cols - run;
         for (size_t c = 0; c < RUN; c += 16)
-            _mm512_storeu_ps(&scratch->weights[r][c], c < left ? load_16(from + c * value_bytes(width), true, lanes_16(left - c), width)
-                                                               : _mm512_setzero_ps());
+            {
+            const uint8_t *at = from + c * value_bytes(width);
+            __m512 v = c < left ? load_16(at, true, lanes_16(left - c), width) : _mm512_setzero_ps();
+            _mm512_storeu_ps(&scratch->weights[r][c], v);
+        }
     }
 }
 
-static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
+static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                         size_t tok,
                                          size_t toks, enum width width)
 {
     size_t row_groups = (rows + 3) / 4, tok_groups = (toks + 3) / 4;
@@ -154,7 +163,8 @@ static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const str
                 for (size_t i = 0; i < 4; i++)
                     w[i] = (const uint8_t *)scratch->weights[4 * r + i < rows ? 4 * r + i : rows - 1];
                 float *acc = scratch->acc[g][r];
-                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), run_16(w, x, job->cols - run, 4, 4, WIDTH_F32, (struct ahead){ 0, 0 })));
+                __m512 sums = run_16(w, x, job->cols - run, 4, 4, WIDTH_F32, (struct ahead){ 0, 0 });
+                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), sums));
             }
         }
     }
@@ -163,7 +173,8 @@ static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const str
             job->out[(tok + t) * job->out_stride + row + r] = scratch->acc[t / 4][r / 4][t % 4 * 4 + r % 4];
 }
 
-static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch, enum width width)
+static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
+                                       enum width width)
 {
     if (job->toks == 1) {
         for (size_t row = row_begin; row < row_end; row += 16)

@@ -2,11 +2,11 @@
 
 #include "grids.h"
 
-/* The formats with codebooks on AVX-512. Eight bytes of a grid at a time are loaded by index into a vector, then negated under a mask of the
- * sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. */
+/* The formats with codebooks on AVX-512. Eight bytes of a grid at a time are loaded by index into a vector, then negated under a
+ * mask of the sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. */
 
-/* Indices are made and taken apart in general registers, four of 16 bits to a register: the vector ports have the rest to do, and neither
- * small loads from a large store nor extraction is cheap. */
+/* Indices are made and taken apart in general registers, four of 16 bits to a register: the vector ports have the rest to do, and
+ * neither small loads from a large store nor extraction is cheap. */
 static ALWAYS_INLINE uint64_t four_bytes(const uint8_t *bytes)
 {
     return _pdep_u64(u32_at(bytes), 0x00ff00ff00ff00ff);
@@ -14,7 +14,8 @@ static ALWAYS_INLINE uint64_t four_bytes(const uint8_t *bytes)
 
 static ALWAYS_INLINE __m256i four_entries(const uint64_t *grid, uint64_t index)
 {
-    return _mm256_setr_epi64x((long long)grid[index & 0xffff], (long long)grid[index >> 16 & 0xffff], (long long)grid[index >> 32 & 0xffff],
+    return _mm256_setr_epi64x((long long)grid[index & 0xffff], (long long)grid[index >> 16 & 0xffff],
+                              (long long)grid[index >> 32 & 0xffff],
                               (long long)grid[index >> 48]);
 }
 
@@ -25,7 +26,8 @@ static ALWAYS_INLINE __m512i eight_entries(const uint64_t *grid, uint64_t low, u
 
 static ALWAYS_INLINE __m128i four_small_entries(const uint32_t *grid, uint64_t index)
 {
-    return _mm_setr_epi32((int)grid[index & 0xffff], (int)grid[index >> 16 & 0xffff], (int)grid[index >> 32 & 0xffff], (int)grid[index >> 48]);
+    return _mm_setr_epi32((int)grid[index & 0xffff], (int)grid[index >> 16 & 0xffff], (int)grid[index >> 32 & 0xffff],
+                          (int)grid[index >> 48]);
 }
 
 /* Magnitudes with signs, plus 128. */
@@ -38,7 +40,8 @@ static ALWAYS_INLINE __m512i with_signs(__m512i q, uint64_t signs)
 /* Masks of seven bits: the eighth makes the number of minus signs even. */
 static ALWAYS_INLINE __m256i with_parity(__m256i masks)
 {
-    const __m256i odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0));
+    const __m128i table = _mm_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0);
+    const __m256i odd = _mm256_broadcastsi128_si256(table);
     __m256i nibble = _mm256_set1_epi8(15);
     __m256i low = _mm256_shuffle_epi8(odd, _mm256_and_si256(masks, nibble));
     __m256i high = _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(masks, 4), nibble));
@@ -286,13 +289,15 @@ void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t 
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
 
-/* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's nibbles. */
+/* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's
+ * nibbles. */
 static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes)
 {
     uint64_t words = u64_at(bytes + 48);
     uint64_t scales = _pext_u64(words, 0x0fff0fff0fff0fff);
     uint16_t half = (uint16_t)_pext_u64(words, 0xf000f000f000f000);
-    __m128i s = _mm_set_epi64x((long long)_pdep_u64(scales >> 24, 0x0707070707070707), (long long)_pdep_u64(scales, 0x0707070707070707));
+    const uint64_t three_bits = 0x0707070707070707;
+    __m128i s = _mm_unpacklo_epi64(vector_of_8(_pdep_u64(scales, three_bits)), vector_of_8(_pdep_u64(scales >> 24, three_bits)));
     out->d = half;
     out->scales = odd_scales(s);
     for (int k = 0; k < 4; k++) {
@@ -334,7 +339,8 @@ static ALWAYS_INLINE void run_iq4_xs_avx512(struct run *out, const uint8_t *byte
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
 
-#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 136, .factor = 1, \
+        .order = ORDER_QUARTERS }
 
 static void decode_iq4_xs_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {

@@ -2,9 +2,9 @@
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
-/* Q4_K and Q5_K begin with d, dmin and twelve bytes of eight 6-bit scales and minimums: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in their
- * lower six bits; 8-11 the lower nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper two of
- * bytes 0-3 and 4-7. */
+/* Q4_K and Q5_K begin with d, dmin and twelve bytes of eight 6-bit scales and minimums: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in
+ * their lower six bits; 8-11 the lower nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper
+ * two of bytes 0-3 and 4-7. */
 static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
 {
     __m128i head = _mm_loadu_si128((const __m128i *)bytes);
@@ -24,7 +24,8 @@ static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
     set_nibbles(out, _mm512_loadu_si512(bytes + 16), _mm512_loadu_si512(bytes + 80));
 }
 
-#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true, .nibbles = true }
+#define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, \
+        .order = ORDER_HALVES, .narrow = true, .nibbles = true }
 
 static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -58,7 +59,8 @@ static ALWAYS_INLINE void run_q5_k_avx512(struct run *out, const uint8_t *bytes)
     out->q[3] = _mm512_or_si512(out->q[3], _mm512_and_si512(_mm512_ror_epi32(high, 5), bit));
 }
 
-#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 31, .bytes = 176, .factor = 1, .mins = true, .order = ORDER_HALVES, .narrow = true }
+#define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 31, .bytes = 176, .factor = 1, .mins = true, \
+        .order = ORDER_HALVES, .narrow = true }
 
 static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -77,8 +79,8 @@ void matmul_q5_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q5_k_avx512);
 }
 
-/* 128 bytes of lower nibbles, 64 of upper pairs, 16 signed scales, d. Per 128 values: 64 bytes, low nibbles first, and 32 bytes whose pairs of
- * bits belong to the four groups of 32. */
+/* 128 bytes of lower nibbles, 64 of upper pairs, 16 signed scales, d. Per 128 values: 64 bytes, low nibbles first, and 32 bytes
+ * whose pairs of bits belong to the four groups of 32. */
 static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
 {
     const __m512i up = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
@@ -154,8 +156,8 @@ void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q2_k_avx512);
 }
 
-/* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. Scales have six bits and
- * an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
+/* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. Scales have six
+ * bits and an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
 static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
 {
     uint32_t a = u32_at(bytes + 96), b = u32_at(bytes + 100), c = u32_at(bytes + 104);
@@ -242,7 +244,8 @@ static ALWAYS_INLINE __m512i quarters(__m128i a, __m128i b, __m128i c, __m128i d
 /* 32 bytes of five digits: values 0-159; 16 of five: 160-239; 4 of four: 240-255; d. */
 static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    const __m128i p0 = _mm_set1_epi8(1), p1 = _mm_set1_epi8(3), p2 = _mm_set1_epi8(9), p3 = _mm_set1_epi8(27), p4 = _mm_set1_epi8(81);
+    const __m128i p0 = _mm_set1_epi8(1), p1 = _mm_set1_epi8(3), p2 = _mm_set1_epi8(9), p3 = _mm_set1_epi8(27);
+    const __m128i p4 = _mm_set1_epi8(81), last = _mm_set1_epi32((int)u32_at(bytes + 48));
     const __m128i rising = _mm_setr_epi8(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27);
     __m256i first = _mm256_loadu_si256((const __m256i *)bytes);
     __m128i second = _mm_loadu_si128((const __m128i *)(bytes + 32));
@@ -252,7 +255,7 @@ static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes
     out->q[0] = base3_digits(whole, quarters(p0, p0, p1, p1));
     out->q[1] = base3_digits(whole, quarters(p2, p2, p3, p3));
     out->q[2] = base3_digits(_mm512_inserti64x4(whole, _mm256_broadcastsi128_si256(second), 1), quarters(p4, p4, p0, p1));
-    out->q[3] = base3_digits(quarters(second, second, second, _mm_set1_epi32((int)u32_at(bytes + 48))), quarters(p2, p3, p4, rising));
+    out->q[3] = base3_digits(quarters(second, second, second, last), quarters(p2, p3, p4, rising));
 }
 
 #define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .narrow = true }

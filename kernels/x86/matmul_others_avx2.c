@@ -1,6 +1,7 @@
 #include "matmul_avx2.h"
 
-/* The formats without an unpacker of their own on AVX2: the reference's (unpack.h) fills the run, the products are the shared ones. */
+/* The formats without an unpacker of their own on AVX2: the reference's (unpack.h) fills the run, the products are the shared ones.
+ * */
 
 static ALWAYS_INLINE void copy_values(struct run *out, const int8_t q[256])
 {

@@ -46,7 +46,8 @@ static ALWAYS_INLINE void run_q4_0_avx512(struct run *out, const uint8_t *bytes)
     nibbles_of_8_blocks(out, bytes + 2, 18);
 }
 
-#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS, .nibbles = true }
+#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS, \
+        .nibbles = true }
 
 static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -73,7 +74,8 @@ static ALWAYS_INLINE void run_q4_1_avx512(struct run *out, const uint8_t *bytes)
     nibbles_of_8_blocks(out, bytes + 4, 20);
 }
 
-#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS, .nibbles = true }
+#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, \
+        .order = ORDER_QUARTERS, .nibbles = true }
 
 static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -142,7 +144,8 @@ static ALWAYS_INLINE void run_q5_1_avx512(struct run *out, const uint8_t *bytes)
     add_fifth_bits(out->q, bytes + 4, 24);
 }
 
-#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 31, .bytes = 192, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
+#define SHAPE_Q5_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 31, .bytes = 192, .factor = 1, .mins = true, \
+        .order = ORDER_QUARTERS }
 
 static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -170,7 +173,8 @@ static ALWAYS_INLINE void run_iq4_nl_avx512(struct run *out, const uint8_t *byte
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
 }
 
-#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 144, .factor = 1, \
+        .order = ORDER_QUARTERS }
 
 static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -200,7 +204,8 @@ static ALWAYS_INLINE __m512 e8m0_halves(__m256i e)
 /* e8m0 scale, nibbles: indices of values_fp4. */
 static ALWAYS_INLINE void run_mxfp4_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = e8m0_halves(_mm256_setr_epi32(bytes[0], bytes[17], bytes[34], bytes[51], bytes[68], bytes[85], bytes[102], bytes[119]));
+    out->scale = e8m0_halves(_mm256_setr_epi32(bytes[0], bytes[17], bytes[34], bytes[51], bytes[68], bytes[85], bytes[102],
+                                               bytes[119]));
     nibbles_of_8_blocks(out, bytes + 1, 17);
     for (int k = 0; k < 4; k++)
         out->q[k] = look_up(values_fp4, 16, out->q[k]);
@@ -271,7 +276,8 @@ void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 /* d, 128 bits: 1 is d, 0 is -d. With the offset of 1: 2 or 0. */
 static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    __m256 first = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes))), second = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes + 18)));
+    __m256 first = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes)));
+    __m256 second = _mm256_set1_ps(_cvtsh_ss((uint16_t)u16_at(bytes + 18)));
     out->scale = eight_scales(_mm256_blend_ps(first, second, 0xf0));
     for (int k = 0; k < 4; k++) {
         uint64_t bits;

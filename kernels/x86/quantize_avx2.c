@@ -84,7 +84,10 @@ void act_prepare_q8_256_avx2(void *out, const float *x, size_t cols)
 void quantize_f16_avx2(void *blocks, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += 8)
-        store_8_halves((char *)blocks + 2 * i, _mm256_cvtps_ph(load_8(x + i, n - i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), n - i);
+        {
+        __m128i halves = _mm256_cvtps_ph(load_8(x + i, n - i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        store_8_halves((char *)blocks + 2 * i, halves, n - i);
+    }
 }
 
 /* Round to nearest even; NaN keeps its upper bits and becomes quiet. */

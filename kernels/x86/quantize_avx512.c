@@ -29,7 +29,7 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
     __m512 v[16];
     for (int i = 0; i < vectors; i++) {
         size_t at = 16 * (size_t)i;
-        v[i] = n >= at + 16 ? _mm512_loadu_ps(x + at) : at < n ? _mm512_maskz_loadu_ps(lanes_16(n - at), x + at) : _mm512_setzero_ps();
+        v[i] = at < n ? _mm512_maskz_loadu_ps(lanes_16(n - at), x + at) : _mm512_setzero_ps();
     }
     uint32_t bits = largest_bits(v, vectors);
     float max, nan;

@@ -65,7 +65,8 @@ static ALWAYS_INLINE __m256 widen_bf16(__m128i halves)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
-/* Lane i of the result is the sum of v[i]'s eight lanes, by the same tree for each i: (0 + 2) + (1 + 3) in each half, then the halves. */
+/* Lane i of the result is the sum of v[i]'s eight lanes, by the same tree for each i: (0 + 2) + (1 + 3) in each half, then the
+ * halves. */
 static ALWAYS_INLINE __m256 sum_4_vectors(__m256 a, __m256 b, __m256 c, __m256 d)
 {
     __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));

@@ -9,15 +9,16 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* Lane i of the result is the sum of v[i]'s sixteen lanes, by the same tree for each i: lane l + lane 8 + l; of these lane l (0-3) + lane 4 + l; then
- * (0 + 2) + (1 + 3). */
+/* Lane i of the result is the sum of v[i]'s sixteen lanes, by the same tree for each i: lane l + lane 8 + l; of these lane l (0-3)
+ * + lane 4 + l; then (0 + 2) + (1 + 3). */
 static ALWAYS_INLINE __m512 sum_16_vectors(const __m512 *v)
 {
     __m512 quad[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(v[i], v[4 + i], 0x44), _mm512_shuffle_f32x4(v[i], v[4 + i], 0xee));
-        __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44), _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xee));
+        __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44),
+                                    _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xee));
         quad[i] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
     }
     __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(quad[0], quad[1]), _mm512_unpackhi_ps(quad[0], quad[1]));
