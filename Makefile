@@ -178,28 +178,28 @@ $(DOC)/quern.pc: include/quern.h Makefile
 	    'Libs: -L$${libdir} -lquern -lm -pthread' 'Cflags: -I$${includedir}' >$@
 
 install: docs $(DOC)/quern.pc
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR) $(DESTDIR)$(DATADIR)/man/man1 \
-	    $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
-	    $(DESTDIR)$(DATADIR)/fish/vendor_completions.d $(DESTDIR)$(DATADIR)/doc/quern
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCDIR)" "$(DESTDIR)$(DATADIR)/man/man1" \
+	    "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" \
+	    "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d" "$(DESTDIR)$(DATADIR)/doc/quern"
 	for p in $(PROGRAMS); do \
-	    install -m 755 $(BUILD)/$$p $(DESTDIR)$(BINDIR)/$$p && \
-	    install -m 644 $(DOC)/$$p.man $(DESTDIR)$(DATADIR)/man/man1/$$p.1 && \
-	    install -m 644 $(DOC)/$$p.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/$$p && \
-	    install -m 644 $(DOC)/$$p.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p && \
-	    install -m 644 $(DOC)/$$p.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish || exit 1; \
+	    install -m 755 $(BUILD)/$$p "$(DESTDIR)$(BINDIR)/$$p" && \
+	    install -m 644 $(DOC)/$$p.man "$(DESTDIR)$(DATADIR)/man/man1/$$p.1" && \
+	    install -m 644 $(DOC)/$$p.bash "$(DESTDIR)$(DATADIR)/bash-completion/completions/$$p" && \
+	    install -m 644 $(DOC)/$$p.zsh "$(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p" && \
+	    install -m 644 $(DOC)/$$p.fish "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish" || exit 1; \
 	done
-	install -m 644 $(BUILD)/libquern.a $(DESTDIR)$(LIBDIR)/libquern.a
-	install -m 644 include/quern.h $(DESTDIR)$(INCDIR)/quern.h
-	install -m 644 $(DOC)/quern.pc $(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc
-	install -m 644 README.md LICENSE $(DESTDIR)$(DATADIR)/doc/quern
+	install -m 644 $(BUILD)/libquern.a "$(DESTDIR)$(LIBDIR)/libquern.a"
+	install -m 644 include/quern.h "$(DESTDIR)$(INCDIR)/quern.h"
+	install -m 644 $(DOC)/quern.pc "$(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc"
+	install -m 644 README.md LICENSE "$(DESTDIR)$(DATADIR)/doc/quern"
 
 uninstall:
 	for p in $(PROGRAMS); do \
-	    rm -f $(DESTDIR)$(BINDIR)/$$p $(DESTDIR)$(DATADIR)/man/man1/$$p.1 $(DESTDIR)$(DATADIR)/bash-completion/completions/$$p \
-	        $(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish; \
+	    rm -f "$(DESTDIR)$(BINDIR)/$$p" "$(DESTDIR)$(DATADIR)/man/man1/$$p.1" "$(DESTDIR)$(DATADIR)/bash-completion/completions/$$p" \
+	        "$(DESTDIR)$(DATADIR)/zsh/site-functions/_$$p" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$p.fish"; \
 	done
-	rm -f $(DESTDIR)$(LIBDIR)/libquern.a $(DESTDIR)$(INCDIR)/quern.h $(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc
-	rm -rf $(DESTDIR)$(DATADIR)/doc/quern
+	rm -f "$(DESTDIR)$(LIBDIR)/libquern.a" "$(DESTDIR)$(INCDIR)/quern.h" "$(DESTDIR)$(LIBDIR)/pkgconfig/quern.pc"
+	rm -rf "$(DESTDIR)$(DATADIR)/doc/quern"
 
 # Build, and let the model inside the program write a little.
 demo: programs

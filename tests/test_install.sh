@@ -32,5 +32,6 @@ END
 flags() { sed -n "s|^$1: *||p" "$dir/root/usr/lib/pkgconfig/quern.pc" | sed "s|\${libdir}|$dir/root/usr/lib|; s|\${includedir}|$dir/root/usr/include|"; }
 check 'a program builds against it' '${CC:-cc} "$dir/use.c" $(flags Cflags) $(flags Libs) -o "$dir/use" 2>"$dir/log" || { cat "$dir/log"; false; }'
 check 'and runs' '"$dir/use" | grep -q "^6 cannot open"'
+check 'a folder with a blank' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/a root" install >"$dir/log" 2>&1 && [ -x "$dir/a root/usr/bin/quern" ]'
 check 'make uninstall' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/root" uninstall >/dev/null 2>&1 && [ -z "$(find "$dir/root" -type f)" ]'
 finish
