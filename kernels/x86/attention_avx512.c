@@ -7,8 +7,9 @@
 /* Attention over a tile of at most 64 keys on AVX-512, in f32.
  *
  * Scores: a piece of the keys is widened and turned once per call, column after column with the keys in the lanes, and serves
- * blocks of six queries; every score adds its columns in order by FMA. Mix: every value adds the tile's keys in order by FMA; for
- * many queries the values are widened once per call, for few on their way into registers. Both are FMA-bound from six queries on.
+ * blocks of six queries; every score adds its columns in order by FMA, for four queries and fewer from registers. Mix: every value
+ * adds the tile's keys in order by FMA; for many queries the values are widened once per call, for few on their way into
+ * registers. Both are FMA-bound from six queries on.
  *
  * The bf16 dot product would do twice the work per instruction. It was measured (see bench/results) and is not used: rounding
  * queries and keys to 8 bits moved the distributions of a small model by 2e-4 nats, twenty times what an F16 cache costs. */
@@ -137,10 +138,51 @@ static void score_piece(float *scores, const float *q, size_t q_stride, size_t n
         score_queries(scores, q, q_stride, keys, nk, n, first, scale, 1);
 }
 
+/* The same sums in the same order for so few queries that the turned keys are used from registers. */
+static ALWAYS_INLINE void scores_few(float *scores, const float *q, size_t q_stride, const char *k, size_t k_stride, size_t nk,
+                                     size_t head_dim, float scale, int queries, enum kv_type type)
+{
+    for (size_t t = 0; t < nk; t += 16) {
+        __m512 acc[4];
+        const char *row[16];
+        for (size_t i = 0; i < 16; i++)
+            row[i] = k + (t + i < nk ? t + i : nk - 1) * k_stride;
+#pragma GCC unroll 4
+        for (int i = 0; i < queries; i++)
+            acc[i] = _mm512_setzero_ps();
+        for (size_t c = 0; c < head_dim; c += 16) {
+            size_t n = head_dim - c < 16 ? head_dim - c : 16;
+            __m512 v[16];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < 16; i++)
+                v[i] = load_16(row[i], c, lanes_16(n), type);
+            transpose_16(v);
+#pragma GCC unroll 16
+            for (size_t j = 0; j < 16; j++) {
+                if (j >= n)
+                    break;
+#pragma GCC unroll 4
+                for (int i = 0; i < queries; i++)
+                    acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(q[(size_t)i * q_stride + c + j]), v[j], acc[i]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < queries; i++)
+            _mm512_mask_storeu_ps(scores + i * ATTN_TILE + t, lanes_16(nk - t), _mm512_mul_ps(acc[i], _mm512_set1_ps(scale)));
+    }
+}
+
 static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                                     size_t head_dim, float scale, enum kv_type type)
 {
     _Alignas(64) float keys[PIECE * ATTN_TILE];
+    switch (nq) {
+    case 1: scores_few(scores, q, q_stride, k, k_stride, nk, head_dim, scale, 1, type); return;
+    case 2: scores_few(scores, q, q_stride, k, k_stride, nk, head_dim, scale, 2, type); return;
+    case 3: scores_few(scores, q, q_stride, k, k_stride, nk, head_dim, scale, 3, type); return;
+    case 4: scores_few(scores, q, q_stride, k, k_stride, nk, head_dim, scale, 4, type); return;
+    default: break;
+    }
     if (nk < ATTN_TILE)                                /* lanes that no key fills are multiplied too */
         memset(keys, 0, sizeof keys);
     for (size_t c = 0; c < head_dim; c += PIECE) {
