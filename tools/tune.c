@@ -9,7 +9,7 @@
 
 void tune_default(struct tune_options *options)
 {
-    *options = (struct tune_options){ .tokens = 400000, .length = 256, .batch = 16, .scale_rate = 0.001, .norm_rate = 0.001,
+    *options = (struct tune_options){ .tokens = 200000, .length = 256, .batch = 8, .scale_rate = 0.0007, .norm_rate = 0.0005,
                                       .checks = 10, .held_out_tokens = 8192, .patience = 3 };
 }
 
