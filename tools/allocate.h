@@ -1,4 +1,5 @@
-/* allocate.h - one of several sizes for each of many things, so that the sum of losses is least and the sum of sizes within a budget.
+/* allocate.h - one of several sizes for each of many things, so that the sum of losses is least and the sum of sizes within a
+ * budget.
  *
  * A price per byte is searched by bisection: at each price everything takes the choice with the least loss + price * bytes; the
  * highest total that fits is then filled up greedily with the step that saves the most loss per byte. Within one step of the

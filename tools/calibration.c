@@ -48,11 +48,13 @@ static bool one_token_only(const struct calibration *c)
     return true;
 }
 
-bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t chunk,
+bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t
+                      chunk,
                       struct quern_error *err)
 {
     *c = (struct calibration){ .chunk = chunk };
-    bool ok = find_text(c, path, part, err) && quern_encode_text(model, c->text, c->bytes, false, false, &c->tokens, &c->count, err);
+    bool ok = find_text(c, path, part, err) && quern_encode_text(model, c->text, c->bytes, false, false, &c->tokens, &c->count,
+                                                                 err);
     if (ok && c->count < chunk)
         ok = ERR(err, QUERN_EUSAGE, "%s: %zu tokens, at least %zu are needed", path ? path : c->name, c->count, chunk);
     if (ok) {

@@ -63,7 +63,8 @@ static bool run_chunk(struct scoring *s, const int32_t *tokens, struct quern_err
 static bool run_model(const struct measure *m, const struct quern_model *model, double *kl, struct quern_error *err)
 {
     size_t rows = ROW_BYTES / (model->model.hyper.vocab * sizeof(float));
-    struct runner_shape shape = { .context = m->chunk, .sequences = 1, .batch = m->chunk, .rows = rows < 1 ? 1 : rows, .kv = KV_F32 };
+    struct runner_shape shape = { .context = m->chunk, .sequences = 1, .batch = m->chunk, .rows = rows < 1 ? 1 : rows, .kv =
+                                  KV_F32 };
     struct scoring s = { .m = m, .kl = kl };
     if (shape.rows > m->chunk)
         shape.rows = m->chunk;

@@ -9,7 +9,8 @@
 /* Types that a plan may choose from, smallest first; those of 256 come before those of 32 that are as large. Below the first ones
  * nothing is gained on models that are to stay useful. */
 static const uint32_t choices[] = {
-    FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S, FORMAT_Q2_K, FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_Q3_K, FORMAT_IQ4_XS, FORMAT_IQ4_NL,
+    FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S, FORMAT_Q2_K, FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_Q3_K, FORMAT_IQ4_XS,
+        FORMAT_IQ4_NL,
     FORMAT_Q4_0, FORMAT_Q4_K, FORMAT_Q5_0, FORMAT_Q5_K, FORMAT_Q5_1, FORMAT_Q6_K, FORMAT_Q8_0,
 };
 /* Values of a tensor whose errors are looked at. */
@@ -235,7 +236,8 @@ static size_t neighbour(const struct plan *p, size_t i, bool up)
     size_t best = t->count;
     for (size_t c = 0; c < t->count; c++) {
         const struct allocate_choice *other = &t->choice[c];
-        bool fits = up ? other->bytes > now->bytes && other->loss < now->loss : other->bytes < now->bytes && other->loss > now->loss;
+        bool fits = up ? other->bytes > now->bytes && other->loss < now->loss : other->bytes < now->bytes && other->loss >
+            now->loss;
         bool nearer = best == t->count || (up ? other->bytes < t->choice[best].bytes : other->bytes > t->choice[best].bytes) ||
                       (other->bytes == t->choice[best].bytes && other->loss < t->choice[best].loss);
         if (fits && nearer)
@@ -313,14 +315,16 @@ static bool try_swap(struct search *s, const struct swap *w, bool *kept, struct 
     return true;
 }
 
-static bool search_begin(struct search *s, const struct quern_model *source, const struct calibration *text, struct quern_error *err)
+static bool search_begin(struct search *s, const struct quern_model *source, const struct calibration *text, struct quern_error
+                         *err)
 {
     struct plan *p = s->p;
     const struct plan_options *o = s->m.options;
     size_t chunks = text->count / text->chunk, first = o->chunks < chunks / 2 ? o->chunks : chunks / 2, n = chunks - first;
     n = o->search_chunks < n ? o->search_chunks : n;
     if (!variant_init(&s->m.variant, source, err) ||
-        !measure_init(&s->m.measure, source, text->tokens + first * text->chunk, text->chunk, n, s->m.job->pool, s->m.job->stop, err))
+        !measure_init(&s->m.measure, source, text->tokens + first * text->chunk, text->chunk, n, s->m.job->pool, s->m.job->stop,
+                      err))
         return false;
     s->held = mem_take(p->count, sizeof *s->held, "rounded tensors", err);
     s->refused = s->held ? mem_take(p->count * p->count, sizeof *s->refused, "the search", err) : NULL;

@@ -125,7 +125,8 @@ static bool report_bad(const struct batch *b, size_t chunks, struct quern_error 
 typedef bool sink_fn(void *arg, const void *rows, size_t bytes, struct quern_error *err);
 
 /* Round a tensor batch by batch into a sink. *done counts bytes of the result, for the progress; NULL: none is shown. */
-static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t format, sink_fn *sink, void *arg, size_t *done, size_t total,
+static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t format, sink_fn *sink, void *arg, size_t *done, size_t
+                         total,
                          struct quern_error *err)
 {
     const struct gguf_tensor *t = &job->input->tensors[i];
@@ -275,7 +276,8 @@ static bool write_keys(const struct quantize_job *job, struct gguf_writer *w, st
     const struct gguf *g = job->input;
     for (size_t i = 0; i < g->kv_count; i++) {
         const struct gguf_kv *kv = &g->kvs[i];
-        bool stale = key_starts(kv->key, "split.") || key_starts(kv->key, "quantize.imatrix.") || key_starts(kv->key, "quern.receipt.") ||
+        bool stale = key_starts(kv->key, "split.") || key_starts(kv->key, "quantize.imatrix.") || key_starts(kv->key,
+                                                                                                             "quern.receipt.") ||
                      gguf_string_is(kv->key, "general.file_type") || gguf_string_is(kv->key, "general.quantization_version");
         if (!stale && !gguf_writer_value(w, kv->key.text, kv->key.n, &kv->value, err))
             return false;

@@ -29,33 +29,37 @@ struct quantize_args {
 static const struct option quantize_options[] = {
     { "type", 't', OPTION_TEXTS, AT(types), "TYPE|REGEX=TYPE", NULL,
       "the mix of the file (Q4_K_M, IQ3_XXS, ...); or the type of the tensors whose name matches", NULL, "type-override", NULL },
-    { "imatrix", 0, OPTION_FILE, AT(imatrix), "FILE", NULL, "importances of llama-imatrix or `quern-quantize imprint --imatrix`", NULL, NULL,
+    { "imatrix", 0, OPTION_FILE, AT(imatrix), "FILE", NULL, "importances of llama-imatrix or `quern-quantize imprint --imatrix`",
+      NULL, NULL, NULL },
+    { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL,
       NULL },
-    { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL, NULL },
     { "size", 0, OPTION_BYTES, AT(size), "BYTES", NULL, "bytes of the file, at most", NULL, NULL, NULL },
     { "bpw", 0, OPTION_REAL, AT(bpw), "BITS", NULL, "bits per weight over the whole file, at most", NULL, NULL, NULL },
     { "ratio", 0, OPTION_TEXT, AT(ratio), "Nx", NULL, "how many times smaller than the input", NULL, NULL, NULL },
-    { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL, "text that shows what the weights do (default: quern's own mix)", NULL,
+    { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL,
+      "text that shows what the weights do (default: quern's own mix)", NULL,
       NULL, NULL },
-    { "heldout", 0, OPTION_FILE, AT(heldout), "FILE", NULL, "text that the receipt is measured on (default: quern's own)", NULL, NULL,
-      NULL },
+    { "heldout", 0, OPTION_FILE, AT(heldout), "FILE", NULL, "text that the receipt is measured on (default: quern's own)", NULL,
+      NULL, NULL },
     { "fail-if", 0, OPTION_TEXT, AT(fail_if), "GATE", NULL,
       "refuse the file (exit 7) when the receipt says so: kld>0.02, kld_median, kld_999, ppl_ratio, top1", NULL, NULL, NULL },
     { "gather", 0, OPTION_CHOICE, AT(gather), "RULE", "fisher",
       "how importances are gathered: mean squares of inputs, each token weighed by the squared gradient of the loss, or not",
       "fisher|diagonal", NULL, NULL },
-    { "no-search", 0, OPTION_SWITCH, AT(no_search), NULL, NULL, "take the predicted plan as it is, without trying swaps", NULL, NULL, NULL },
+    { "no-search", 0, OPTION_SWITCH, AT(no_search), NULL, NULL, "take the predicted plan as it is, without trying swaps", NULL,
+      NULL, NULL },
     { "recipe", 0, OPTION_FILE, AT(recipe), "FILE", NULL,
       "types of a saved recipe; with a size, its measurements, for another plan", NULL, NULL, NULL },
-    { "save-recipe", 0, OPTION_FILE, AT(save_recipe), "FILE", NULL, "write types and measurements as JSON, to read, edit and use again",
+    { "save-recipe", 0, OPTION_FILE, AT(save_recipe), "FILE", NULL,
+      "write types and measurements as JSON, to read, edit and use again",
       NULL, NULL, NULL },
     { "weights", 0, OPTION_CHOICE, AT(weights), "RULE", "plain", "how importances weigh errors: as they are, or large weights more",
       "plain|guarded", NULL, NULL },
     { "plain", 0, OPTION_SWITCH, AT(plain), NULL, NULL, "exactly llama.cpp's mix under the name of --type", NULL, NULL, NULL },
     { "dry-run", 'n', OPTION_SWITCH, AT(dry_run), NULL, NULL, "print the plan, write nothing", NULL, NULL, NULL },
     { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL, "replace an existing output", NULL, NULL, NULL },
-    { "requantize", 0, OPTION_SWITCH, AT(requantize), NULL, NULL, "accept an input that is rounded already", NULL, "allow-requantize",
-      NULL },
+    { "requantize", 0, OPTION_SWITCH, AT(requantize), NULL, NULL, "accept an input that is rounded already", NULL,
+      "allow-requantize", NULL },
     { "threads", 0, OPTION_COUNT, AT(threads), "N", NULL, "threads (default: the physical cores)", NULL, NULL, NULL },
     { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "BYTES", NULL, "most memory for buffers", NULL, NULL, NULL },
     { .name = NULL }
@@ -68,11 +72,12 @@ static const struct verb verb_quantize = {
     .summary = "round a model's weights to fewer bits",
     .operands = "MODEL OUT.gguf",
     .operands_min = 1, .operands_max = 2,
-    .details = "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets the bytes\n"
-               "that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of them is\n"
-               "found out by running the model on text: each tensor is rounded alone and the KL divergence from the source measured.\n"
-               "With --plain the mix is llama.cpp's own, and nothing is measured. OUT may be left out with --dry-run. Rows that do not\n"
-               "divide into a type's blocks get the next larger type that fits, and the plan says so.",
+    .details = "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets "
+               "the bytes that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of "
+               "them is found out by running the model on text: each tensor is rounded alone and the KL divergence from the source "
+               "measured. With --plain the mix is llama.cpp's own, and nothing is measured.\n"
+               "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
+               "the plan says so.",
     .options = quantize_options,
     .size = sizeof(struct quantize_args),
     .main = run_quantize,
@@ -254,7 +259,8 @@ static bool wanted_bytes(const struct run *r, size_t *out, struct quern_error *e
 /* Without --type the mix whose size is nearest lends its name to general.file_type and its types to what is not measured. */
 static bool nearest_preset(struct run *r, struct quern_error *err)
 {
-    static const char *const names[] = { "IQ2_XS", "IQ2_M", "IQ3_XXS", "IQ3_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0" };
+    static const char *const names[] = { "IQ2_XS", "IQ2_M", "IQ3_XXS", "IQ3_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K",
+                                         "Q8_0" };
     double nearest = 0;
     const struct preset *best = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -345,7 +351,8 @@ static bool prepare(struct run *r, struct quern_error *err)
         .mem_limit = a->mem_limit, .stop = r->job.stop,
     };
     if (r->adaptive ? !decide(r, err)
-                    : !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err))
+                    : !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r,
+                                                                                                                                err))
         return false;
     r->job.file_type = r->preset->file_type;
     return check_importances(r, err);

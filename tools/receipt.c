@@ -45,7 +45,8 @@ static bool tensor_errors(struct receipt *r, const struct quantize_job *job, str
     return r->errors != NULL;
 }
 
-bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model *source,
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model
+                  *source,
                   const struct receipt_options *o, struct quern_error *err)
 {
     size_t context = source->model.hyper.context < 512 ? source->model.hyper.context : 512;
@@ -136,7 +137,8 @@ bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error 
 {
     static const char *const names[] = { "kld_median", "kld_999", "kld", "ppl_ratio", "top1" };
     const struct eval_result *e = r ? &r->result : NULL;
-    const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0, e ? e->perplexity / e->base_perplexity : 0,
+    const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0, e ? e->perplexity / e->base_perplexity
+                              : 0,
                               e ? e->same_top : 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i]);

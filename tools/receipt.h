@@ -26,7 +26,8 @@ struct receipt_options {
 };
 
 /* Measure. `rounded` and `source` are open models; names must outlive the receipt. */
-bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model *source,
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model
+                  *source,
                   const struct receipt_options *options, struct quern_error *err);
 void receipt_free(struct receipt *r);
 /* The file `rounded` again at `path`, with the receipt among its keys; atomic, and never onto `source`'s files. */

@@ -16,7 +16,8 @@ struct variant {
 /* The source must outlive it. */
 bool variant_init(struct variant *v, const struct quern_model *source, struct quern_error *err);
 void variant_free(struct variant *v);
-/* Tensor i of the source's file now lies at `data`, in blocks of `format`; NULL: where it lay. False: the model has no matrix made of
+/* Tensor i of the source's file now lies at `data`, in blocks of `format`; NULL: where it lay. False: the model has no matrix
+ * made of
  * this tensor, nothing has changed. */
 bool variant_set(struct variant *v, size_t tensor, uint32_t format, const void *data);
 
