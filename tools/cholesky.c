@@ -1,0 +1,185 @@
+#include "cholesky.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rounding_lane.h"
+
+/* Columns per panel: 64 rows of the transposed panel are what a row of the trailing matrix is updated from. Rows per chunk of work. */
+enum { PANEL = 64, CHUNK = 16, STRIPE = 128 };
+
+struct factor {
+    double *a, *panel;      /* panel [PANEL][n]: the panel's columns as rows */
+    size_t  n, at, width;   /* panel begins at column `at` */
+};
+
+/* The panel's own square, unblocked. */
+static bool factor_square(double *a, size_t n, size_t at, size_t width)
+{
+    for (size_t j = at; j < at + width; j++) {
+        double d = a[j * n + j];
+        for (size_t k = at; k < j; k++)
+            d -= a[j * n + k] * a[j * n + k];
+        if (!(d > 0) || !isfinite(d))
+            return false;
+        d = sqrt(d);
+        a[j * n + j] = d;
+        for (size_t i = j + 1; i < at + width; i++) {
+            double s = a[i * n + j];
+            for (size_t k = at; k < j; k++)
+                s -= a[i * n + k] * a[j * n + k];
+            a[i * n + j] = s / d;
+        }
+    }
+    return true;
+}
+
+/* Rows below the square: solve against it. */
+static void solve_rows(void *arg, size_t index, size_t thread)
+{
+    struct factor *f = arg;
+    size_t n = f->n, from = f->at + f->width + index * CHUNK, to = from + CHUNK < n ? from + CHUNK : n;
+    (void)thread;
+    for (size_t i = from; i < to; i++)
+        for (size_t j = f->at; j < f->at + f->width; j++) {
+            double s = f->a[i * n + j];
+            for (size_t k = f->at; k < j; k++)
+                s -= f->a[i * n + k] * f->a[j * n + k];
+            s /= f->a[j * n + j];
+            f->a[i * n + j] = s;
+            f->panel[(j - f->at) * n + i] = s;
+        }
+}
+
+/* out[i] -= a * x[i] + b * y[i] + c * z[i] + d * w[i]: four rank-one updates per load and store. */
+WIDE static void subtract_four(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b,
+                               double c, double d, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] -= (a * x[i] + b * y[i]) + (c * z[i] + d * w[i]);
+}
+
+static void subtract_one(double *out, const double *x, double a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] -= a * x[i];
+}
+
+/* Rows below the panel: the trailing matrix less the panel times its transpose. */
+static void update_rows(void *arg, size_t index, size_t thread)
+{
+    struct factor *f = arg;
+    size_t n = f->n, first = f->at + f->width, from = first + index * CHUNK, to = from + CHUNK < n ? from + CHUNK : n;
+    (void)thread;
+    for (size_t k = 0; k + 4 <= f->width; k += 4)
+        for (size_t i = from; i < to; i++) {
+            const double *l = f->a + i * n + f->at + k, *p = f->panel + k * n + first;
+            subtract_four(f->a + i * n + first, p, p + n, p + 2 * n, p + 3 * n, l[0], l[1], l[2], l[3], i + 1 - first);
+        }
+    for (size_t k = f->width / 4 * 4; k < f->width; k++)
+        for (size_t i = from; i < to; i++)
+            subtract_one(f->a + i * n + first, f->panel + k * n + first, f->a[i * n + f->at + k], i + 1 - first);
+}
+
+bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err)
+{
+    struct factor f = { .a = a, .n = n };
+    bool ok = true;
+    err->code = QUERN_OK;
+    if (!(f.panel = mem_take(PANEL, n * sizeof *f.panel, "a panel", err)))
+        return false;
+    for (f.at = 0; ok && f.at < n; f.at += f.width) {
+        f.width = n - f.at < PANEL ? n - f.at : PANEL;
+        if (!(ok = factor_square(a, n, f.at, f.width)))
+            break;
+        size_t chunks = (n - f.at - f.width + CHUNK - 1) / CHUNK;
+        pool_run(pool, solve_rows, &f, chunks);
+        pool_run(pool, update_rows, &f, chunks);
+    }
+    free(f.panel);
+    for (size_t i = 0; ok && i < n; i++)
+        for (size_t j = i + 1; j < n; j++)
+            a[i * n + j] = 0;
+    return ok;
+}
+
+struct inversion { double *x; const double *l; size_t n; };
+
+/* Columns of the inverse do not depend on each other: a stripe of them, row after row. */
+static void invert_stripe(void *arg, size_t index, size_t thread)
+{
+    struct inversion *v = arg;
+    size_t n = v->n, c = index * STRIPE, width = n - c < STRIPE ? n - c : STRIPE;
+    (void)thread;
+    for (size_t i = 0; i < n; i++) {
+        double *row = v->x + i * n + c;
+        memset(row, 0, width * sizeof *row);
+        if (i < c)
+            continue;
+        if (i - c < width)
+            row[i - c] = 1;
+        const double *l = v->l + i * n;
+        size_t k = c;
+        for (; k + 4 <= i; k += 4) {
+            const double *p = v->x + k * n + c;
+            subtract_four(row, p, p + n, p + 2 * n, p + 3 * n, l[k], l[k + 1], l[k + 2], l[k + 3], width);
+        }
+        for (; k < i; k++)
+            subtract_one(row, v->x + k * n + c, l[k], width);
+        for (size_t j = 0; j < width; j++)
+            row[j] /= l[i];
+    }
+}
+
+void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool)
+{
+    struct inversion v = { x, l, n };
+    pool_run(pool, invert_stripe, &v, (n + STRIPE - 1) / STRIPE);
+}
+
+/* H^-1 = U^T U with U upper means H = R R^T with R = U^-1 upper: the ordinary factor of H with rows and columns in reverse. So U is
+ * the reversed inverse of that factor, and H^-1 itself is never formed. */
+static void load_reversed(double *a, const float *h, const uint32_t *order, size_t n, double damp)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t row = order[n - 1 - i];
+        bool dead = !(h[row * n + row] > 0);
+        for (size_t j = 0; j <= i; j++) {
+            size_t col = order[n - 1 - j];
+            a[i * n + j] = dead || !(h[col * n + col] > 0) ? 0 : h[row * n + col];
+        }
+        a[i * n + i] = dead ? 1 : a[i * n + i] + damp;
+    }
+}
+
+bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n, struct cholesky_damping *damping,
+                            struct pool *pool, struct quern_error *err)
+{
+    double mean = 0, share = damping->first;
+    for (size_t i = 0; i < n * n; i++)
+        if (!isfinite(h[i]))
+            return ERR(err, QUERN_EFORMAT, "the second moments are not finite (row %zu, column %zu)", i / n, i % n);
+    for (size_t i = 0; i < n; i++)
+        mean += h[i * n + i] / (double)n;
+    double *a = mem_take(n, n * sizeof *a, "a factor", err), *x = a ? mem_take(n, n * sizeof *x, "a factor", err) : NULL;
+    bool ok = false;
+    for (int t = 0; x && !ok && t < damping->tries; t++, share *= 4) {
+        load_reversed(a, h, order, n, share * mean);
+        damping->used = share;
+        ok = cholesky_factor(a, n, pool, err);
+        if (!ok && err->code != QUERN_OK)
+            break;
+    }
+    if (ok) {
+        cholesky_invert(x, a, n, pool);
+        for (size_t p = 0; p < n; p++)
+            for (size_t q = 0; q < stride; q++)
+                u[p * stride + q] = q < p || q >= n ? 0 : (float)x[(n - 1 - p) * n + (n - 1 - q)];
+    } else if (x && err->code == QUERN_OK) {
+        ERR(err, QUERN_EFORMAT, "the second moments are not positive definite, even with %g of the mean diagonal added", damping->used);
+    }
+    free(a);
+    free(x);
+    return ok;
+}
