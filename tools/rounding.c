@@ -42,6 +42,14 @@ static void prepare(float *x, float *w, const float *from, const float *weight, 
         w[i] = weight && mean > 0 ? fmaxf((float)(weight[i] / mean), 1e-5f) : 1;
 }
 
+void rounding_search(const struct rounding *rounding, const struct encoder *e, struct block_code *code, const float *x, const float *weight)
+{
+    float values[SUPER], weights[SUPER];
+    memset(code, 0, sizeof *code);
+    prepare(values, weights, x, weight, e);
+    e->search(rounding, code, values, weights, weight ? EFFORT_FINE : EFFORT_QUICK);
+}
+
 void rounding_row(const struct rounding *rounding, uint32_t format, void *blocks, const float *x, const float *weight, size_t n)
 {
     uint8_t *out = blocks;
@@ -57,10 +65,8 @@ void rounding_row(const struct rounding *rounding, uint32_t format, void *blocks
     const struct encoder *e = encoder_find(format);
     size_t bytes = format_find(format)->bytes;
     for (size_t i = 0; i < n; i += e->block, out += bytes) {
-        float values[SUPER], weights[SUPER];
-        struct block_code code = { 0 };
-        prepare(values, weights, x + i, weight ? weight + i : NULL, e);
-        e->search(rounding, &code, values, weights, weight ? EFFORT_FINE : EFFORT_QUICK);
+        struct block_code code;
+        rounding_search(rounding, e, &code, x + i, weight ? weight + i : NULL);
         e->pack(out, &code);
     }
 }

@@ -123,6 +123,17 @@ static void pick_eight(struct grid_pick *p, const struct codebook *book, enum si
     }
 }
 
+void codebook_nearest(const struct codebook *book, bool even, const float *x, const float *w, float scale, int16_t *code,
+                      uint8_t *sign)
+{
+    struct grid_pick p;
+    memset(&p, 0, sizeof p);
+    pick_eight(&p, book, even ? SIGNS_EVEN : SIGNS_FREE, x, w, scale, 0);
+    for (int i = 0; i < 8 / book->group; i++)
+        code[i] = p.code[i];
+    *sign = p.sign[0];
+}
+
 static void pick_codes(struct grid_pick *p, const struct rounding *r, const struct grid_shape *shape, const float *x, const float *w,
                        float scale)
 {

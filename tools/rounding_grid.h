@@ -31,6 +31,11 @@ int codebook_best(const struct codebook *book, const float cost[GROUP_MAX][LEVEL
 int codebook_best_flipped(const struct codebook *book, const float cost[GROUP_MAX][LEVELS_MAX],
                           const float flip[GROUP_MAX][LEVELS_MAX], float *least, int *flipped);
 
+/* The entries (two for groups of 4) and signs of eight values nearest to x under weights w, at one scale. `even`: the number of
+ * minus signs must be even. */
+void codebook_nearest(const struct codebook *book, bool even, const float *x, const float *w, float scale, int16_t *code,
+                      uint8_t *sign);
+
 /* The codebooks of a `struct rounding`. */
 enum book_id { BOOK_IQ1, BOOK_IQ2_XXS, BOOK_IQ2_XS, BOOK_IQ2_S, BOOK_IQ3_XXS, BOOK_IQ3_S, BOOK_COUNT };
 struct rounding { struct codebook books[BOOK_COUNT]; };
