@@ -29,7 +29,7 @@ struct quantize_args {
 static const struct option quantize_options[] = {
     { "type", 't', OPTION_TEXTS, AT(types), "TYPE|REGEX=TYPE", NULL,
       "the mix of the file (Q4_K_M, IQ3_XXS, ...); or the type of the tensors whose name matches", NULL, "type-override", NULL },
-    { "imatrix", 0, OPTION_FILE, AT(imatrix), "FILE", NULL, "importances of llama-imatrix or `quern-quantize imprint --imatrix`",
+    { "imatrix", 0, OPTION_FILE, AT(imatrix), "FILE", NULL, "importances of llama-imatrix",
       NULL, NULL, NULL },
     { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL,
       NULL },
