@@ -79,13 +79,13 @@ struct quern_session;
 
 enum quern_kv { QUERN_KV_DEFAULT, QUERN_KV_F32, QUERN_KV_F16, QUERN_KV_BF16, QUERN_KV_Q8_0, QUERN_KV_Q4_0 };
 
+/* However tokens are cut into calls and batches, and for any number of threads, a session gives the same bits. */
 struct quern_session_options {
     size_t context;           /* tokens; 0: the model's, at most 4096                  */
     size_t batch;             /* tokens per forward pass at most; 0: 512               */
     enum quern_kv kv;         /* default F16                                           */
     size_t mem_limit;         /* bytes for cache and scratch; 0: none. More is QUERN_EMEM before anything is taken */
     const volatile int *stop; /* checked between batches and layers; non-zero ends with QUERN_EINTERRUPT. NULL: none */
-    bool deterministic;       /* batch splits give the same bits, at a cost where that is not so by itself */
 };
 
 /* Bytes that a session of these options will take. */
