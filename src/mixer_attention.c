@@ -1,4 +1,8 @@
-/* The attention layer: q, k, v; norms and rotation; attend; out. */
+/* The attention layer: q, k, v; norms and rotation; attend; out.
+ *
+ * Four stages cross the pool: the three projections as one list of products, everything per token that depends on its position,
+ * attention proper (attention.c), and the projection back into the residual. The differences between the families are all in the
+ * second stage, in the order in which the published models apply them. */
 #include "forward.h"
 
 #include <math.h>
@@ -36,6 +40,7 @@ static void clamp(float *x, size_t n, float limit)
 static void norm_heads(const struct forward *f, float *x, size_t heads, size_t step, const float *weight)
 {
     size_t dim = f->m->hyper.key_dim;
+    /* OLMo 2's norm runs over all heads as one vector, the others' over each head with the same weights for every head. */
     float eps = f->m->hyper.eps;
     if (f->m->arch->qk_norm == QK_WHOLE) {
         f->k->rms_norm.fn(x, x, weight, heads * dim, eps);
@@ -49,6 +54,7 @@ static void norm_heads(const struct forward *f, float *x, size_t heads, size_t s
     }
 }
 
+/* Rotate each head's first `pairs` pairs; what lies behind them (partial rotation, a gate) stays. */
 static void rotate_heads(const struct forward *f, const struct layer *l, float *x, size_t heads, size_t step, size_t tok)
 {
     const struct rope_table *table = &f->rope[l->rope];
@@ -76,7 +82,8 @@ static void position_token(struct forward *f, const void *arg, size_t tok, size_
     const struct layer *l = s->l;
     const struct hyper *h = &f->m->hyper;
     size_t step = q_step(f->m), kd = h->key_dim, vd = h->value_dim;
-    float *q = f->mix[Q] + tok * q_width(f->m, l), *k = f->mix[K] + tok * l->kv_heads * kd, *v = f->mix[V] + tok * l->kv_heads * vd;
+    float *q = f->mix[Q] + tok * q_width(f->m, l), *k = f->mix[K] + tok * l->kv_heads * kd;
+    float *v = f->mix[V] + tok * l->kv_heads * vd;
     (void)thread;
     /* The order is the models': clamp (MPT, OLMo), norm, rotate, and only Llama 4 norms after the rotation. */
     if (h->clamp_qkv != 0) {
@@ -96,15 +103,18 @@ static void position_token(struct forward *f, const void *arg, size_t tok, size_
             norm_heads(f, k, l->kv_heads, kd, NULL);
         }
     }
+    /* Llama 4 tempers only the layers without rotation; Mistral 3 all of them. */
     if (h->temperature != 0 && (l->rope == ROPE_TABLE_NONE || !(f->m->arch->flags & ARCH_LLAMA4))) {
         float factor = temperature(h, f->pos[tok]);
         for (size_t i = 0; i < l->heads * kd; i++)
             q[i] *= factor;
     }
+    /* Into the cache before any token attends: in a batch, token t reads the rows of tokens 0 to t. */
     store_keys(f, s->index, tok, k, kd, v, vd);
 }
 
-/* After attention: the output gate, BitNet's norm, and ready for the last product. */
+/* After attention: the output gate (Qwen3-Next: a sigmoid per value, produced by the query's matrix), BitNet's norm, and ready for
+ * the last product. */
 static void finish_token(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct layer *l = arg;
@@ -128,7 +138,8 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
     struct product *p = f->products;
     const struct matrix *w[] = { &l->q, &l->k, &l->v };
     for (size_t i = 0; i < 3; i++)
-        p[i] = (struct product){ .w = w[i], .in = &f->in, .step = 1, .toks = f->n, .out = f->mix[i], .out_stride = w[i]->rows };
+        p[i] = (struct product){ .w = w[i], .in = &f->in, .step = 1, .toks = f->n,
+                                 .out = f->mix[i], .out_stride = w[i]->rows };
     run_products(f, p, 3);
     struct position_stage s = { .l = l, .index = index };
     run_tokens(f, position_token, &s, f->n);

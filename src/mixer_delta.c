@@ -50,6 +50,7 @@ static void delta_chunk(void *arg, size_t index, size_t thread)
     const struct delta_stage *s = arg;
     struct forward *f = s->f;
     const struct hyper *h = &f->m->hyper;
+    /* Several value heads share one query and key head, as in grouped attention the other way round. */
     size_t part = index / h->ssm_rank, head = index % h->ssm_rank, size = h->ssm_state;
     size_t shared = h->ssm_rank / h->ssm_groups, key_head = head / shared, at = head % shared;
     const struct kv *kv = f->parts[part].kv;
@@ -95,8 +96,8 @@ void delta_mix(struct forward *f, const struct layer *l, size_t index)
     for (size_t i = 0; i < 3; i++)
         p[i] = (struct product){ .w = w[i], .in = &f->in, .step = 1, .toks = f->n, .out = out[i], .out_stride = w[i]->rows };
     run_products(f, p, 3);
-    struct conv c = { .x = f->mix[QKV], .x_stride = conv_width(h), .out = f->mix[CONV], .out_stride = conv_width(h), .weight = l->conv,
-                      .taps = h->conv_taps, .channels = conv_width(h), .layer = index, .silu = true };
+    struct conv c = { .x = f->mix[QKV], .x_stride = conv_width(h), .out = f->mix[CONV], .out_stride = conv_width(h),
+                      .weight = l->conv, .taps = h->conv_taps, .channels = conv_width(h), .layer = index, .silu = true };
     convolve(f, &c);
     run_tokens(f, unit_token, NULL, f->n);
     struct delta_stage s = { .f = f, .l = l, .index = index };

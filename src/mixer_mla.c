@@ -7,8 +7,10 @@
 
 #include <string.h>
 
-enum { QUERY, LATENT, ABSORBED, MIXED, HEADS };  /* f->mix; decompressed: ABSORBED holds keys and values, LATENT's tail the rotated key */
+/* f->mix. Decompressed: ABSORBED holds keys and values, LATENT's tail the rotated key. */
+enum { QUERY, LATENT, ABSORBED, MIXED, HEADS };
 
+/* Values of a key head that are not rotated ("no positional encoding"). */
 static size_t nope(const struct hyper *h)
 {
     return h->mla_key - h->rope.dims;
@@ -32,6 +34,7 @@ void mla_need(const struct model *m, const struct layer *l, struct mixer_need *n
     need->head_cols = nope(h) > h->kv_lora ? nope(h) : h->kv_lora;
 }
 
+/* The queries' own latent, normed and prepared: it is in HEADS, which is free until attention is done. */
 static void norm_rows(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct layer *l = arg;
@@ -47,8 +50,10 @@ static void project(struct forward *f, const struct layer *l)
 {
     const struct hyper *h = &f->m->hyper;
     struct product *p = f->products;
-    p[0] = (struct product){ .w = &l->kv_a, .in = &f->in, .step = 1, .toks = f->n, .out = f->mix[LATENT], .out_stride = l->kv_a.rows };
-    p[1] = (struct product){ .w = &l->q, .in = &f->in, .step = 1, .toks = f->n, .out = f->mix[QUERY], .out_stride = l->q.rows };
+    p[0] = (struct product){ .w = &l->kv_a, .in = &f->in, .step = 1, .toks = f->n,
+                             .out = f->mix[LATENT], .out_stride = l->kv_a.rows };
+    p[1] = (struct product){ .w = &l->q, .in = &f->in, .step = 1, .toks = f->n,
+                             .out = f->mix[QUERY], .out_stride = l->q.rows };
     if (l->q_a.data) {
         p[1].w = &l->q_a;
         p[1].out = f->mix[HEADS];
@@ -59,7 +64,8 @@ static void project(struct forward *f, const struct layer *l)
         return;
     acts_shape(&f->mid, h->q_lora);
     run_tokens(f, norm_rows, l, f->n);
-    p[0] = (struct product){ .w = &l->q_b, .in = &f->mid, .step = 1, .toks = f->n, .out = f->mix[QUERY], .out_stride = l->q_b.rows };
+    p[0] = (struct product){ .w = &l->q_b, .in = &f->mid, .step = 1, .toks = f->n,
+                             .out = f->mix[QUERY], .out_stride = l->q_b.rows };
     run_products(f, p, 1);
 }
 
@@ -95,8 +101,8 @@ static void position_token(struct forward *f, const void *arg, size_t tok, size_
 static void run_heads(struct forward *f, const struct layer *l, const struct matrix *w, float *out, size_t stride, size_t step)
 {
     for (size_t head = 0; head < l->heads; head++)
-        f->products[head] = (struct product){ .w = w, .slice = head, .in = &f->mid, .first = head, .step = l->heads, .toks = f->n,
-                                              .out = out + head * step, .out_stride = stride };
+        f->products[head] = (struct product){ .w = w, .slice = head, .in = &f->mid, .first = head, .step = l->heads,
+                                              .toks = f->n, .out = out + head * step, .out_stride = stride };
     run_products(f, f->products, l->heads);
 }
 
@@ -111,6 +117,7 @@ static void join_token(struct forward *f, const void *arg, size_t tok, size_t th
                f->mix[QUERY] + (tok * l->heads + head) * h->mla_key + nope(h), h->rope.dims * sizeof(float));
 }
 
+/* What each head gathered, still in the latent space, ready for its product with that head's slice of v_b. */
 static void prepare_mixed(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct layer *l = arg;
@@ -120,6 +127,8 @@ static void prepare_mixed(struct forward *f, const void *arg, size_t tok, size_t
         acts_prepare(f, &f->mid, tok * l->heads + head, f->mix[MIXED] + (tok * l->heads + head) * lora, lora);
 }
 
+/* (W_k q)T c = qT (W_kT c): with W_k moved to the query, one cached latent of kv_lora + rope values serves all heads, 576
+ * instead of 40,960 values a token for DeepSeek-V2. Attention sees one key head whose values are the beginning of its keys. */
 static void absorbed(struct forward *f, const struct layer *l, size_t index)
 {
     const struct hyper *h = &f->m->hyper;
@@ -142,7 +151,8 @@ static void store_token(struct forward *f, const void *arg, size_t tok, size_t t
     const struct mla_stage *s = arg;
     const struct hyper *h = &f->m->hyper;
     size_t step = nope(h) + h->mla_value;
-    const float *kv = f->mix[ABSORBED] + tok * s->l->heads * step, *tail = f->mix[LATENT] + tok * s->l->kv_a.rows + h->kv_lora;
+    const float *kv = f->mix[ABSORBED] + tok * s->l->heads * step;
+    const float *tail = f->mix[LATENT] + tok * s->l->kv_a.rows + h->kv_lora;
     float *keys = f->mix[MIXED] + tok * s->l->heads * h->mla_key;
     (void)thread;
     for (size_t head = 0; head < s->l->heads; head++) {
@@ -152,17 +162,19 @@ static void store_token(struct forward *f, const void *arg, size_t tok, size_t t
     store_keys(f, s->index, tok, keys, h->mla_key, kv + nope(h), step);
 }
 
+/* As ordinary attention with a key head per query head: kv_b makes every head's keys and values out of the latent first. */
 static void decompressed(struct forward *f, const struct layer *l, size_t index)
 {
     const struct hyper *h = &f->m->hyper;
     struct mla_stage s = { .l = l, .index = index };
     acts_shape(&f->mid, h->kv_lora);
     run_tokens(f, position_token, &s, f->n);
-    struct product p = { .w = &l->kv_b, .in = &f->mid, .step = 1, .toks = f->n, .out = f->mix[ABSORBED], .out_stride = l->kv_b.rows };
+    struct product p = { .w = &l->kv_b, .in = &f->mid, .step = 1, .toks = f->n,
+                         .out = f->mix[ABSORBED], .out_stride = l->kv_b.rows };
     run_products(f, &p, 1);
     run_tokens(f, store_token, &s, f->n);
-    struct attention a = { .layer = l, .index = index, .q = f->mix[QUERY], .q_stride = l->heads * h->mla_key, .head_step = h->mla_key,
-                           .out = f->mix[HEADS], .out_stride = l->heads * h->mla_value };
+    struct attention a = { .layer = l, .index = index, .q = f->mix[QUERY], .q_stride = l->heads * h->mla_key,
+                           .head_step = h->mla_key, .out = f->mix[HEADS], .out_stride = l->heads * h->mla_value };
     attend(f, &a);
 }
 

@@ -21,6 +21,7 @@ void ssm_need(const struct model *m, const struct layer *l, struct mixer_need *n
     need->vector_cols = h->ssm_inner > h->ssm_rank ? h->ssm_inner : h->ssm_rank;
 }
 
+/* log(1 + e^x) > 0, so that a time step is positive; above 20 the difference from x is below half an ulp of f32. */
 static float softplus(float x)
 {
     return x > 20 ? x : log1pf(expf(x));
@@ -38,6 +39,7 @@ static void scan_chunk(void *arg, size_t index, size_t thread)
     const struct scan_stage *s = arg;
     struct forward *f = s->f;
     const struct hyper *h = &f->m->hyper;
+    /* Channels do not see each other, so chunks of them are independent; time is walked within a chunk, whose states stay in L1. */
     size_t part = index / s->chunks, begin = index % s->chunks * CHANNELS_PER_CHUNK;
     size_t end = begin + CHANNELS_PER_CHUNK < h->ssm_inner ? begin + CHANNELS_PER_CHUNK : h->ssm_inner;
     const struct kv *kv = f->parts[part].kv;
@@ -84,6 +86,7 @@ void ssm_mix(struct forward *f, const struct layer *l, size_t index)
     struct product x = { .w = &l->ssm_x, .in = &f->mid, .step = 1, .toks = f->n, .out = f->mix[DBC], .out_stride = dbc };
     run_products(f, &x, 1);
     prepare_tokens(f, &f->mid, f->mix[DBC], dbc, h->ssm_rank, f->n);
+    /* The time step of every channel comes from a projection of low rank; B and C lie behind it in DBC. */
     struct product dt = { .w = &l->ssm_dt, .in = &f->mid, .step = 1, .toks = f->n, .out = f->mix[DT], .out_stride = inner };
     run_products(f, &dt, 1);
     struct scan_stage s = { .f = f, .l = l, .index = index, .chunks = (inner + CHANNELS_PER_CHUNK - 1) / CHANNELS_PER_CHUNK };
