@@ -1,11 +1,8 @@
 #include "hessian.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "formats.h"
 
 /* Rows of H per product: its lower triangle is made in bands of so many rows, which leaves half of the work out. */
 enum { BAND = 256 };
@@ -49,69 +46,4 @@ void hessian_add(struct hessian_work *w, float *triangle, const float *x, const 
                 out[j] += w->block[(i - from) * stride + j];
         }
     }
-}
-
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
-
-bool stats_open(struct stats *s, const char *path, struct quern_error *err)
-{
-    struct gguf_string type = { "", 0 };
-    uint32_t version = 0;
-    memset(s, 0, sizeof *s);
-    if (!gguf_open(&s->file, path, NULL, err))
-        return false;
-    bool ok = gguf_read_string(&s->file, "general.type", &type, err) && gguf_read_u32(&s->file, "quern.stats.version", &version, err) &&
-              gguf_read_bool(&s->file, "quern.stats.guided", &s->guided, err);
-    if (ok && (!gguf_string_is(type, "quern.stats") || version != 1))
-        ok = ERR(err, QUERN_EFORMAT, "no statistics of this version (general.type 'quern.stats', quern.stats.version 1)");
-    if (!ok) {
-        error_prefix(err, path);
-        stats_close(s);
-    }
-    return ok;
-}
-
-void stats_close(struct stats *s)
-{
-    gguf_close(&s->file);
-    memset(s, 0, sizeof *s);
-}
-
-static const struct gguf_tensor *stats_find(const struct stats *s, struct gguf_string name, const char *what, size_t values)
-{
-    char full[96];
-    snprintf(full, sizeof full, "%.*s.%s", (int)(name.n < 70 ? name.n : 70), name.text, what);
-    const struct gguf_tensor *t = gguf_find_tensor(&s->file, full);
-    return t && t->type == FORMAT_F32 && t->bytes == values * sizeof(float) ? t : NULL;
-}
-
-double stats_tokens(const struct stats *s, struct gguf_string name, enum stats_part part)
-{
-    const struct gguf_tensor *t = stats_find(s, name, "tokens", STATS_PARTS);
-    float counts[STATS_PARTS] = { 0 };
-    if (t)
-        memcpy(counts, t->data, sizeof counts);
-    return counts[part] >= 0 ? counts[part] : 0;
-}
-
-bool stats_hessian(const struct stats *s, struct gguf_string name, enum stats_part part, bool guided, float *h, size_t n)
-{
-    static const char *const what[2][STATS_PARTS] = { { "h", "h_held" }, { "hg", "hg_held" } };
-    const struct gguf_tensor *t = stats_find(s, name, what[guided][part], hessian_size(n));
-    if (!t)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        memcpy(h + i * n, t->data + hessian_size(i) * sizeof *h, (i + 1) * sizeof *h);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = i + 1; j < n; j++)
-            h[i * n + j] = h[j * n + i];
-    return true;
-}
-
-bool stats_gradient(const struct stats *s, struct gguf_string name, float *g, size_t rows)
-{
-    const struct gguf_tensor *t = stats_find(s, name, "g2", rows);
-    if (t)
-        memcpy(g, t->data, rows * sizeof *g);
-    return t != NULL;
 }

@@ -1,13 +1,12 @@
-/* hessian.h - second moments of the inputs of linear maps: gathered over calibration text, kept in a file, read back.
+/* hessian.h - second moments of the inputs of linear maps, gathered over calibration text.
  *
  * For a map with n inputs: H = mean over tokens of weight * x x^T, symmetric, as the lower triangle row after row (n (n + 1) / 2 floats).
  * Sums over a call are f32 in the kernel's order and calls are added one after the other, so the same calls give the same bits for
- * any number of threads. The file's form is in models/FORMAT.md ("Statistics"). */
+ * any number of threads. */
 #ifndef QUERN_HESSIAN_H
 #define QUERN_HESSIAN_H
 
 #include "dense.h"
-#include "gguf.h"
 
 static inline size_t hessian_size(size_t n)
 {
@@ -25,19 +24,5 @@ void hessian_work_free(struct hessian_work *w);
 
 /* triangle += sum over t of weight[t] * x[t] x[t]^T. x: [toks][dense_stride(cols)]; weight: [toks], >= 0. */
 void hessian_add(struct hessian_work *w, float *triangle, const float *x, const float *weight, size_t cols, size_t toks);
-
-/* What is kept of one map. Two of each: of the calibration's larger part, and of the part that is held out to judge by. */
-enum stats_part { STATS_FIT, STATS_HELD, STATS_PARTS };
-struct stats { struct gguf file; bool guided; };
-
-/* QUERN_EFORMAT for other files. */
-bool stats_open(struct stats *s, const char *path, struct quern_error *err);
-void stats_close(struct stats *s);
-/* Tokens that the map called `name` saw; 0 where there is nothing about it. */
-double stats_tokens(const struct stats *s, struct gguf_string name, enum stats_part part);
-/* h: f32 [n][n], whole. `guided`: weighted by the outputs' squared gradients. False when absent or of another shape. */
-bool stats_hessian(const struct stats *s, struct gguf_string name, enum stats_part part, bool guided, float *h, size_t n);
-/* Mean squared gradient of each of the map's outputs: f32 [rows]. False when absent or of another shape. */
-bool stats_gradient(const struct stats *s, struct gguf_string name, float *g, size_t rows);
 
 #endif

@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "backward.h"
+#include "calibration.h"
 #include "formats.h"
+#include "hessian.h"
+#include "stats.h"
 #include "tokenizer.h"
 
 /* Tokens per call, about; every fifth call is held out. An input counts in full up to so many times the call's median square. */
@@ -130,7 +133,7 @@ static bool take_map(struct imprint *m, const struct gguf *g, size_t id, struct 
 {
     const struct matrix *w = backward_matrix(m->model, id);
     struct gathered *map = &m->maps[id];
-    bool guided = m->options->guided;
+    bool guided = m->options->fisher;
     /* Parts of fused tensors and slices have no row of moments of their own. */
     if (w->slices > 1 || w->first_row || g->tensors[w->tensor].shape[1] != w->rows || g->tensors[w->tensor].shape[0] != w->cols)
         return true;
@@ -150,7 +153,7 @@ static size_t moments_bytes(const struct imprint *m)
 {
     size_t sum = 0;
     for (size_t id = 0; id < m->b.linears; id++)
-        sum += hessian_size(backward_matrix(m->model, id)->cols) * sizeof(float) * STATS_PARTS * (m->options->guided ? 2 : 1);
+        sum += hessian_size(backward_matrix(m->model, id)->cols) * sizeof(float) * STATS_PARTS * (m->options->fisher ? 2 : 1);
     return sum;
 }
 
@@ -169,7 +172,7 @@ static bool take_all(struct imprint *m, const struct gguf *g, size_t most, struc
     if (!m->maps || !(m->weight = mem_take(3 * most, sizeof(float), "weights of tokens", err)))
         return false;
     m->guide = m->weight + most, m->square = m->guide + most;
-    if (m->options->guided &&
+    if (m->options->fisher &&
         !(m->logits = mem_take_aligned(most, dense_stride(m->model->hyper.vocab) * sizeof(float), "logits", err)))
         return false;
     return hessian_work_init(&m->work, &m->b.dense, widest, most, err);
@@ -217,12 +220,12 @@ static bool run_calls(struct imprint *m, int32_t *ids, size_t sequences, size_t 
             at[i * m->length] = bos;
         m->part = call % HELD_EVERY == HELD_EVERY - 1 ? STATS_HELD : STATS_FIT;
         backward_forward(&m->b, at, n, m->length, m->logits, &forth);
-        if (m->options->guided) {
+        if (m->options->fisher) {
             draw_labels(m, n * m->length);
             backward_run(&m->b, NULL, m->logits, &back);
         }
         if (m->options->show)
-            m->options->show(m->options->show_arg, (double)(s + n) / (double)sequences);
+            m->options->show(m->options->show_arg, "imprint", (double)(s + n) / (double)sequences);
     }
     return true;
 }
@@ -261,7 +264,7 @@ static bool write_map(struct gguf_writer *w, struct gathered *map, bool guided, 
 
 static bool write_all(struct imprint *m, struct gguf_writer *w, size_t sequences, struct quern_error *err)
 {
-    bool guided = m->options->guided;
+    bool guided = m->options->fisher;
     if (!gguf_writer_text(w, "general.type", "quern.stats", err) || !gguf_writer_u32(w, "quern.stats.version", 1, err) ||
         !gguf_writer_bool(w, "quern.stats.guided", guided, err) ||
         !gguf_writer_u32(w, "quern.stats.context", (uint32_t)m->length, err) ||
@@ -281,38 +284,35 @@ static bool write_all(struct imprint *m, struct gguf_writer *w, size_t sequences
     return gguf_writer_commit(w, err);
 }
 
-static bool gather(struct imprint *m, const struct gguf *g, const struct tokenizer *t, const char *text, size_t n, const char *path,
-                   struct quern_error *err)
+static bool gather(struct imprint *m, const struct quern_model *source, struct calibration *text, const char *path, struct quern_error *err)
 {
-    int32_t *ids = NULL, bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1;
-    size_t count = 0, trained = m->model->hyper.context ? m->model->hyper.context : 512, context = m->options->context;
-    if (memchr(text, 0, n))
-        return ERR(err, QUERN_EUSAGE, "the calibration text holds NUL bytes: no text");
-    if (!tokenizer_encode(t, text, n, TOKENIZE_ADD_SPECIAL, &ids, &count, err))
-        return false;
-    m->length = context ? context : trained < 512 ? trained : 512;
-    size_t per_call = CALL_TOKENS / m->length ? CALL_TOKENS / m->length : 1, sequences = count / m->length;
-    if (m->options->sequences && sequences > m->options->sequences)
-        sequences = m->options->sequences;
+    const struct gguf *g = &source->gguf;
+    int32_t bos = tokenizer_adds_bos(source->tokenizer) ? tokenizer_bos(source->tokenizer) : -1;
+    size_t per_call = CALL_TOKENS / m->length ? CALL_TOKENS / m->length : 1, sequences = text->count / m->length;
+    if (m->options->tokens && sequences > m->options->tokens / m->length)
+        sequences = m->options->tokens / m->length;
     struct gguf_writer_options options = { .force = m->options->force, .inputs = g->parts, .input_count = g->part_count };
     struct gguf_writer *w = NULL;
-    bool ok = check_tokens(ids, count, HELD_EVERY * per_call * m->length, err) && (w = gguf_writer_open(path, &options, err)) &&
-              backward_init(&m->b, m->model, m->options->kernels, m->options->pool, per_call * m->length, m->length, err) &&
-              take_all(m, g, per_call * m->length, err) && run_calls(m, ids, sequences, per_call, bos, err) &&
+    bool ok = check_tokens(text->tokens, sequences * m->length, HELD_EVERY * per_call * m->length, err) &&
+              (w = gguf_writer_open(path, &options, err)) &&
+              backward_init(&m->b, m->model, &source->kernels, m->options->pool, per_call * m->length, m->length, err) &&
+              take_all(m, g, per_call * m->length, err) && run_calls(m, text->tokens, sequences, per_call, bos, err) &&
               write_all(m, w, sequences, err);
     gguf_writer_close(w);
     if (m->b.m)
         imprint_free(m);
-    free(ids);
     return ok;
 }
 
-bool imprint_write(const struct gguf *g, const struct model *model, const char *text, size_t n, const char *path,
-                   const struct imprint_options *options, struct quern_error *err)
+bool imprint_write(const struct quern_model *model, const char *path, const struct imprint_options *options, struct quern_error *err)
 {
-    struct imprint m = { .options = options, .model = model, .seed = options->seed };
-    struct tokenizer *t = tokenizer_open(g, NULL, err);
-    bool ok = t && gather(&m, g, t, text, n, path, err);
-    tokenizer_close(t);
+    struct imprint m = { .options = options, .model = &model->model, .seed = options->seed };
+    struct calibration text;
+    size_t trained = model->model.hyper.context ? model->model.hyper.context : 512;
+    m.length = options->context ? options->context : trained < 512 ? trained : 512;
+    if (!calibration_open(&text, options->calibration, CALIBRATION_FIT, model, m.length, err))
+        return false;
+    bool ok = gather(&m, model, &text, path, err);
+    calibration_close(&text);
     return ok;
 }
