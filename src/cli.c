@@ -1,3 +1,4 @@
+/* What every program does at its start and end, signals, and what a terminal sees: see cli.h. */
 #include "cli.h"
 
 #include <errno.h>
@@ -39,10 +40,13 @@ void cli_start(const char *program)
     struct sigaction action = {.sa_handler = on_bus_error};
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, NULL);
+    /* A file that hits a size limit must end in a write error and a sentence, not in a dead process. A closed pipe ends the
+     * program as it ends every filter: silently, with the signal's status. */
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
 }
 
+/* The first signal asks for a clean end, the second takes no more questions. */
 static void on_stop(int number)
 {
     if (signal_seen) {
@@ -61,6 +65,7 @@ const volatile int *cli_catch_signals(void)
     return &signal_seen;
 }
 
+/* What was computed before an error goes out first, so that a sentence never stands in the middle of a line of output. */
 int cli_fail(const struct quern_error *err)
 {
     if (err->code == QUERN_EINTERRUPT)
@@ -80,6 +85,7 @@ void cli_warn(const char *format, ...)
     va_end(list);
 }
 
+/* Output that could not be written is an error even when everything else went well: a full disk must not look like success. */
 int cli_finish(int code)
 {
     errno = 0;
@@ -155,6 +161,7 @@ void progress_begin(struct progress *p, const char *what)
 
 void progress_show(struct progress *p, double share)
 {
+    /* Ten times a second is enough to look alive and too little to cost anything. */
     enum { WIDTH = 30 };
     double now = machine_clock(), spent = now - p->begin;
     if (!p->on || (now - p->shown < 0.1 && share < 1))
@@ -165,6 +172,7 @@ void progress_show(struct progress *p, double share)
     for (int i = 0; i < WIDTH; i++)
         fputc(i < full ? '#' : '.', stderr);
     fprintf(stderr, "] %3.0f %%", 100 * share);
+    /* No guess in the first second: it would be wrong by a factor. */
     if (share > 0 && spent > 1) {
         long left = (long)(spent / share * (1 - share) + 0.5);
         fprintf(stderr, ", %ld:%02ld left ", left / 60, left % 60);
@@ -185,6 +193,7 @@ const char *cli_bytes(char *out, size_t size, size_t bytes)
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;
     size_t unit = 0;
+    /* A larger unit from 1000 on, not from 1024, keeps all numbers within three digits before the point. */
     for (; value >= 1000 && unit < 4; unit++)
         value /= 1024;
     snprintf(out, size, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);

@@ -1,3 +1,6 @@
+/* What all verbs that run a model share: the options of the engine, opening it, and its plan of memory.
+ *
+ * The options are one group (options.h), so that a flag means the same in every verb and stands once in the manual. */
 #include "cmd_engine.h"
 
 #include <stdlib.h>
@@ -7,6 +10,7 @@
 #include "pool.h"
 #include "session.h"
 
+/* Names and letters are llama.cpp's where it has the same thing (-m, -t, -c, -b, --ctx-size), so that habits carry over. */
 #define OFFSET(field) offsetof(struct engine_args, field)
 const struct option engine_options[] = {
     {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = OFFSET(model), .arg = "FILE",
@@ -53,6 +57,7 @@ static void warn_of_surplus(const struct quern_model *model)
         cli_warn("%s: %zu tensors are not known to the architecture and not used", model->gguf.path, model->model.extra_tensors);
 }
 
+/* Without a name the embedded model speaks, and says so: nobody shall take its sentences for those of the model they meant. */
 struct quern_model *engine_open(const struct engine_args *engine, const struct args *args, struct quern_error *err)
 {
     struct quern_model_options options = {
@@ -86,6 +91,8 @@ size_t engine_context(const struct quern_model *model, const struct engine_args 
     return options.context;
 }
 
+/* Refuse before anything is taken. Weights are mapped and could be paged, but a decode step reads all of them: a model larger
+ * than the memory would run at the speed of the disk, which nobody wants to discover by waiting. */
 bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, size_t cache, size_t scratch,
                        struct quern_error *err)
 {

@@ -54,6 +54,7 @@ static bool read_ids(FILE *in, const char *name, int32_t **ids, size_t *count, s
             continue;
         long long value = 0;
         size_t start = at;
+        /* The loop stops once past INT32_MAX, so `value` never overflows however many digits follow. */
         for (; c >= '0' && c <= '9' && value <= INT32_MAX; c = getc(in), at++)
             value = value * 10 + (c - '0');
         if (at == start || value > INT32_MAX || (c != EOF && !strchr(" \n\t\r,", c)))
@@ -143,6 +144,7 @@ static bool write_logits(struct runner *r, const int32_t *ids, size_t count, con
     if (fclose(out) != 0 && ok)
         ok = ERR_ERRNO(err, "cannot write '%s'", name);
     if (!ok)
+        /* Half a matrix compares as wrong logits rather than as a failed run. */
         unlink(name);
     return ok;
 }
@@ -158,6 +160,8 @@ static bool run(const struct logits_args *a, struct quern_error *err)
               (model = engine_open(&a->engine, &a->args, err)) && check_ids(model, ids, count, a->tokens, err) &&
               (pool = pool_open(model->threads, err));
     if (ok) {
+        /* A cache as large as the list at least. A row of logits per token of a batch is the largest piece of memory here
+         * (512 rows of 128,000 are 250 MB), which is why a batch is never larger than the list. */
         size_t batch = a->engine.batch ? a->engine.batch : 512, context = a->engine.context > count ? a->engine.context : count;
         batch = batch < count ? batch : count;
         struct runner_shape shape = {.context = context, .sequences = 1, .batch = batch, .rows = batch, .kv = (enum kv_type)a->kv};

@@ -55,6 +55,7 @@ const struct verb verb_detokenize = {
 
 /* ---- input and output ---- */
 
+/* All of standard input: a token may span any place at which one could cut. */
 static bool read_input(struct text *in, struct quern_error *err)
 {
     char part[65536];

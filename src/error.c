@@ -1,3 +1,4 @@
+/* Errors that carry a sentence, memory that comes with one, and text made fit for a terminal: see error.h. */
 #include "error.h"
 
 #include <errno.h>
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A sentence that does not fit ends in "...", so that no reader takes a cut number for a whole one. */
 static void format_text(struct quern_error *err, const char *format, va_list args)
 {
     int n = vsnprintf(err->text, sizeof err->text, format, args);
@@ -85,6 +87,8 @@ char *mem_copy_text(const char *text, size_t n, struct quern_error *err)
     return copy;
 }
 
+/* The rules are those of Unicode's table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF. C1 controls (U+0080 to
+ * U+009F) are left out although they are valid: terminals obey them. */
 /* Length of the valid UTF-8 sequence at s[0..n), 0 when there is none or it is a control character. */
 static size_t printable_length(const unsigned char *s, size_t n)
 {

@@ -22,6 +22,7 @@ size_t gguf_type_bytes(enum gguf_type type)
     return (unsigned)type < GGUF_TYPE_COUNT ? types[type].bytes : 0;
 }
 
+/* Byte by byte: values in a file are packed, so their addresses have no alignment; compilers make one load of it. */
 uint64_t gguf_little_endian(const uint8_t *p, size_t n)
 {
     uint64_t value = 0;
@@ -61,6 +62,8 @@ void gguf_scalar(struct gguf_value *out, enum gguf_type type, const uint8_t *pac
     }
 }
 
+/* Readers of one type accept the file's other widths where the value fits: writers disagree about u32, i32 and u64 for counts. An
+ * absent key leaves *out as it is, which is how callers give defaults. */
 static bool type_error(const struct gguf_kv *kv, const char *key, const char *expected, struct quern_error *err)
 {
     return ERR(err, QUERN_EFORMAT, "key '%s' at byte %zu: expected %s, found %s", key, kv->offset, expected,
@@ -145,6 +148,7 @@ bool gguf_array_f64(const struct gguf_value *array, size_t i, double *out)
     return true;
 }
 
+/* Strings have no fixed size, so an array of them is walked: `cursor` begins at 0. gguf.c has checked every length. */
 struct gguf_string gguf_array_string(const struct gguf_value *array, size_t *cursor)
 {
     const uint8_t *p = array->as.array.data + *cursor;

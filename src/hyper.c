@@ -12,6 +12,7 @@
 /* Limits that no real model comes near; they keep later sums of sizes small. */
 enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 14, MAX_HEAD_DIM = 1 << 14, MAX_FF = 1 << 24 };
 
+/* The two buffers save every caller from building names: a reader lives on the stack of model_hyper only. */
 /* What every reading function needs, and room for the names that their messages show. */
 struct reader {
     const struct gguf  *g;
@@ -120,7 +121,8 @@ static bool per_layer(struct reader *r, const char *name, size_t layers, size_t 
         return true;
     }
     if (value->as.array.n != layers)
-        return ERR(r->err, QUERN_EFORMAT, "key %s has %zu elements, the model has %zu layers", shown(r, name), value->as.array.n, layers);
+        return ERR(r->err, QUERN_EFORMAT, "key %s has %zu elements, the model has %zu layers", shown(r, name),
+                   value->as.array.n, layers);
     for (size_t i = 0; i < layers; i++) {
         int64_t element = 0;
         if (!gguf_array_i64(value, i, &element))
@@ -205,6 +207,7 @@ static bool read_head_dims(struct model *m, struct reader *r)
         heads = m->layer[i].heads;
     if (m->arch->mixer == MIXERS_SSM || !heads)
         return true;
+    /* Gemma, Qwen3 and others have heads that do not add up to the width; their files say so by both keys. */
     bool explicit_dims = has(r, "attention.key_length") && has(r, "attention.value_length");
     if (!explicit_dims && h->width % heads)
         return ERR(r->err, QUERN_EFORMAT, "width %zu does not divide into %zu heads, and %s does not say their size", h->width,
@@ -230,6 +233,7 @@ static bool read_rope_scaling(struct model *m, struct reader *r)
     if (has(r, "rope.scaling.factor") ? !positive_double(r, "rope.scaling.factor", &rope->factor)
                                       : !positive_double(r, "rope.scale_linear", &rope->factor))
         return false;
+    /* "none" wins over a factor that a converter left behind. */
     if (none)
         rope->factor = 1;
     float log_multiplier = 0;
@@ -241,6 +245,8 @@ static bool read_rope_scaling(struct model *m, struct reader *r)
     if ((m->arch->flags & ARCH_YARN_LOG) && !number(r, "rope.scaling.yarn_log_multiplier", &log_multiplier))
         return false;
     /* DeepSeek files hold a tenth of the multiplier. */
+    /* YaRN (Peng et al. 2023) scales queries and keys by 1 + 0.1 ln(factor); DeepSeek divides by the same with its own multiplier,
+     * which for MLA is folded into the scale of the scores instead (read_mla). */
     bool mla = m->arch->mixer == MIXERS_MLA;
     rope->log_multiplier = mla ? (double)log_multiplier / (double)0.1f : (double)log_multiplier;
     if (rope->yarn && rope->factor > 1) {
@@ -264,6 +270,7 @@ static bool read_rope(struct model *m, struct reader *r)
     if (rope->dims % 2 || rope->dims > h->key_dim)
         return ERR(r->err, QUERN_EFORMAT, "key %s is %zu, an even number up to the head size %zu is needed",
                    shown(r, "rope.dimension_count"), rope->dims, h->key_dim);
+    /* Only Gemma 3 turns its windowed layers by another base, 10000 however large the other is. */
     if (m->arch->rope_local != LOCAL_OWN_BASE)
         rope->base_local = rope->base;
     return positive_double(r, "rope.freq_base_swa", &rope->base_local) && read_rope_scaling(m, r);
@@ -331,6 +338,7 @@ static bool read_scales(struct model *m, struct reader *r)
     h->embed_scale = h->residual_scale = h->logit_scale = 1;
     if (flags & ARCH_EMBED_SQRT)
         h->embed_scale = sqrtf((float)h->width);
+    /* MiniCPM's constants, for files from before the keys existed: scale_emb 12, scale_depth 1.4, dim_model_base 256. */
     if (flags & ARCH_MINICPM_SCALES) {
         h->embed_scale = 12;
         h->residual_scale = 1.4f / sqrtf((float)h->layers);
@@ -341,6 +349,7 @@ static bool read_scales(struct model *m, struct reader *r)
             !positive(r, "attention.scale", &scale))
             return false;
     }
+    /* Granite divides by its logit_scale, Command-R multiplies by a key of the same name. */
     if (flags & (ARCH_LOGITS_DIVIDED | ARCH_LOGITS_TIMES)) {
         if (!positive(r, "logit_scale", &logit))
             return false;
@@ -447,11 +456,13 @@ static bool read_experts(struct model *m, struct reader *r)
     if (!count(r, "expert_count", 0, MODEL_MAX_EXPERTS, &h->experts))
         return false;
     if (h->experts == 0) {
+        if ((m->arch->flags & ARCH_EXPERTS) && !has(r, "expert_count"))
+            return missing(r, "expert_count");
         if (m->arch->flags & ARCH_EXPERTS)
-            return has(r, "expert_count") ? ERR(r->err, QUERN_EFORMAT, "key %s is 0, this architecture needs experts", shown(r, "expert_count"))
-                                          : missing(r, "expert_count");
+            return ERR(r->err, QUERN_EFORMAT, "key %s is 0, this architecture needs experts", shown(r, "expert_count"));
         if (gguf_find_tensor(r->g, "blk.0.ffn_gate_inp.weight") || gguf_find_tensor(r->g, "blk.0.ffn_down_exps.weight"))
-            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key %s is 0 or missing", shown(r, "expert_count"));
+            return ERR(r->err, QUERN_EFORMAT, "the file has tensors of experts, but key %s is 0 or missing",
+                       shown(r, "expert_count"));
         return true;
     }
     if (m->arch->experts.gating == 0)
@@ -531,7 +542,8 @@ static bool read_mixers(struct model *m, struct reader *r)
     case MIXERS_SSM:
         for (size_t i = 0; i < h->layers; i++)
             m->layer[i].mixer = MIX_SSM;
-        return need_count(r, "ssm.conv_kernel", 2, 64, &h->conv_taps) && need_count(r, "ssm.inner_size", 1, MAX_WIDTH, &h->ssm_inner) &&
+        return need_count(r, "ssm.conv_kernel", 2, 64, &h->conv_taps) &&
+               need_count(r, "ssm.inner_size", 1, MAX_WIDTH, &h->ssm_inner) &&
                need_count(r, "ssm.state_size", 1, MAX_HEAD_DIM, &h->ssm_state) &&
                need_count(r, "ssm.time_step_rank", 1, MAX_WIDTH, &h->ssm_rank);
     case MIXERS_CONV:

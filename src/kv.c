@@ -1,3 +1,7 @@
+/* The cache of keys and values and the states of recurrent layers: one plan, one allocation, see kv.h.
+ *
+ * Rows of one head lie together ([head][token][dim]): attention walks one head over all tokens, and a step of it is then one
+ * stream of memory instead of one per token. */
 #include "kv.h"
 
 #include <stdlib.h>
@@ -107,6 +111,7 @@ bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t con
         kv_free(kv);
         return false;
     }
+    /* 64 bytes more were taken than needed: rows begin at cache lines, so that no vector load touches two. */
     kv->data = (unsigned char *)kv->memory + (64 - (uintptr_t)kv->memory % 64) % 64;
     kv->state = (float *)(void *)(kv->data + kv->data_bytes);
     return true;
@@ -129,6 +134,7 @@ static void clear_values(struct kv *kv, size_t from, size_t to)
     }
 }
 
+/* Going back in attention is forgetting rows; a recurrent state has absorbed its past and can only be emptied. */
 bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err)
 {
     if (count > kv->used)
@@ -144,6 +150,7 @@ bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err)
     return true;
 }
 
+/* A pass that failed may have written the rows of any of its tokens: none of them may stay behind `used`. */
 void kv_abort(struct kv *kv, size_t count)
 {
     size_t end = count < kv->capacity - kv->used ? kv->used + count : kv->capacity;

@@ -1,3 +1,4 @@
+/* What of this machine the process may use: CPUs, cores, fast cores, quota, memory. See machine.h. */
 #include "machine.h"
 
 #include <ctype.h>
@@ -162,6 +163,7 @@ static void each_group(const char *root, const char *controller, visit_fn *visit
         }
 }
 
+/* Every group above the process limits it too: the least of them counts. */
 static void lower_quota(double *quota, double limit, double period)
 {
     if (limit > 0 && period > 0 && (*quota == 0 || limit / period < *quota))

@@ -36,6 +36,7 @@ static int unknown_verb(const char *name)
     char shown[120];
     for (size_t i = 0; i < quern_program.count; i++)
         names[i] = verbs[i]->name;
+    /* The name is shown as a terminal may show it: it can be anything. */
     const char *meant = options_nearest(name, names, quern_program.count);
     text_escape(shown, sizeof shown, name, strlen(name));
     if (meant)
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
         options_overview(stderr, &quern_program);
         return QUERN_EUSAGE;
     }
+    /* Words before any verb are few; everything else is a verb's own business, --help of a verb too. */
     const char *word = argv[1];
     bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
     if (help && argc > 2) {

@@ -1,3 +1,4 @@
+/* Caches, a pass and rows of logits, planned before they are taken: see runner.h. */
 #include "runner.h"
 
 #include <stdlib.h>
@@ -26,6 +27,7 @@ bool runner_open(struct runner *r, const struct quern_model *model, const struct
     bool ok = checked_mul(&cells, shape->rows, model->model.hyper.vocab) || ERR(err, QUERN_EMEM, "too many rows of logits");
     ok = ok && (r->logits = mem_take_aligned(cells, sizeof(float), "logits", err)) != NULL;
     ok = ok && (r->kv = mem_take(shape->sequences, sizeof *r->kv, "caches", err)) != NULL;
+    /* `opened` counts as it goes, so that a failure half-way closes exactly the caches that stand. */
     for (; ok && r->opened < shape->sequences; r->opened += ok)
         ok = kv_init(&r->kv[r->opened], &model->model, shape->kv, shape->context, err);
     if (!ok)

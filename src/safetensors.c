@@ -1,3 +1,7 @@
+/* The safetensors format (8 bytes of length, a JSON header, data), one file or shards behind an index: see safetensors.h.
+ *
+ * Everything in the header is untrusted. Data is mapped and never copied; what a tensor says about its place is checked against
+ * its shape, its type, the file's size and every other tensor before anybody can read through it. */
 #include "safetensors.h"
 
 #include <stdlib.h>
@@ -29,6 +33,7 @@ struct part {
     struct quern_error *err;
 };
 
+/* A size from JSON: a number without fraction or sign. 0 with *ok false otherwise. */
 static size_t whole(const struct json *j, bool *ok)
 {
     *ok = j && j->type == JSON_NUMBER && j->integral && j->integer >= 0;
@@ -111,6 +116,7 @@ static bool read_tensor(const struct part *p, struct safetensor *t, const struct
     return true;
 }
 
+/* By address, the shorter first: an empty tensor stands before the one that begins at the same byte. */
 static int by_place(const void *a, const void *b)
 {
     const struct safetensor *x = a, *y = b;
@@ -283,6 +289,7 @@ static bool open_shards(struct safetensors *s, const char *index, const struct j
     return ok;
 }
 
+/* Every name in weight_map must be in some shard; which one is not insisted on, since only the data counts. */
 static bool read_index(struct safetensors *s, const char *path, struct quern_error *err)
 {
     struct map file;

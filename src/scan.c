@@ -1,3 +1,6 @@
+/* Search for values that are NaN or infinite, over all blocks of a tensor, in parallel and with the first place that has one.
+ *
+ * Every value is decoded: a block's scale may be finite and a product of scales still overflow. */
 #include "scan.h"
 
 #include <math.h>
@@ -17,6 +20,7 @@ struct work {
     struct chunk             *chunks;
 };
 
+/* The engine does not run F64, but files may hold it; only whether a value is finite matters here. */
 static void narrow_f64(float *out, const uint8_t *data, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -38,6 +42,7 @@ static bool any_bad(const float *x, size_t n)
     return bad != 0;
 }
 
+/* The slow path, taken for a piece that has something bad: which blocks, and the first value. */
 static void note_bad(struct chunk *chunk, const float *x, size_t n, size_t at, size_t block)
 {
     for (size_t b = 0; b < n; b += block) {
@@ -86,6 +91,7 @@ bool scan_tensor(struct scan *out, const struct gguf_tensor *t, const struct ker
     if (!work.chunks)
         return false;
     pool_run(pool, scan_chunk, &work, chunks);
+    /* In order of the chunks, so that the first place named does not depend on which thread was faster. */
     for (size_t i = 0; i < chunks; i++) {
         if (work.chunks[i].bad_blocks && out->bad_blocks == 0) {
             out->first_value = work.chunks[i].first_value;

@@ -1,3 +1,4 @@
+/* One text and its cache, the unit that most callers hold: see session.h and quern.h. */
 #include "session.h"
 
 #include <stdlib.h>
@@ -94,6 +95,7 @@ void quern_close_session(struct quern_session *s)
     free(s);
 }
 
+/* Before any compute: a prompt that does not fit must not cost the time of the part that does. */
 static bool check_room(const struct quern_session *s, size_t count, struct quern_error *err)
 {
     if (count <= s->kv.limit - s->kv.used)

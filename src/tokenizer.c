@@ -1,3 +1,7 @@
+/* A tokenizer out of a file's keys: everything is checked here, once, so that encoding and decoding need no checks.
+ *
+ * Sources: the keys tokenizer.ggml.* of the GGUF specification; what happens where a file says nothing follows llama.cpp, for
+ * which the files were made. Texts are not copied: tokens point into the mapped file. */
 #include "tokenizer.h"
 
 #include <math.h>
@@ -6,6 +10,7 @@
 
 #include "tokenizer_internal.h"
 
+/* Names of tokenizer.ggml.model that are known, and the algorithm of each. */
 static const struct { const char *name; enum tokenizer_kind kind; } models[] = {
     { "llama", TOKENIZER_SPM }, { "gpt2", TOKENIZER_BPE }, { "gemma4", TOKENIZER_BPE }, { "bert", TOKENIZER_WPM },
 };
@@ -211,6 +216,7 @@ static bool read_merges(struct tokenizer *t, const struct gguf *g, struct quern_
     return ok;
 }
 
+/* GPT-2's byte-level BPE spells each byte as one printable character; a byte without a token stays NO_ID. */
 static void find_byte_characters(struct tokenizer *t)
 {
     for (unsigned byte = 0; byte < 256; byte++) {
@@ -221,6 +227,7 @@ static void find_byte_characters(struct tokenizer *t)
 
 /* ---- opening ---- */
 
+/* An unknown algorithm is refused: a wrong one would give words that look right and mean nothing to the model. */
 static bool find_model(struct tokenizer *t, const struct gguf *g, struct quern_error *err)
 {
     struct gguf_string name = { "", 0 };
@@ -240,6 +247,8 @@ static bool find_model(struct tokenizer *t, const struct gguf *g, struct quern_e
                text_escape(shown, sizeof shown, name.text, name.n));
 }
 
+/* The same holds for pre-tokenizers, of which BPE files have dozens. A default where a file names none would only be a guess, and
+ * its worse answers would be taken for the model's fault. */
 static bool find_pre(struct tokenizer *t, const struct gguf *g, const char *wanted, struct quern_error *err)
 {
     struct gguf_string name = { "", 0 };
@@ -325,6 +334,7 @@ static bool read_switches(struct tokenizer *t, const struct gguf *g, struct quer
     return true;
 }
 
+/* In this order: types need tokens, ids need the table, special tokens need ids; the algorithm's own tables last. */
 static bool open_all(struct tokenizer *t, const struct gguf *g, const char *pre, struct quern_error *err)
 {
     if (!find_model(t, g, err) || !find_pre(t, g, pre, err) || !read_tokens(t, g, err) || !read_types(t, g, err) ||

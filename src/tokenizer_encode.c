@@ -5,6 +5,7 @@
 
 /* ---- scratch ---- */
 
+/* Grow by half: a list of n elements is copied 3 n times in all at most. The encoder keeps its buffers for the next piece. */
 bool encoder_room(struct encoder *e, void *p, size_t *room, size_t count, size_t size)
 {
     void **memory = p;

@@ -32,6 +32,7 @@ static const struct { enum role role; const char *text; } known_texts[] = {
     { ROLE_FIM_FILE, "<|file_sep|>" },
 };
 
+/* Where a file names the token of a role itself. */
 static const char *const role_keys[ROLES] = {
     [ROLE_FIM_PREFIX] = "tokenizer.ggml.fim_pre_token_id", [ROLE_FIM_SUFFIX] = "tokenizer.ggml.fim_suf_token_id",
     [ROLE_FIM_MIDDLE] = "tokenizer.ggml.fim_mid_token_id", [ROLE_FIM_PAD] = "tokenizer.ggml.fim_pad_token_id",
@@ -207,6 +208,7 @@ static bool offer(struct finder *f, size_t at, size_t limit)
     return heap_push(f->e, (uint64_t)(LONGEST_TOKEN - bytes) << 32 | at);
 }
 
+/* Take the place, and the white space that belongs to the token on either side. */
 static bool accept(struct finder *f, size_t at, size_t bytes)
 {
     size_t length;
@@ -238,6 +240,8 @@ static bool find_all(struct finder *f)
     while (heap->n) {
         uint64_t key = heap_pop(heap);
         size_t at = key & UINT32_MAX, bytes = LONGEST_TOKEN - (size_t)(key >> 32), fits = 0;
+        /* A longer token may have taken the end of this place since it was offered: then the longest that still fits is offered
+         * anew. Lengths only shrink, so every place comes back a bounded number of times. */
         while (fits < bytes && !is_taken(f, at + fits))
             fits++;
         if (fits == bytes ? !accept(f, at, bytes) : fits > 0 && !offer(f, at, fits))

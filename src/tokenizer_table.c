@@ -1,3 +1,7 @@
+/* The indices of a vocabulary: text to id, pair of ids to merge, longest token at a place.
+ *
+ * Both hash tables are open addressing at half load with a random base per run. The file is untrusted: with a known base, a
+ * vocabulary built of colliding texts would make every lookup a walk through the whole table. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -114,6 +118,7 @@ bool pair_table_init(struct tokenizer *t, size_t merges, struct quern_error *err
     return true;
 }
 
+/* Two random factors, one per id: no choice of ids makes many pairs collide. */
 static size_t pair_slot(const struct pair_table *table, uint32_t left, uint32_t right)
 {
     uint64_t h = fold((uint64_t)left * table->base[0] + (uint64_t)right * table->base[1]);
@@ -166,6 +171,8 @@ static void sort_ids(const struct token *tokens, int32_t *ids, int32_t *spare, s
     }
 }
 
+/* Sorted texts with an index by first byte: a search for the longest prefix narrows a range byte by byte (two binary searches
+ * each). It takes 4 bytes a token; a trie of the same texts takes a node per byte. */
 bool prefix_table_init(struct tokenizer *t, struct prefix_table *table, unsigned with, unsigned without, struct quern_error *err)
 {
     size_t count = 0;
