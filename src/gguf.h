@@ -131,6 +131,7 @@ struct gguf_writer_options {
     const struct map *inputs;        /* files that the target must not be (same device and inode): QUERN_EUSAGE */
     size_t input_count;
     bool unpadded;                   /* end with the last byte of content, as some files do, not with padding */
+    bool resume;                     /* go on where a killed run with the same keys and tensors ended (.TARGET.quern-partial) */
 };
 
 /* Checks the directory and the target first; creates the temporary file. */
@@ -148,6 +149,13 @@ bool gguf_writer_array(struct gguf_writer *w, const char *key, enum gguf_type ty
 bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, struct quern_error *err);
 /* The data of the next tensor, whole or in pieces; padding is the writer's business. */
 bool gguf_writer_data(struct gguf_writer *w, const void *data, size_t bytes, struct quern_error *err);
+/* End the description. *standing: tensors, counted from the first, that the file holds already because an earlier run with `resume`
+ * and the same header was killed or left; the data that follows is that of the next one. */
+bool gguf_writer_begin(struct gguf_writer *w, size_t *standing, struct quern_error *err);
+/* With `resume`: the data of a tensor that is complete. */
+bool gguf_writer_read(struct gguf_writer *w, size_t tensor, void *data, struct quern_error *err);
+/* With `resume`: gguf_writer_close shall not remove what has been written (an interruption, not a failure). */
+void gguf_writer_leave(struct gguf_writer *w);
 /* Where only the very last step fails (syncing the directory), the error is given although the new file is there, complete. */
 bool gguf_writer_commit(struct gguf_writer *w, struct quern_error *err);
 /* Removes the temporary file unless committed. NULL is allowed. */

@@ -6,6 +6,9 @@
  *     data                 through a buffer, padding between tensors
  *     commit               flush, fsync, close, rename, fsync of the directory
  *
+ * A writer that resumes has the temporary name .NAME.quern-partial and finds there what a killed run of the same work wrote: the
+ * file is as long as what was written, so its length says which tensors are whole.
+ *
  * Whoever is killed before the rename leaves a file under the temporary name only; whoever fails removes that, too. The order of
  * fsync and rename is what a power cut needs: the name never points at data that is not there. tests/test_kill.sh and
  * tests/test_faults.c hold it to that. */
@@ -36,7 +39,7 @@ struct bytes {
 };
 
 /* A tensor to come: where its offset stands in the directory's rows, and how much data it has. */
-struct planned { size_t offset_at, bytes; };
+struct planned { size_t offset_at, bytes, offset; };
 
 struct gguf_writer {
     char  *path, *directory, *temp;      /* the target, where it lies, the temporary file beside it */
@@ -45,6 +48,9 @@ struct gguf_writer {
     bool   alignment_key;                /* general.alignment is among the keys                     */
     size_t alignment;                    /* what the caller wants, then what the keys say           */
     bool   force, unpadded;
+    bool   resume, left;                 /* left: the partial file stays when the writer is closed   */
+    size_t standing;                     /* tensors that an earlier run completed                   */
+    size_t header;                       /* bytes before the first tensor, padding included         */
     mode_t mode;                         /* of the file that is replaced; 0: none is                */
 
     struct bytes    keys, rows;          /* the header and keys; the tensor directory                */
@@ -66,7 +72,7 @@ static bool abandon(struct gguf_writer *w)
     if (w->fd >= 0)
         close(w->fd);
     w->fd = -1;
-    if (w->temp && !w->committed)
+    if (w->temp && !w->committed && !w->left)
         unlink(w->temp);
     w->failed = true;
     return false;
@@ -183,6 +189,32 @@ static bool create_temp(struct gguf_writer *w, const char *base, size_t base_n, 
     return false;
 }
 
+/* The one name under which work is found again. Whoever holds its lock is at work there. */
+static bool open_partial(struct gguf_writer *w, const char *base, size_t base_n, struct quern_error *err)
+{
+    size_t room = strlen(w->directory) + base_n + 64;
+    char *name = mem_take(room, 1, "a file name", err);
+    if (!name)
+        return false;
+    snprintf(name, room, "%s/.%.*s.quern-partial", w->directory, (int)base_n, base);
+    struct stat here, there;
+    w->fd = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (w->fd < 0) {
+        ERR_ERRNO(err, "cannot create '%s' for '%s'", name, w->path);
+    } else if (flock(w->fd, LOCK_EX | LOCK_NB) == 0 && fstat(w->fd, &here) == 0 && stat(name, &there) == 0 &&
+               here.st_ino == there.st_ino && here.st_dev == there.st_dev && S_ISREG(here.st_mode)) {
+        w->temp = name;
+        return true;
+    } else {
+        ERR(err, QUERN_EIO, "another run is writing '%s' (through '%s')", w->path, name);
+    }
+    if (w->fd >= 0)
+        close(w->fd);
+    w->fd = -1;
+    free(name);
+    return false;
+}
+
 /* May the target be written? It must not be an input, nor be replaced unasked. */
 static bool check_target(struct gguf_writer *w, const struct gguf_writer_options *options, struct quern_error *err)
 {
@@ -224,6 +256,7 @@ struct gguf_writer *gguf_writer_open(const char *path, const struct gguf_writer_
     w->alignment = options->alignment;
     w->force = options->force;
     w->unpadded = options->unpadded;
+    w->resume = options->resume;
     w->path = mem_copy_text(path, strlen(path), err);
     bool ok = w->path && check_target(w, options, err);
     if (ok) {
@@ -237,7 +270,7 @@ struct gguf_writer *gguf_writer_open(const char *path, const struct gguf_writer_
             ok = ERR(err, QUERN_EUSAGE, "'%s' is not the name of a file", w->path);
         if (ok)
             remove_stale(w->directory, base, base_n);
-        ok = ok && create_temp(w, base, base_n, err);
+        ok = ok && (w->resume ? open_partial(w, base, base_n, err) : create_temp(w, base, base_n, err));
     }
     if (ok && w->mode)
         (void)fchmod(w->fd, w->mode);
@@ -372,7 +405,7 @@ bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, stru
     ok = ok && put_number(&w->rows, 0, 8, err);
     if (!ok)
         return abandon(w);
-    w->tensors[w->tensor_count++] = (struct planned){ offset_at, bytes };
+    w->tensors[w->tensor_count++] = (struct planned){ .offset_at = offset_at, .bytes = bytes };
     return true;
 }
 
@@ -456,10 +489,12 @@ static bool plan(struct gguf_writer *w, size_t header, struct quern_error *err)
 {
     size_t offset = 0, end = 0;
     bool fits = checked_add(&w->size, header, padding(w, header));
+    w->header = w->size;
     for (size_t i = 0; fits && i < w->tensor_count; i++) {
         uint8_t *row = w->rows.data + w->tensors[i].offset_at;
         for (size_t k = 0; k < 8; k++)
             row[k] = (uint8_t)((uint64_t)offset >> (8 * k));
+        w->tensors[i].offset = offset;
         fits = checked_add(&end, offset, w->tensors[i].bytes) && checked_align(&offset, end, w->alignment);
     }
     fits = fits && checked_add(&w->size, w->size, w->unpadded ? end : offset);
@@ -470,6 +505,50 @@ static bool plan(struct gguf_writer *w, size_t header, struct quern_error *err)
         return abandon(w);
     }
     return true;
+}
+
+static bool read_at(const struct gguf_writer *w, void *out, size_t n, size_t at)
+{
+    uint8_t *to = out;
+    while (n > 0) {
+        ssize_t done = pread(w->fd, to, n, (off_t)at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        to += done, at += (size_t)done, n -= (size_t)done;
+    }
+    return true;
+}
+
+/* Does the partial file begin with the very header that we would write? Then its length says how many tensors are whole. */
+static bool find_standing(struct gguf_writer *w)
+{
+    struct stat st;
+    size_t want = w->keys.n + w->rows.n, at = 0;
+    if (fstat(w->fd, &st) != 0 || (size_t)st.st_size < w->header)
+        return false;
+    while (at < want) {
+        size_t n = want - at < BUFFER_BYTES ? want - at : BUFFER_BYTES;
+        if (!read_at(w, w->buffer, n, at))
+            return false;
+        for (size_t i = 0; i < n; i++, at++)
+            if (w->buffer[i] != (at < w->keys.n ? w->keys.data[at] : w->rows.data[at - w->keys.n]))
+                return false;
+    }
+    while (w->standing < w->tensor_count &&
+           w->header + w->tensors[w->standing].offset + w->tensors[w->standing].bytes <= (size_t)st.st_size)
+        w->standing++;
+    return true;
+}
+
+/* Go on behind the last whole tensor: what follows it is cut off, padding that is missing becomes zeros. */
+static bool take_up(struct gguf_writer *w, struct quern_error *err)
+{
+    bool all = w->standing == w->tensor_count;
+    off_t end = (off_t)(all ? w->size : w->header + w->tensors[w->standing].offset);
+    w->current = w->standing;
+    return (ftruncate(w->fd, end) == 0 && lseek(w->fd, end, SEEK_SET) == end) || write_error(w, "write", err);
 }
 
 /* The header, then the file at its full size, then the reader's opinion of it: what gguf_open would refuse is refused before
@@ -497,7 +576,13 @@ static bool begin(struct gguf_writer *w, struct quern_error *err)
         ERR(err, QUERN_EUSAGE, "'%s': the header's size overflows", w->path);
         return abandon(w);
     }
-    if (!plan(w, header, err) || !check_space(w, err) || !emit(w, w->keys.data, w->keys.n, err) ||
+    if (!plan(w, header, err) || !check_space(w, err))
+        return false;
+    if (w->resume && find_standing(w))
+        return take_up(w, err);
+    if (w->resume && ftruncate(w->fd, 0) != 0)
+        return write_error(w, "write", err);
+    if (!emit(w, w->keys.data, w->keys.n, err) ||
         !emit(w, w->rows.data, w->rows.n, err) ||
         (w->size > header && !emit_zeros(w, padding(w, header), err)) || !flush(w, err))
         return false;
@@ -510,7 +595,33 @@ static bool begin(struct gguf_writer *w, struct quern_error *err)
         return abandon(w);
     }
     gguf_close(&g);
+    if (w->resume && ftruncate(w->fd, (off_t)w->header) != 0)
+        return write_error(w, "write", err);
     return true;
+}
+
+bool gguf_writer_begin(struct gguf_writer *w, size_t *standing, struct quern_error *err)
+{
+    if (!usable(w, err) || (!w->begun && !begin(w, err)))
+        return false;
+    *standing = w->standing;
+    return true;
+}
+
+bool gguf_writer_read(struct gguf_writer *w, size_t tensor, void *data, struct quern_error *err)
+{
+    if (!usable(w, err))
+        return false;
+    if (!w->resume || tensor >= w->current)
+        return ERR(err, QUERN_EUSAGE, "'%s': tensor %zu has not been written", w->path, tensor + 1);
+    return (flush(w, err) && read_at(w, data, w->tensors[tensor].bytes, w->header + w->tensors[tensor].offset)) ||
+           ERR(err, QUERN_EIO, "cannot read '%s' again", w->temp);
+}
+
+void gguf_writer_leave(struct gguf_writer *w)
+{
+    struct quern_error ignored;
+    w->left = w->resume && w->begun && !w->failed && !w->committed && flush(w, &ignored);
 }
 
 bool gguf_writer_data(struct gguf_writer *w, const void *data, size_t bytes, struct quern_error *err)

@@ -306,6 +306,62 @@ static void test_stale_files(void)
         remove(in_folder(names[i]));
 }
 
+/* Three tensors through a writer that resumes; it stops after `bytes` of data. Gives the tensors that stood already. */
+static size_t write_part(const char *path, const char *value, size_t bytes, bool commit)
+{
+    static const uint8_t data[3][256] = { { 1 }, { 2, 3 }, { 4, 5, 6 } };
+    struct gguf_writer_options options = { .resume = true, .force = true };
+    struct gguf_writer *w = gguf_writer_open(path, &options, &err);
+    size_t standing = 0;
+    CHECK(w != NULL, "%s", err.text);
+    CHECK(gguf_writer_text(w, "work", value, &err), "%s", err.text);
+    for (size_t i = 0; i < 3; i++) {
+        char name[2] = { (char)('a' + i), 0 };
+        struct gguf_tensor t = { .name = { name, 1 }, .type = FORMAT_F32, .dims = 1, .shape = { 7 + i, 1, 1, 1 } };
+        CHECK(gguf_writer_tensor(w, &t, &err), "%s", err.text);
+    }
+    CHECK(gguf_writer_begin(w, &standing, &err), "%s", err.text);
+    for (size_t i = standing; i < 3 && bytes; i++) {
+        size_t n = (7 + i) * 4 < bytes ? (7 + i) * 4 : bytes;
+        CHECK(gguf_writer_data(w, data[i], n, &err), "%s", err.text);
+        bytes -= n;
+    }
+    uint8_t again[256];
+    if (standing > 1)
+        CHECK(gguf_writer_read(w, 1, again, &err) && !memcmp(again, data[1], 32), "what stands is read again");
+    CHECK(!gguf_writer_read(w, 2, again, &err) || bytes || commit, "what is not written cannot be read");
+    if (commit)
+        CHECK(gguf_writer_commit(w, &err), "%s", err.text);
+    gguf_writer_leave(w);
+    gguf_writer_close(w);
+    return standing;
+}
+
+/* Work that was left is taken up behind its last whole tensor; other work under the same name is not. */
+static void test_resumed_files(void)
+{
+    size_t n, m;
+    char whole[300], parts[300];
+    snprintf(whole, sizeof whole, "%s", temp_path("whole.gguf"));
+    snprintf(parts, sizeof parts, "%s", temp_path("parts.gguf"));
+    CHECK(write_part(whole, "one", 1000, true) == 0, "nothing stands at first");
+    char *expected = read_whole_file(whole, &n);
+    CHECK(write_part(parts, "two", 80, false) == 0, "nothing stands at first");
+    CHECK(write_part(parts, "one", 28, false) == 0, "other work is not taken up");
+    CHECK(write_part(parts, "one", 40, false) == 1, "one tensor stands");
+    CHECK(access(parts, F_OK) != 0, "no name before the end");
+    CHECK(write_part(parts, "one", 1000, true) == 2, "two tensors stand");
+    char *got = read_whole_file(parts, &m);
+    CHECK(n == m && !memcmp(expected, got, n), "taken up twice, the same bytes");
+    CHECK(write_part(parts, "one", 1000, true) == 0, "what is done is done");
+    struct gguf_writer_options options = { .resume = true, .force = true };
+    struct gguf_writer *first = gguf_writer_open(parts, &options, &err), *second = gguf_writer_open(parts, &options, &err);
+    CHECK(first && !second && err.code == QUERN_EIO, "two at the same work: %s", err.text);
+    gguf_writer_close(first);
+    gguf_writer_close(second);
+    free(expected), free(got);
+}
+
 int main(void)
 {
     TEST(test_round_trip_of_small_files);
@@ -318,5 +374,6 @@ int main(void)
     TEST(test_wrong_use);
     TEST(test_alignment_option);
     TEST(test_stale_files);
+    TEST(test_resumed_files);
     return test_end();
 }
