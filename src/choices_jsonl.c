@@ -36,6 +36,7 @@ static const struct json *text_of(const struct reader *r, const struct json *obj
     return NULL;
 }
 
+/* One item from one parsed line; the tree is gone afterwards, so what stays is copied into the set. */
 typedef bool line_fn(struct reader *r, const struct json *object);
 
 /* Every line that is not blank through `fn`. */
@@ -79,6 +80,7 @@ static bool ask(const struct reader *r, struct choice_item *item, const struct j
     return ok;
 }
 
+/* ARC (Clark et al. 2018): labels are A to E in most files and 1 to 4 in some, so they are compared as texts. */
 static bool arc_line(struct reader *r, const struct json *object)
 {
     const struct json *question = json_get(object, "question"), *list = json_get(question, "choices");
@@ -144,6 +146,7 @@ bool choices_read_winogrande(struct choice_source *source, struct quern_error *e
     return each_line(source, winogrande_line, err);
 }
 
+/* LAMBADA (Paperno et al. 2016): the last word of a passage, to be guessed whole. */
 static bool lambada_line(struct reader *r, const struct json *object)
 {
     const struct json *text = text_of(r, object, "text");
@@ -177,6 +180,7 @@ static bool piqa_line(struct reader *r, const struct json *object)
     return true;
 }
 
+/* One label per item, in the order of the items; both counts must agree, or all answers behind a gap would be graded wrongly. */
 static bool read_labels(const struct choice_source *labels, struct choice_set *set, size_t first, struct quern_error *err)
 {
     struct choice_line line = {0};

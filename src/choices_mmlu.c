@@ -11,6 +11,7 @@
 enum { LETTERS = 4, FIELDS = LETTERS + 2 };
 static const char letters[] = "ABCD";
 
+/* "high_school_physics_test.csv" -> "high_school_physics": the files' names are the subjects. */
 char *choices_subject(const char *path, struct quern_error *err)
 {
     static const char *const ends[] = {".csv", "_test", "_val", "_dev"};
@@ -124,6 +125,8 @@ static bool add_item(struct choice_source *source, const struct csv_record *r, c
                      struct quern_error *err)
 {
     struct text question = {0};
+    /* What is scored is the letter behind "Answer:", as in the published evaluation (Hendrycks et al. 2021), not the choice's
+     * words. */
     struct choice shared = {.text_n = 1};
     add_question(&question, r);
     bool ok = !question.failed || ERR(err, QUERN_EMEM, "not enough memory for a question");

@@ -1,3 +1,7 @@
+/* Scoring of choices by the probability that the model gives them: see choices_score.h.
+ *
+ * The choices of an item share its context, often hundreds of tokens: it is computed once, and the session goes back to its end
+ * for each choice. */
 #include "choices_score.h"
 
 #include <math.h>
@@ -40,6 +44,8 @@ static bool encode_choice(struct sequence *out, const struct choice_item *item, 
     memcpy(text + item->lead_n, c->context, c->context_n);
     text[before] = ' ';
     memcpy(text + before + 1, c->text, c->text_n);
+    /* The context is tokenized without its last blanks, for only its length in tokens counts: BPE puts a blank into the token
+     * of the word behind it, and those tokens belong to the choice. */
     while (before && strchr(" \t\r\n", text[before - 1]) && text[before - 1])
         before--;
     bool ok = tokenizer_encode(t, text, item->lead_n + c->context_n + 1 + c->text_n, 0, &ids, &all, err) &&
@@ -121,6 +127,7 @@ bool choices_measure(const struct choice_set *set, const struct quern_model *mod
 
 /* ---- log-probabilities ---------------------------------------------------------------------------------------------- */
 
+/* A session with room for the logits of many tokens at once: they are normalised in parallel, a row per thread. */
 struct scorer {
     struct quern_session *session;
     size_t  vocab, rows;
@@ -211,6 +218,8 @@ static bool score_item(struct scorer *s, const struct item_tokens *t, struct cho
 }
 
 /* The first of the highest. */
+/* Three rules at once, since the literature has all of them: the sum favours short choices; per byte does not depend on the
+ * tokenizer; per token is what llama.cpp's HellaSwag does. At a tie the first choice wins, as an argmax does. */
 static void decide(struct choice_answer *answer, const struct choice_item *item, const struct choice_score *scores)
 {
     double best[CHOICE_RULES];
@@ -320,6 +329,7 @@ void choices_sum(struct choice_sum *out, const struct choice_set *set, const str
         out->chance += item->count > 1 ? 1 / (double)item->count : 0;
         log_p += answers[i].log_p;
     }
+    /* The standard error of a mean of n zeros and ones, with n - 1 for the estimated mean. */
     double n = (double)out->items;
     if (out->items == 0)
         return;

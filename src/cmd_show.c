@@ -1,4 +1,7 @@
-/* show: what a GGUF file says about itself. */
+/* show: what a GGUF file says about itself.
+ *
+ * Everything from the file goes through text_escape: a key or a name may hold terminal control sequences. The text is built in
+ * memory and written at once, so that a failure half-way never looks like a short file. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -169,6 +172,7 @@ static void add_number(struct text *out, const struct gguf_value *value, bool js
     }
 }
 
+/* Vocabularies have a hundred thousand elements; a few tell what kind of array it is. */
 static size_t shown_elements(const struct gguf_value *array, bool full)
 {
     return full || array->as.array.n <= SHOWN_ELEMENTS ? array->as.array.n : SHOWN_ELEMENTS;
@@ -244,6 +248,7 @@ static void add_row(struct text *out, const char *what, struct gguf_string s)
     text_add(out, "\n", 1);
 }
 
+/* The histogram that tells a Q4_K_M from a Q4_K_S: which types, how many tensors, and where the bytes are. */
 static void add_types(struct text *out, const struct summary *s)
 {
     char values[32], bytes[32];

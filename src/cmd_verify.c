@@ -1,4 +1,7 @@
-/* verify: is a file what a model file must be? Every check is made, every fault is named. */
+/* verify: is a file what a model file must be? Every check is made, every fault is named.
+ *
+ * A fault found by one check does not end the others: whoever repairs a file wants the whole list. Only what the machine lacks
+ * (memory, a readable disk) ends the run, with that as its reason. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -42,6 +45,7 @@ const struct verb verb_verify = {
 
 /* ---- what was found ------------------------------------------------------------------------------------------- */
 
+/* UNKNOWN is not WRONG: a file for a newer engine may be perfectly sound. The exit code keeps them apart (4 and 3). */
 enum outcome { FINE, NOTE, UNKNOWN, WRONG };
 
 struct report {
@@ -170,6 +174,8 @@ static bool comes_back(const struct tokenizer *t, const char *text, size_t n, bo
         *same = length <= sizeof joined - used;
         used += *same ? length : 0;
     }
+    /* First by pieces, which is exact; only where that differs by the whole round trip, which forgives what the tokenizer itself
+     * cleans. */
     size_t blank = used == n + 1 && joined[0] == ' ';
     *same = *same && used - blank == n && !memcmp(joined + blank, text, n);
     bool ok = true;

@@ -1,3 +1,5 @@
+/* Comma separated values after RFC 4180: quoted fields, doubled quotes within them, line ends of both kinds. What the RFC
+ * forbids is an error with its line, since a shifted field would be a wrong answer counted as right. See csv.h. */
 #include "csv.h"
 
 static bool fail(const struct csv *csv, size_t line, const char *sentence, struct quern_error *err)

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+/* A slot is one token at one of its experts: there are tokens x experts_used of them, sorted by expert, which makes the tokens of
+ * an expert neighbours and its weights read once per batch. */
 bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned kinds)
 {
     const struct hyper *h = &f->m->hyper;
@@ -19,9 +21,9 @@ bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned k
     if (!checked_mul(&slots, t, h->experts_used) || !carve(base, offset, &f->moe, 1, sizeof *m))
         return false;
     m = base ? f->moe : &dummy;
-    return carve(base, offset, &m->scores, t, h->experts * sizeof(float)) && carve(base, offset, &m->weights, slots, sizeof(float)) &&
-           carve(base, offset, &m->chosen, slots, sizeof *m->chosen) && carve(base, offset, &m->slot, slots, sizeof *m->slot) &&
-           carve(base, offset, &m->start, h->experts + 1, sizeof *m->start) &&
+    return carve(base, offset, &m->scores, t, h->experts * sizeof(float)) &&
+           carve(base, offset, &m->weights, slots, sizeof(float)) && carve(base, offset, &m->chosen, slots, sizeof *m->chosen) &&
+           carve(base, offset, &m->slot, slots, sizeof *m->slot) && carve(base, offset, &m->start, h->experts + 1, sizeof *m->start) &&
            carve(base, offset, &m->out, slots, h->width * sizeof(float)) && carve(base, offset, &m->shared, t, sizeof(float)) &&
            carve(base, offset, &m->shared_out, h->shared_ff ? t : 0, h->width * sizeof(float)) &&
            carve_acts(&m->gathered, base, offset, kinds, slots, in) && carve_acts(&m->slots_mid, base, offset, kinds, slots, mid) &&
@@ -34,7 +36,7 @@ static bool better(const float *score, size_t a, size_t b)
     return score[a] > score[b] || (score[a] == score[b] && a < b);
 }
 
-/* The `used` best of n by score, best first; -INFINITY and NaN are never better than anything, but fill up what is missing. */
+/* By insertion: `used` is 1 to 8 in real models. The `used` best of n by score, best first; -INFINITY and NaN are never better than anything, but fill up what is missing. */
 static void choose_best(uint32_t *chosen, size_t used, const float *score, size_t n)
 {
     size_t count = 0;

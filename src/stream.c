@@ -1,3 +1,5 @@
+/* Tokens are pieces of bytes that end anywhere: within a character, within an escape sequence. What goes out must not, or a
+ * terminal shows garbage for a moment and a reader of a pipe gets invalid UTF-8. See stream.h. */
 #include "stream.h"
 
 #include <string.h>
@@ -73,6 +75,7 @@ static void show_bytes(const char *p, size_t n, struct text *out)
         text_addf(out, "\\x%02X", (unsigned)(unsigned char)p[i]);
 }
 
+/* In a pipe everything goes through as it came; on a terminal what could move the cursor or change its state is spelled out. */
 static void give_out(const struct stream *s, const char *p, size_t n, struct text *out)
 {
     uint32_t c;
@@ -112,6 +115,7 @@ static void release(struct stream *s, bool all, struct text *out)
     }
 }
 
+/* Byte by byte: the buffer is short, and a token has a handful of bytes. */
 void stream_add(struct stream *s, const char *bytes, size_t n, struct text *out)
 {
     for (size_t i = 0; i < n; i++) {

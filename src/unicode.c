@@ -1,3 +1,5 @@
+/* UTF-8 and the classes of code points: see unicode.h. The tables are generated (unicode_tables.c says how), sorted, and
+ * searched by halving: a dozen steps for a class. */
 #include "unicode.h"
 
 #include "unicode_tables.h"
@@ -18,6 +20,7 @@ unsigned unicode_class(uint32_t c)
     return unicode_ranges[low] & 511;
 }
 
+/* The partner of c in a sorted list of pairs, or c itself. */
 static uint32_t mapped(const uint32_t (*table)[2], size_t count, uint32_t c)
 {
     size_t low = 0, high = count;
@@ -55,6 +58,7 @@ size_t unicode_length(unsigned char lead)
     return lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 }
 
+/* Invalid bytes come back one at a time as U+FFFD, so that a broken character never swallows a good one behind it. */
 size_t unicode_decode(const char *text, size_t n, uint32_t *c)
 {
     static const uint32_t smallest[5] = { 0, 0, 0x80, 0x800, 0x10000 };
@@ -86,6 +90,7 @@ size_t unicode_encode(uint32_t c, char out[4])
         out[i] = (char)(0x80 | (c & 0x3F));
         c >>= 6;
     }
+    /* 0xF00 >> 2, 3, 4 leaves the leading byte's marks: C0, E0, F0. */
     out[0] = (char)((0xF00 >> length & 0xFF) | c);
     return length;
 }
