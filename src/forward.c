@@ -231,7 +231,8 @@ static bool check_logits(const struct forward *f, const float *logits, struct qu
             while (id < vocab && isfinite(logits[row * vocab + id]))
                 id++;
             return ERR(err, QUERN_EFAIL,
-                       "the logits after token %zu are not finite (%g for id %zu): the model's weights or the input overflow", f->pos[tok], (double)logits[row * vocab + id], id);
+                       "the logits after token %zu are not finite (%g for id %zu): the model's weights or the input overflow",
+                       f->pos[tok], (double)logits[row * vocab + id], id);
         }
     }
     return true;

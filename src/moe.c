@@ -23,7 +23,8 @@ bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned k
     m = base ? f->moe : &dummy;
     return carve(base, offset, &m->scores, t, h->experts * sizeof(float)) &&
            carve(base, offset, &m->weights, slots, sizeof(float)) && carve(base, offset, &m->chosen, slots, sizeof *m->chosen) &&
-           carve(base, offset, &m->slot, slots, sizeof *m->slot) && carve(base, offset, &m->start, h->experts + 1, sizeof *m->start) &&
+           carve(base, offset, &m->slot, slots, sizeof *m->slot) &&
+           carve(base, offset, &m->start, h->experts + 1, sizeof *m->start) &&
            carve(base, offset, &m->out, slots, h->width * sizeof(float)) && carve(base, offset, &m->shared, t, sizeof(float)) &&
            carve(base, offset, &m->shared_out, h->shared_ff ? t : 0, h->width * sizeof(float)) &&
            carve_acts(&m->gathered, base, offset, kinds, slots, in) && carve_acts(&m->slots_mid, base, offset, kinds, slots, mid) &&
@@ -36,7 +37,8 @@ static bool better(const float *score, size_t a, size_t b)
     return score[a] > score[b] || (score[a] == score[b] && a < b);
 }
 
-/* By insertion: `used` is 1 to 8 in real models. The `used` best of n by score, best first; -INFINITY and NaN are never better than anything, but fill up what is missing. */
+/* The `used` best of n by score, best first; -INFINITY and NaN are never better than anything, but fill up what is missing. By
+ * insertion, since `used` is 1 to 8 in real models. */
 static void choose_best(uint32_t *chosen, size_t used, const float *score, size_t n)
 {
     size_t count = 0;
