@@ -31,9 +31,13 @@
  *   ACT_Q8_256   int8_t q[padded]; float d[padded/256]; int16_t sums[padded/16]
  *
  * padded = cols rounded up to 256; the tail, and the gaps before an array that begins at the next multiple of 64 bytes, are zero.
- * x ~ d * q with d = max|x| / 127 over the block and q = x * (127 / max|x|), both in float, rounded to nearest even: q in [-127,
- * 127]. sums[i] = sum of q over 16 columns. A block with a NaN or Inf gets d = NaN and q = 0, so that it reaches the logits and
- * is reported; one whose max|x| is below 2^-100 gets d = 0 and q = 0. */
+ * x ~ d * q with d = max|x| / 127 over the block and q = x * (127 / max|x|), both in float, q rounded to nearest even: q in
+ * [-127, 127]. sums[i] = sum of q over 16 columns. ACT_Q8_32 then rounds d to 11 significant bits, to nearest even: Q8_0 blocks,
+ * which llama.cpp multiplies these weights with, hold d as an f16, and on the reference models every logit follows it only with
+ * the same d (the codes come from the unrounded one there too). Where f16 has no normal number for d, below 2^-14 and above
+ * 65504, the exponent is kept all the same: massive activations stay finite, small ones keep their 11 bits. ACT_Q8_256 keeps d as
+ * the float it is, as Q8_K blocks do. A block with a NaN or Inf gets d = NaN and q = 0, so that it reaches the logits and is
+ * reported; one whose max|x| is below 2^-100 gets d = 0 and q = 0. */
 enum act_kind { ACT_F32, ACT_BF16, ACT_Q8_32, ACT_Q8_256, ACT_KINDS };
 
 struct act_layout {

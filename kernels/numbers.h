@@ -58,6 +58,15 @@ static inline uint16_t f32_to_f16(float value)
     return (uint16_t)(sign | (rest - ((127 - 15) << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
 }
 
+/* Round a scale to the 11 significant bits of an f16, to nearest even, whatever its exponent: what f16 holds where its normal
+ * numbers reach (2^-14 to 65504), without Inf above or lost bits below. A carry out of the mantissa is the next power of two.
+ * NaN (0x7fc00000) stays itself; a value above 2^127 * 1.9995 would become Inf. */
+static inline float round_scale(float d)
+{
+    uint32_t bits = float_bits(d);
+    return float_from_bits((bits + 0xfff + (bits >> 13 & 1)) & ~(uint32_t)0x1fff);
+}
+
 static inline float bf16_to_f32(uint16_t half)
 {
     return float_from_bits((uint32_t)half << 16);

@@ -71,10 +71,14 @@ static void hard_floats(struct check *c, float *x, size_t n, size_t kind)
         for (size_t i = 0; i < n; i++)
             x[i] = random_float(&c->random, -1, 1) * 3.4e38f;
         break;
+    case 9:                                               /* every magnitude, one per 32: scales that f16 cannot hold among them */
+        for (size_t i = 0; i < n; i++)
+            x[i] = random_float(&c->random, -1, 1) * ldexpf(1, (int)(i / 32 * 17 + kind * 29) % 227 - 100);
+        break;
     }
 }
 
-enum { HARD_KINDS = 9 * FILL_KINDS };
+enum { HARD_KINDS = 10 * FILL_KINDS };
 
 static void check_quantize(struct check *c, const struct format *format, bool verbose)
 {
@@ -95,6 +99,34 @@ static void check_quantize(struct check *c, const struct format *format, bool ve
     check_finish(c, verbose);
 }
 
+/* The scales and codes of a prepared vector against what kernels.h says of them, in double: the reference too must keep to it. */
+static void check_codes(struct check *c, const void *prepared, const float *x, size_t n, enum act_kind kind)
+{
+    const struct act_layout layout = act_layout(kind, n);
+    const size_t block = kind == ACT_Q8_32 ? 32 : 256;
+    const int8_t *q = prepared;
+    const float *d = (const float *)(const void *)((const char *)prepared + layout.scales);
+    for (size_t at = 0; at < n; at += block) {
+        double max = 0;
+        int exponent;
+        size_t end = at + block < n ? at + block : n;
+        for (size_t i = at; i < end; i++)
+            max = isfinite(x[i]) ? fmax(max, fabs((double)x[i])) : NAN;
+        for (size_t i = at; i < end && !isnan(max); i++)
+            max = isfinite(x[i]) ? max : NAN;
+        double scale = max < 0x1p-100 ? 0 : (double)((float)max / 127.0f);
+        if (kind == ACT_Q8_32 && scale > 0) {
+            double mantissa = frexp(scale, &exponent);
+            scale = ldexp(nearbyint(ldexp(mantissa, 11)), exponent - 11);
+            if (scale >= 0x1p-14 && scale <= 65504)
+                check_value(c, at, f16_to_f32(f32_to_f16((float)max / 127.0f)), scale, 0);
+        }
+        check_value(c, at, (double)d[at / block], scale, 0);
+        for (size_t i = at; i < end && !isnan(max); i++)      /* half a step, and what rounding the scale moves 127 steps by */
+            check_value(c, i, (double)d[at / block] * q[i], (double)x[i], max < 0x1p-100 ? max : scale * (0.5001 + 127 * 0x1p-11));
+    }
+}
+
 static void check_act_prepare(struct check *c, enum act_kind kind, bool verbose)
 {
     static const char *const names[ACT_KINDS] = { "F32", "BF16", "Q8_32", "Q8_256" };
@@ -110,6 +142,8 @@ static void check_act_prepare(struct check *c, enum act_kind kind, bool verbose)
             c->ref->act_prepare[kind].fn(expected, x, n);
             c->table->act_prepare[kind].fn(got, x, n);
             check_bytes(c, got, expected, bytes);
+            if (kind == ACT_Q8_32 || kind == ACT_Q8_256)
+                check_codes(c, got, x, n, kind);
             guard_release(c);
         }
     check_finish(c, verbose);

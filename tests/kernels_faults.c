@@ -137,14 +137,26 @@ static void dequantize_overrun(float *out, const void *blocks, size_t n)
 /* Halves away from zero instead of to even. */
 static void prepare_rounds_away(void *out, const float *x, size_t cols)
 {
-    struct act_layout layout = act_layout(ACT_Q8_32, cols);
     int8_t *q = out;
     sound->act_prepare[ACT_Q8_32].fn(out, x, cols);
-    for (size_t i = 0; i < cols; i++) {
-        float d = ((const float *)(const void *)((char *)out + layout.scales))[i / 32];
-        if (d > 0)
-            q[i] = (int8_t)roundf(x[i] / d);
+    for (size_t at = 0; at < cols; at += 32) {
+        float max = 0;
+        for (size_t i = at; i < cols && i < at + 32; i++)
+            max = fmaxf(max, fabsf(x[i]));
+        for (size_t i = at; i < cols && i < at + 32; i++)
+            if (q[i] != 0)
+                q[i] = (int8_t)roundf(x[i] * (127 / max));
     }
+}
+
+/* The scale through f16 itself: Inf for massive activations, few bits or none for small ones. */
+static void prepare_f16_scales(void *out, const float *x, size_t cols)
+{
+    struct act_layout layout = act_layout(ACT_Q8_32, cols);
+    float *d = (float *)(void *)((char *)out + layout.scales);
+    sound->act_prepare[ACT_Q8_32].fn(out, x, cols);
+    for (size_t i = 0; i < layout.padded / 32; i++)
+        d[i] = f16_to_f32(f32_to_f16(d[i]));
 }
 
 static void quantize_unguarded(void *blocks, const float *x, size_t n)
@@ -193,6 +205,7 @@ static const struct fault faults[] = {
     { "dequantize: write overrun", NULL },                  { "act_prepare: wrong ties", NULL },
     { "quantize: NaN lost", NULL },                         { "softmax: no maximum", NULL },
     { "attn_mix: last key lost", NULL },                    { "attn_scores: order by batch", NULL },
+    { "act_prepare: scales limited by f16", NULL },
 };
 static const struct fault no_fault = { "no fault in the same product without one", matmul_without_fault };
 
@@ -211,6 +224,7 @@ static void plant(struct kernels *t, const struct fault *fault)
     case 13: t->softmax.fn = softmax_unshifted; break;
     case 14: t->attn_mix[KV_F16].fn = mix_last_key_lost; break;
     case 15: t->attn_scores[KV_F32].fn = scores_reassociated; break;
+    case 16: t->act_prepare[ACT_Q8_32].fn = prepare_f16_scales; break;
     }
 }
 

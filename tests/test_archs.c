@@ -145,9 +145,9 @@ static void check_case(const char *name)
 }
 
 /* Mean and greatest KL against the exact logits, least cosine: what llama.cpp's own 8-bit activations give (the vectors' README).
- * Another sound scheme may give up to twice the KL. The greatest is one position's: scaling the 8-bit grid by 1e-5 to 3e-3 moved
- * that of q-gemma3-q40 between 4.2e-3 and 1.5e-2 while its mean stayed within 1.28e-3 to 1.67e-3. So one of the 48 positions may
- * lie above twice the greatest, none above three times. */
+ * Twice that is allowed, mean and greatest. The greatest is one position's luck with the rounding: scaling the 8-bit grid by 1e-5
+ * to 3e-3 moves that of q-gemma3-q40 between 4.2e-3 and 1.5e-2, its mean between 1.28e-3 and 1.67e-3. It holds because the blocks
+ * of activations are rounded exactly as llama.cpp rounds them (kernels.h). */
 struct quantized {
     const char *name;
     double mean, most, cosine;
@@ -170,19 +170,17 @@ static void check_quantized(const struct quantized *q)
     if (model) {
         float *whole = compute(model, &v, MAX_TOKENS, 1, QUERN_KV_F32);
         double sum = 0, most = 0, least = 1;
-        size_t above = 0;
         for (size_t t = 0; t < v.count; t++) {
             double cosine, kl = divergence(v.exact + t * v.vocab, whole + t * v.vocab, v.vocab, &cosine);
             sum += kl;
             most = fmax(most, kl);
-            above += kl > 2 * q->most;
             least = fmin(least, cosine);
         }
         double mean = sum / (double)v.count;
         if (getenv("QUERN_TEST_VERBOSE"))
             printf("%-22s mean KL %.2e (%.2e), most %.2e (%.2e), cosine %.6f (%.6f), difference %.1e\n", q->name, mean, q->mean, most,
                    q->most, least, q->cosine, (double)greatest_difference(whole, v.exact, v.count * v.vocab));
-        CHECK(mean <= 2 * q->mean && above <= 1 && most <= 3 * q->most, "%s: mean KL %g (llama.cpp %g), most %g (%g)", q->name, mean,
+        CHECK(mean <= 2 * q->mean && most <= 2 * q->most, "%s: mean KL %g (llama.cpp %g), most %g (%g)", q->name, mean,
               q->mean, most, q->most);
         CHECK(1 - least <= 2 * (1 - q->cosine), "%s: least cosine %g (llama.cpp %g)", q->name, least, q->cosine);
         check_splits(model, &v, whole);

@@ -41,6 +41,11 @@ static float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n)
     return max / 127.0f;
 }
 
+static float kept_scale(enum act_kind kind, float d)
+{
+    return kind == ACT_Q8_32 ? round_scale(d) : d;
+}
+
 static void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kind, size_t block)
 {
     struct act_layout layout = act_layout(kind, cols);
@@ -50,11 +55,11 @@ static void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kin
     memset(q + layout.scales, 0, layout.bytes - layout.scales);
     size_t at = 0;
     for (; at + block <= cols; at += block)
-        d[at / block] = quantize_block(q + at, sums + at / 16, x + at, block);
+        d[at / block] = kept_scale(kind, quantize_block(q + at, sums + at / 16, x + at, block));
     if (at < cols) {
         float tail[256] = { 0 };
         memcpy(tail, x + at, (cols - at) * sizeof *x);
-        d[at / block] = quantize_block(q + at, sums + at / 16, tail, block);
+        d[at / block] = kept_scale(kind, quantize_block(q + at, sums + at / 16, tail, block));
         at += block;
     }
     memset(q + at, 0, layout.padded - at);

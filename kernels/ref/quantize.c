@@ -82,7 +82,8 @@ static void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kin
         float tail[256] = { 0 };
         size_t n = at >= cols ? 0 : cols - at < block ? cols - at : block;
         memcpy(tail, x + (n ? at : 0), n * sizeof *x);
-        d[at / block] = quantize_block(q + at, tail, block);
+        float scale = quantize_block(q + at, tail, block);
+        d[at / block] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
     }
     for (size_t i = 0; i < layout.padded; i++)
         sums[i / 16] = (int16_t)(sums[i / 16] + q[i]);

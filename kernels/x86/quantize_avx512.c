@@ -1,5 +1,6 @@
 #include "x86.h"
 
+#include "numbers.h"
 #include "vector_avx512.h"
 
 #include <string.h>
@@ -59,7 +60,8 @@ static ALWAYS_INLINE void prepare_q8(void *out, const float *x, size_t cols, enu
 
     for (size_t i = 0; i < blocks; i++) {
         size_t at = i * block;
-        d[i] = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, vectors);
+        float scale = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, vectors);
+        d[i] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
     }
     memset(d + blocks, 0, layout.sums - layout.scales - blocks * sizeof *d);
     memset(sums + layout.padded / 16, 0, layout.bytes - layout.sums - layout.padded / 16 * sizeof *sums);
