@@ -46,12 +46,17 @@ struct quern_error {
 
 struct quern_model;
 
+/* Whether a thread moves the weights to huge pages after opening (a third more bandwidth): where memory is plentiful, always, or
+ * never. Results are the same. */
+enum quern_huge_pages { QUERN_HUGE_PAGES_AUTO, QUERN_HUGE_PAGES_ON, QUERN_HUGE_PAGES_OFF };
+
 struct quern_model_options {
     size_t threads;           /* 0: quern_default_threads                              */
     const char *cpu;          /* cap of the instruction set ("ref", "avx2", ...); NULL: the best */
     const char *tokenizer_pre;/* overrides the file's pre-tokenizer name; NULL: the file's */
     size_t limit_metadata;    /* bytes; 0: 256 MiB                                     */
     bool allow_aliased;       /* tensors may share bytes                               */
+    enum quern_huge_pages huge_pages;
 };
 
 /* `options` may be NULL. Every tensor's shape is checked against the hyper-parameters before this succeeds. */

@@ -14,7 +14,7 @@ struct bench_args {
     const char          *model, *cpu, *synthetic, *save;
     struct option_counts prompt, gen, batch, depth, threads;
     size_t               reps, mem_limit, pass;
-    int                  kv, format;
+    int                  kv, format, huge_pages;
     bool                 json;
 };
 
@@ -45,6 +45,8 @@ static const struct option options[] = {
      .help = "type of the cache of keys and values"},
     {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
      .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
+    {.name = "huge-pages", .kind = OPTION_CHOICE, .offset = OFFSET(huge_pages), .arg = "WHEN", .fallback = "auto",
+     .choices = HUGE_PAGES_CHOICES, .help = "weights in huge pages before anything is timed: where memory is plentiful, always or never"},
     {.name = "mem-limit", .kind = OPTION_BYTES, .offset = OFFSET(mem_limit), .arg = "SIZE", .fallback = "0",
      .help = "refuse to take more than this for weights, caches and scratch; 0: what the system gives"},
     {.name = "format", .letter = 'o', .kind = OPTION_CHOICE, .offset = OFFSET(format), .arg = "FORMAT", .fallback = "table",
@@ -125,15 +127,19 @@ static void print_row(int format, const struct bench_row *r, bool first)
 }
 
 /* What belongs to the run and not to a row. */
-static void print_foot(int format, const struct bench_row *last)
+static void print_foot(int format, const struct bench_row *last, const struct quern_model *model)
 {
     char peak[32];
+    size_t copied, huge = settle_huge(model->settle, &copied);
+    double all = (double)model->model.weight_bytes / 100;
     if (format == JSON)
         puts("\n]");
     if (format == TABLE || format == MD)
-        printf("%sroofs of %zu threads (%s): %.1f GB/s, %.0f Gop/s; loaded in %.3f s; at most %s of memory\n",
+        printf("%sroofs of %zu threads (%s): %.1f GB/s from huge pages, %.0f Gop/s; loaded in %.3f s; at most %s of memory\n"
+               "weights in huge pages: %.0f %% of them by the page cache, %.0f %% by copies\n",
                format == MD ? "\n" : "", last->threads, last->isa, last->roof_gbps, last->roof_gops, last->load,
-               cli_bytes(peak, sizeof peak, last->peak_memory));
+               cli_bytes(peak, sizeof peak, last->peak_memory), fmin(100, (double)(huge - copied) / all),
+               fmin(100, (double)copied / all));
 }
 
 /* ---- the tests -------------------------------------------------------------------------------------------------- */
@@ -182,7 +188,7 @@ static size_t most(const struct option_counts *list)
 static struct quern_model *open_model(const struct bench_args *a, struct synthetic *random, struct quern_error *err)
 {
     struct quern_model_options choices = {.cpu = a->cpu, .threads = 1};
-    struct engine_args engine = {.model = a->model, .cpu = a->cpu, .threads = 1};
+    struct engine_args engine = {.model = a->model, .cpu = a->cpu, .threads = 1, .huge_pages = a->huge_pages};
     if (!a->synthetic)
         return engine_open(&engine, &a->args, err);
     if (a->model || a->args.operand_count) {
@@ -228,6 +234,8 @@ static bool run(struct bench_args *a, struct quern_error *err)
     struct quern_model *model = open_model(a, &random, err);
     double load = machine_clock() - begin;
     bool ok = model != NULL;
+    if (ok)
+        settle_wait(model->settle);      /* not part of `load`: the model can be used meanwhile */
     for (size_t i = 0; ok && i < a->threads.count; i++) {
         struct bench bench;
         size_t tokens = most(&a->prompt) > most(&a->gen) ? most(&a->prompt) : most(&a->gen);
@@ -246,7 +254,7 @@ static bool run(struct bench_args *a, struct quern_error *err)
         }
     }
     if (out.any)
-        print_foot(out.format, &out.last);
+        print_foot(out.format, &out.last, model);
     quern_close_model(model);
     synthetic_free(&random);
     return ok;

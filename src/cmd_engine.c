@@ -27,6 +27,9 @@ const struct option engine_options[] = {
      .help = "tokens per pass through the model at most; 0: 512"},
     {.name = "mem-limit", .kind = OPTION_BYTES, .offset = OFFSET(mem_limit), .arg = "SIZE", .fallback = "0",
      .help = "refuse to take more than this for weights, cache and scratch; 0: what the system gives"},
+    {.name = "huge-pages", .kind = OPTION_CHOICE, .offset = OFFSET(huge_pages), .arg = "WHEN", .fallback = "auto",
+     .choices = HUGE_PAGES_CHOICES,
+     .help = "move the weights to huge pages in the background: where memory is plentiful, always or never"},
     {.name = "tokenizer-pre", .kind = OPTION_TEXT, .offset = OFFSET(tokenizer_pre), .arg = "NAME",
      .help = "use this pre-tokenizer instead of the one that the file names"},
     {.name = "limit-metadata", .kind = OPTION_BYTES, .offset = OFFSET(limit_metadata), .arg = "SIZE", .fallback = "256M",
@@ -63,6 +66,7 @@ struct quern_model *engine_open(const struct engine_args *engine, const struct a
     struct quern_model_options options = {
         .threads = engine->threads, .cpu = engine->cpu, .tokenizer_pre = engine->tokenizer_pre,
         .limit_metadata = engine->limit_metadata, .allow_aliased = engine->allow_aliased,
+        .huge_pages = (enum quern_huge_pages)engine->huge_pages,
     };
     char why[300];
     if (engine->model && args->operand_count) {

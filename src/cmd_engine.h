@@ -10,10 +10,14 @@ struct engine_args {
     const char *model;
     size_t      threads, context, batch, mem_limit, limit_metadata;
     const char *cpu, *tokenizer_pre;
+    int         huge_pages;      /* enum quern_huge_pages */
     bool        allow_aliased, verbose;
     bool        quiet;           /* set by verbs that have --quiet: no plan on stderr */
 };
 extern const struct option engine_options[];      /* a group; offsets in struct engine_args */
+
+/* The words of --huge-pages, in the order of enum quern_huge_pages. */
+#define HUGE_PAGES_CHOICES "auto|on|off"
 
 /* The words of --kv, in the order of enum quern_kv from QUERN_KV_F32 on. */
 #define KV_CHOICES "f32|f16|bf16|q8_0|q4_0"

@@ -258,6 +258,16 @@ size_t machine_memory(const char *root)
     return least;
 }
 
+size_t machine_available(const char *root)
+{
+    char text[TEXT_BYTES];
+    if (!read_text(text, sizeof text, root, "/proc/meminfo"))
+        return 0;
+    const char *at = strstr(text, "MemAvailable:");
+    unsigned long long kib = at ? strtoull(at + strlen("MemAvailable:"), NULL, 10) : 0;
+    return kib < SIZE_MAX / 1024 ? (size_t)kib * 1024 : 0;
+}
+
 size_t machine_peak_memory(void)
 {
     struct rusage usage;

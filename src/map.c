@@ -82,17 +82,17 @@ void map_close(struct map *map)
     *map = (struct map){ 0 };
 }
 
-void map_advise(const struct map *map, size_t offset, size_t size)
+void map_advise(const struct map *map, enum map_advice advice)
 {
-    if (!map->data || map->heap || offset >= map->size)
+    if (!map->data || map->heap)
         return;
-    /* madvise wants a page's beginning. Advice that is refused changes nothing but speed. */
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), start = offset & ~(page - 1), end;
-    if (!checked_add(&end, offset, size) || end > map->size)
-        end = map->size;
-    void *at = (void *)(map->data + start);
-    (void)madvise(at, end - start, MADV_WILLNEED);
+    /* Advice that is refused changes nothing but speed. Read-ahead that is asked for (WILLNEED) fills the page cache with small
+     * pages, so it is one or the other: under HUGEPAGE each fault brings two megabytes and begins to read the next two. */
 #ifdef MADV_HUGEPAGE
-    (void)madvise(at, end - start, MADV_HUGEPAGE);
+    if (advice == MAP_HUGE) {
+        (void)madvise((void *)map->data, map->size, MADV_HUGEPAGE);
+        return;
+    }
 #endif
+    (void)madvise((void *)map->data, map->size, MADV_WILLNEED);
 }

@@ -23,7 +23,9 @@ struct map {
 bool map_open(struct map *map, const char *path, struct quern_error *err);
 void map_close(struct map *map);
 
-/* Ask for read-ahead and huge pages over [offset, offset + size). Advice only: never fails. */
-void map_advise(const struct map *map, size_t offset, size_t size);
+/* What will be done with the whole map: all of it is wanted soon; or that, in huge pages if the file system can. Advice only: never
+ * fails. */
+enum map_advice { MAP_SOON, MAP_HUGE };
+void map_advise(const struct map *map, enum map_advice advice);
 
 #endif

@@ -55,6 +55,11 @@ static struct quern_model *open_model(const char *name, const void *data, size_t
     struct quern_model *q = mem_take(1, sizeof *q, "a model", err);
     if (!q)
         return NULL;
+    if ((size_t)options->huge_pages > QUERN_HUGE_PAGES_OFF) {
+        ERR(err, QUERN_EUSAGE, "huge_pages: %d is no choice", (int)options->huge_pages);
+        free(q);
+        return NULL;
+    }
     struct gguf_options file = { .limit_metadata = options->limit_metadata, .allow_aliased = options->allow_aliased };
     struct tokenizer_options words = { .pre = options->tokenizer_pre };
     if (!choose_kernels(&q->kernels, options->cpu, err) ||
@@ -66,8 +71,10 @@ static struct quern_model *open_model(const char *name, const void *data, size_t
     if (model_init(&q->model, &q->gguf, &q->kernels, err) && (q->tokenizer = tokenizer_open(&q->gguf, &words, err)) != NULL &&
         check_vocabulary(q, err)) {
         /* The first token reads every weight: let the system begin now. */
-        for (size_t i = 0; i < q->gguf.part_count; i++)
-            map_advise(&q->gguf.parts[i], 0, q->gguf.parts[i].size);
+        static const enum settle_mode MODES[] = { [QUERN_HUGE_PAGES_AUTO] = SETTLE_AUTO, [QUERN_HUGE_PAGES_ON] = SETTLE_ON,
+                                                  [QUERN_HUGE_PAGES_OFF] = SETTLE_OFF };
+        if (!data)
+            q->settle = settle_start(q->gguf.parts, q->gguf.part_count, MODES[options->huge_pages]);
         return q;
     }
     error_prefix(err, name);
@@ -90,6 +97,7 @@ void quern_close_model(struct quern_model *q)
 {
     if (!q)
         return;
+    settle_stop(q->settle);
     tokenizer_close(q->tokenizer);
     model_free(&q->model);
     gguf_close(&q->gguf);

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "gguf.h"
 #include "kernels.h"
+#include "settle.h"
 #include "tokenizer.h"
 
 enum { MODEL_MAX_LAYERS = 512, MODEL_MAX_EXPERTS = 1024 };
@@ -136,6 +137,7 @@ struct quern_model {
     struct kernels    kernels;
     struct model      model;
     struct tokenizer *tokenizer;
+    struct settle    *settle;       /* NULL: nothing to do */
     size_t            threads;      /* of each session's pool */
 };
 
