@@ -37,7 +37,7 @@ static const struct option options[] = {
      .help = "take the prompt from a file, - is standard input; without -p and -f standard input is read when it is no terminal"},
     {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_INT, .offset = OFFSET(predict), .arg = "N",
      .fallback = "-1",
-     .help = "stop after N tokens; -1: when the model ends its text, or the context is full (exit 8)"},
+     .help = "stop after N tokens; -1: when the model ends its text or the context is full"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
      .help = "type of the cache of keys and values"},
     {.name = "stop", .kind = OPTION_TEXTS, .offset = OFFSET(stops), .arg = "TEXT",
@@ -47,7 +47,8 @@ static const struct option options[] = {
      .help = "texts of special tokens in the prompt become those tokens"},
     {.name = "on-overflow", .kind = OPTION_CHOICE, .offset = OFFSET(overflow), .arg = "WHAT", .fallback = "error",
      .choices = "error|shift",
-     .help = "when the context is too small: exit 8, or forget the older half of it"},
+     .help = "when prompt and -n do not fit the context: exit 8 before anything is computed, or forget the older half of it each "
+             "time that it is full"},
     {.name = "utf8", .kind = OPTION_CHOICE, .offset = OFFSET(utf8), .arg = "WHAT", .fallback = "error", .choices = "error|replace",
      .help = "bytes in the prompt that are not UTF-8: exit 2, or U+FFFD in their place"},
     {.name = "logprobs", .kind = OPTION_COUNT, .offset = OFFSET(logprobs), .arg = "N", .fallback = "0",
@@ -71,8 +72,22 @@ const struct verb verb_run = {
     .main = cmd_run,
     .details =
         "The answer goes to standard output as it is made, everything else to standard error. Without a model the one inside "
-        "the program is used. The same program, model, prompt, seed and options give the same bytes for any number of threads.",
+        "the program is used. The same program, model, prompt, seed and options give the same bytes for any number of threads.\n"
+        "Without -n the answer ends where the model ends it, at the latest with the context (--context): exit 0 in both cases. The "
+        "last line on standard error says which it was, and --json has it as \"ended\" (end, stop, length, context, interrupt, "
+        "error) and as \"finish_reason\" (stop or length, null where the run broke off).",
 };
+
+/* Why the answer is over. `finish` is the word that servers with OpenAI's interface use: only a text that is complete is "stop". */
+struct ending {
+    const char *word, *finish, *sentence;
+};
+static const struct ending ENDED_TEXT = {"end", "\"stop\"", "the model ended its text"},
+                           ENDED_STOP = {"stop", "\"stop\"", "a stop string came up"},
+                           ENDED_LENGTH = {"length", "\"length\"", "all tokens of -n are made"},
+                           ENDED_CONTEXT = {"context", "\"length\"", "the context is full"},
+                           ENDED_INTERRUPT = {"interrupt", "null", "interrupted"},
+                           ENDED_ERROR = {"error", "null", "an error"};
 
 /* Everything between opening the model and the last word. */
 struct run {
@@ -92,7 +107,7 @@ struct run {
     struct text            shown;          /* what the stream let out last */
     struct text            all;            /* the whole answer, for --json */
     bool                   terminal, newline;   /* stdout is one; its last character so far */
-    const char            *ended;          /* "end", "length", "stop", "context", "interrupt" */
+    const struct ending   *ended;          /* NULL while the text goes on */
     double                 load, prefill, first, decode;     /* seconds */
 };
 
@@ -263,9 +278,10 @@ static bool show_object(struct run *r)
     text_addf(&t, ",\"text\":");
     text_add_json(&t, r->all.data ? r->all.data : "", r->all.n);
     text_addf(&t,
-              ",\"ended\":\"%s\",\"prompt_tokens\":%zu,\"tokens\":%zu,\"seed\":%llu,\"load_seconds\":%.6f,\"prefill_seconds\":%.6f,"
-              "\"prefill_tps\":%.3f,\"first_token_seconds\":%.6f,\"decode_seconds\":%.6f,\"decode_tps\":%.3f}\n",
-              r->ended, r->prompt_tokens, r->made, (unsigned long long)r->a->sampling.options.seed, r->load, r->prefill,
+              ",\"ended\":\"%s\",\"finish_reason\":%s,\"prompt_tokens\":%zu,\"tokens\":%zu,\"seed\":%llu,\"load_seconds\":%.6f,"
+              "\"prefill_seconds\":%.6f,\"prefill_tps\":%.3f,\"first_token_seconds\":%.6f,\"decode_seconds\":%.6f,"
+              "\"decode_tps\":%.3f}\n",
+              r->ended->word, r->ended->finish, r->prompt_tokens, r->made, (unsigned long long)r->a->sampling.options.seed, r->load, r->prefill,
               rate(r->prompt_tokens, r->prefill), r->first, r->decode, rate(r->made ? r->made - 1 : 0, r->decode));
     bool ok = !t.failed || ERR(r->err, QUERN_EMEM, "not enough memory for the answer");
     if (ok && fwrite(t.data, 1, t.n, stdout) != t.n)
@@ -278,6 +294,10 @@ static void show_timings(const struct run *r)
 {
     fprintf(stderr, "load %.3f s, prefill %zu tokens at %.1f/s, first token after %.3f s, decode %zu tokens at %.1f/s\n", r->load,
             r->prompt_tokens, rate(r->prompt_tokens, r->prefill), r->first, r->made, rate(r->made ? r->made - 1 : 0, r->decode));
+    if (r->ended == &ENDED_CONTEXT)
+        fprintf(stderr, "ended: the context of %zu tokens is full (--context, --on-overflow shift)\n", r->context);
+    else
+        fprintf(stderr, "ended: %s\n", r->ended->sentence);
 }
 
 /* ---- the run ---------------------------------------------------------------------------------------------------- */
@@ -340,11 +360,12 @@ static bool put_token(struct run *r, int32_t id)
     if (!stops_add(&r->stops, piece, n, &out, &out_n, r->err) || !show(r, out, out_n))
         return false;
     if (r->stops.stopped)
-        r->ended = "stop";
+        r->ended = &ENDED_STOP;
     return true;
 }
 
-/* Room for one more token. */
+/* Room for one more token, or the end of the text: an -n that cannot fit was refused before (encode), so here nobody was promised
+ * more. */
 static bool make_room(struct run *r)
 {
     const int32_t *tokens;
@@ -353,15 +374,15 @@ static bool make_room(struct run *r)
         return true;
     if (r->a->overflow == OVERFLOW_SHIFT)
         return shift(r, tokens, n);
-    r->ended = "context";
-    return ERR(r->err, QUERN_ELIMIT, "the context of %zu tokens is full: see --context, --on-overflow, -n", r->context);
+    r->ended = &ENDED_CONTEXT;
+    return true;
 }
 
 static bool generate(struct run *r, double begin)
 {
     double first = 0;
     if (r->most == 0)
-        r->ended = "length";
+        r->ended = &ENDED_LENGTH;
     while (!r->ended) {
         if (*r->stop)
             return ERR(r->err, QUERN_EINTERRUPT, "interrupted");
@@ -374,14 +395,16 @@ static bool generate(struct run *r, double begin)
             r->first = first - begin;
         }
         if (quern_token_ends(r->model, id) && !r->a->ignore_eos) {
-            r->ended = "end";
+            r->ended = &ENDED_TEXT;
             r->made--;
         } else {
             if ((r->a->logprobs && !show_logprobs(r, id, logits)) || !put_token(r, id))
                 return false;
             if (!r->ended && r->made == r->most)
-                r->ended = "length";
-            if (!r->ended && (!make_room(r) || !quern_step_session(r->session, &id, 1, r->err)))
+                r->ended = &ENDED_LENGTH;
+            if (!r->ended && !make_room(r))
+                return false;
+            if (!r->ended && !quern_step_session(r->session, &id, 1, r->err))
                 return false;
         }
         r->decode = machine_clock() - first;
@@ -454,7 +477,7 @@ static int run(struct run_args *a)
         r.prefill = machine_clock() - begin;
         ok = ok && generate(&r, begin);
         if (!r.ended)
-            r.ended = err.code == QUERN_EINTERRUPT ? "interrupt" : "error";
+            r.ended = err.code == QUERN_EINTERRUPT ? &ENDED_INTERRUPT : &ENDED_ERROR;
         r.err = ok ? &err : &later;            /* the first error is the one to report */
         bool shown = finish_text(&r) && (!a->json || show_object(&r));
         ok = ok && shown;

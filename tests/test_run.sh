@@ -62,7 +62,21 @@ run 'F4 1 MB of one letter' 8 'needs [0-9]+ tokens, the context has 512' -f "$di
 run 'F5 prompt + n' 8 'need 603, the context has 512' -p 'a b' -n 600
 run 'F5 shift' 0 'the context is full' -p 'a b' -n 100 -c 64 --on-overflow shift --ignore-eos
 run 'F5 long prompt, shift' 0 'the context is full' -f "$dir/long.txt" -c 64 -n 3 --on-overflow shift
-run 'F5 full' 8 'the context of 64 tokens is full' -p 'a b' -c 64 --ignore-eos
+# Without -n: until the text ends or the context is full, exit 0; with -n: refused before anything is computed.
+for flags in '' '-n -1'; do
+    row "full context, $flags" 0 '^ended: the context of 64 tokens is full' "$quern" run -m $model -p 'a b' -c 64 --ignore-eos $flags
+    run "full context, $flags, quiet" 0 '' -p 'a b' -c 64 --ignore-eos --json $flags
+    if [ ! -s "$dir/err" ] && grep -q '"ended":"context","finish_reason":"length","prompt_tokens":3,"tokens":62,' "$dir/out"; then ok
+    else fail "full context, $flags: $(cat "$dir/err" "$dir/out")"; fi
+done
+run 'F5 -n that just fits' 0 '' -p 'a b' -c 64 --ignore-eos -n 61
+row 'F5 -n of one too many' 8 'need 65, the context has 64' "$quern" run -m $model -p 'a b' -c 64 --ignore-eos -n 62
+if [ ! -s "$dir/out" ]; then ok; else fail 'F5 -n of one too many: words came out'; fi
+run 'a prompt as long as the context' 0 '' -p 'a b' -c 3 --ignore-eos --json
+if grep -q '"finish_reason":"length","prompt_tokens":3,"tokens":1,' "$dir/out"; then ok; else fail "context of 3: $(cat "$dir/out")"; fi
+run 'a prompt longer than the context' 8 'the prompt needs 3 tokens, the context has 2' -p 'a b' -c 2
+row 'ended: -n' 0 '^ended: all tokens of -n' "$quern" run -m $model -p a -n 2
+row 'ended: stop string' 0 '^ended: a stop string' "$quern" run -m $model -p 'Once upon a time' -n 40 --temp 0 --stop ' '
 run 'F6 as text' 0 '' -p '<s><s><s>' -n 1 --json; text=$(grep -o '"prompt_tokens":[0-9]*' "$dir/out")
 run 'F6 as tokens' 0 '' -p '<s><s><s>' -n 1 --json --special; special=$(grep -o '"prompt_tokens":[0-9]*' "$dir/out")
 if [ "$special" = '"prompt_tokens":4' ] && [ "$text" != "$special" ]; then ok; else fail "F6 special tokens: $text, $special"; fi
@@ -81,9 +95,8 @@ run 'prompt file missing' 6 'No such file' -f "$dir/none" -n 1
 run 'logprobs' 0 '' -p 'Once' -n 5 --temp 0 --logprobs 3
 if [ "$(grep -cE '^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$' "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
 run 'json' 0 '' -p 'Once' -n 5 --json
-if grep -qE '^\{"model":.*"ended":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
+if grep -qE '^\{"model":.*"ended":"length","finish_reason":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
 run 'context beyond training' 0 'a context of 600 tokens, the model was trained for 512' -p a -n 1 -c 600
-run '-n -1' 8 'the context of 64 tokens is full' -p a -n -1 -c 64 --ignore-eos
 run '-n 0' 0 '' -p a -n 0
 if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi
 row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .*, scratch ' "$quern" run -m $model -p a -n 1
