@@ -143,6 +143,22 @@ refused "too small a size" 2 "smallest types" "$small" out --size 100K $texts
 head -c 3000 /dev/zero | tr '\0' a >same; refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same
 echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of another model" 3 "has no tensor" "$small" out --recipe bad.json $texts
 echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
+# Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the file.
+kld() { "$build/quern" show "$1" | awk '/quern.receipt.kld_mean/ { print $NF }'; }
+tune="--recipe recipe.json $texts --tune --tune-tokens 16384"
+"$quantize" "$small" plain1 --recipe recipe.json $texts >/dev/null 2>&1
+"$quantize" "$small" tuned1 $tune --threads 1 >report 2>&1; check "tuning: exit 0, said" grep -q "tuned: .*best after" report
+"$quantize" "$small" tuned4 $tune --threads 4 >/dev/null 2>&1; check "tuning: 1 and 4 threads" cmp -s tuned1 tuned4
+check "tuning: lower KL, $(kld plain1) $(kld tuned1)" awk "BEGIN { exit !($(kld tuned1) < 0.95 * $(kld plain1)) }"
+"$build/quern" show tuned1 >shown; check "tuning in the receipt" test "$(grep -c 'quern.receipt.tune_' shown)" = 3
+shapes() { "$build/quern" show --tensors "$1" | grep -o '[a-z0-9_.]*weight .*bytes'; }
+check "tuning keeps types and sizes" test -n "$(shapes tuned1)" -a "$(shapes tuned1)" = "$(shapes plain1)"
+"$quantize" "$small" --bpw 6 $texts --no-search --tune --tune-tokens 5000 --dry-run >plan 2>&1
+check "a dry run tells of tuning" grep -q "tuning: 5000 tokens, about" plan
+refused "tokens without --tune" 2 "not given" "$small" out --bpw 6 --tune-tokens 100
+refused "stop text is calibration" 2 "learns from" "$small" out --recipe recipe.json $texts --tune --tune-stop fit.txt
+refused "too few tokens" 2 "one step" "$small" out --recipe recipe.json $texts --tune --tune-tokens 10
+refused "gradients not known" 4 "--tune: gradients of 'gpt2'" "$shared/vectors/archs/gpt2.gguf" out --plain --type Q8_0 --tune
 "$quantize" "$shared/models/tiny-books/hf" folder --plain --type Q4_K_M; "$build/quern" show --tensors folder | grep -o 'blk.*bytes' | sort >folder.txt
 "$build/quern" show --tensors plain4 2>/dev/null | grep -o 'blk.*bytes' | sort >file.txt
 check "a checkpoint's folder" test -s folder.txt -a -z "$(diff folder.txt file.txt)"

@@ -17,17 +17,25 @@ __asm__(".section .rodata\n"
         ".globl calibration_held_end\n"
         "calibration_held_end:\n"
         ".byte 0\n"
+        ".globl calibration_stop\n"
+        "calibration_stop:\n"
+        ".incbin \"models/stop.txt\"\n"
+        ".globl calibration_stop_end\n"
+        "calibration_stop_end:\n"
+        ".byte 0\n"
         ".previous\n");
 extern const char calibration_fit[], calibration_fit_end[], calibration_held[], calibration_held_end[];
+extern const char calibration_stop[], calibration_stop_end[];
 
 static bool find_text(struct calibration *c, const char *path, enum calibration_part part, struct quern_error *err)
 {
     if (!path) {
-        const char *begin = part == CALIBRATION_FIT ? calibration_fit : calibration_held;
-        const char *end = part == CALIBRATION_FIT ? calibration_fit_end : calibration_held_end;
-        c->name = part == CALIBRATION_FIT ? "quern's own" : "quern's own, held out";
-        c->text = begin;
-        c->bytes = (size_t)(end - begin);
+        const char *const begin[] = { calibration_fit, calibration_held, calibration_stop };
+        const char *const end[] = { calibration_fit_end, calibration_held_end, calibration_stop_end };
+        const char *const name[] = { "quern's own", "quern's own, held out", "quern's own, to stop by" };
+        c->name = name[part];
+        c->text = begin[part];
+        c->bytes = (size_t)(end[part] - begin[part]);
         return true;
     }
     if (!map_open(&c->map, path, err))
@@ -48,9 +56,8 @@ static bool one_token_only(const struct calibration *c)
     return true;
 }
 
-bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t
-                      chunk,
-                      struct quern_error *err)
+bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model,
+                      size_t chunk, struct quern_error *err)
 {
     *c = (struct calibration){ .chunk = chunk };
     bool ok = find_text(c, path, part, err) && quern_encode_text(model, c->text, c->bytes, false, false, &c->tokens, &c->count,

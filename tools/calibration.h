@@ -1,14 +1,18 @@
 /* calibration.h - text to show a model, and its tokens in chunks.
  *
- * Two texts come with the program (models/calibration.txt and heldout.txt, models/CALIBRATION.md says what they are), so that no
- * file is needed; the user may name others. */
+ * Three texts come with the program, so that no file is needed; the user may name others. models/CALIBRATION.md says what they are.
+ * No paragraph stands in two of them: what the receipt is measured on has decided nothing. */
 #ifndef QUERN_CALIBRATION_H
 #define QUERN_CALIBRATION_H
 
 #include "map.h"
 #include "model.h"
 
-enum calibration_part { CALIBRATION_FIT, CALIBRATION_HELDOUT };
+enum calibration_part {
+    CALIBRATION_FIT,        /* calibration.txt: statistics, the plan, what tuning learns from */
+    CALIBRATION_HELDOUT,    /* heldout.txt: the receipt                                       */
+    CALIBRATION_STOP,       /* stop.txt: which state of the tuning is the best                */
+};
 
 struct calibration {
     const char *name;          /* the file's name without folders, or "quern's own" */
@@ -21,12 +25,10 @@ struct calibration {
 };
 
 /* `path` NULL: the text inside the program. Tokens are cut into chunks of `chunk`, whose first is replaced by the beginning token
- * where
- * the model has that habit; what does not fill a chunk is left out. QUERN_EUSAGE for a text of less than one chunk or of one
- * token over and over, naming the count. */
-bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model, size_t
-                      chunk,
-                      struct quern_error *err);
+ * where the model has that habit; what does not fill a chunk is left out. QUERN_EUSAGE for a text of less than one chunk or of
+ * one token over and over, naming the count. */
+bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model,
+                      size_t chunk, struct quern_error *err);
 void calibration_close(struct calibration *c);
 
 #endif

@@ -10,6 +10,7 @@
 #include "receipt.h"
 #include "recipe.h"
 #include "source.h"
+#include "tune_stage.h"
 
 struct quantize_args {
     struct args         args;
@@ -23,6 +24,9 @@ struct quantize_args {
     float               bpw;
     const char         *ratio, *calibration, *heldout, *recipe, *save_recipe, *fail_if;
     bool                no_search;
+    bool                tune;
+    size_t              tune_tokens;
+    const char         *tune_stop;
 };
 
 #define AT(field) offsetof(struct quantize_args, field)
@@ -53,6 +57,12 @@ static const struct option quantize_options[] = {
     { "save-recipe", 0, OPTION_FILE, AT(save_recipe), "FILE", NULL,
       "write types and measurements as JSON, to read, edit and use again",
       NULL, NULL, NULL },
+    { "tune", 0, OPTION_SWITCH, AT(tune), NULL, NULL,
+      "after rounding, train block scales and norms until the logits are nearest to the source's", NULL, NULL, NULL },
+    { "tune-tokens", 0, OPTION_COUNT, AT(tune_tokens), "N", NULL, "tokens that tuning learns from (default: by the model's size)",
+      NULL, NULL, NULL },
+    { "tune-stop", 0, OPTION_FILE, AT(tune_stop), "FILE", NULL,
+      "text of another kind than the calibration, by which tuning stops (default: quern's own)", NULL, NULL, NULL },
     { "weights", 0, OPTION_CHOICE, AT(weights), "RULE", "plain", "how importances weigh errors: as they are, or large weights more",
       "plain|guarded", NULL, NULL },
     { "plain", 0, OPTION_SWITCH, AT(plain), NULL, NULL, "exactly llama.cpp's mix under the name of --type", NULL, NULL, NULL },
@@ -159,6 +169,8 @@ static bool read_types(struct run *r, struct quern_error *err)
         return ERR(err, QUERN_EUSAGE, "--plain takes a mix: --type Q4_K_M, say");
     if (a->fail_if && !receipt_gate(NULL, a->fail_if, err))
         return false;
+    if (!a->tune && (a->tune_tokens || a->tune_stop))
+        return ERR(err, QUERN_EUSAGE, "--tune-tokens and --tune-stop say how --tune works, which is not given");
     r->adaptive = !a->plain && (!r->preset || format_find(r->preset->base)->block > 1);
     return r->preset || sizes || a->recipe ||
            ERR(err, QUERN_EUSAGE, "how large? --type with the name of a mix (Q4_K_M, say), --size, --bpw or --ratio");
@@ -340,6 +352,16 @@ static bool check_output(const struct run *r, struct quern_error *err)
     return w != NULL;
 }
 
+/* The receipt and the tuning run the source too. Whether it can be tuned is found out before it is rounded. */
+static bool open_source_model(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    if (!r->model && (a->tune || a->fail_if) && !(r->model = quern_open_model(r->source.path, &how, err)))
+        return false;
+    return !a->tune || tune_stage_possible(r->model, r->pool, err);
+}
+
 static bool prepare(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
@@ -355,7 +377,7 @@ static bool prepare(struct run *r, struct quern_error *err)
                                                                                                                                 err))
         return false;
     r->job.file_type = r->preset->file_type;
-    return check_importances(r, err);
+    return check_importances(r, err) && open_source_model(r, err);
 }
 
 /* One line per tensor, and the sums. */
@@ -387,6 +409,11 @@ static void print_plan(const struct run *r)
         printf("\n");
     printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
            8.0 * (double)after / (double)(values ? values : 1), quantize_memory(&r->job));
+    if (r->args->tune) {
+        size_t tokens = tune_stage_tokens(r->model, r->args->tune_tokens);
+        printf("tuning: %zu tokens, about %.0f s, %zu bytes beside the files\n", tokens,
+               tune_stage_seconds(r->model, tokens, pool_threads(r->pool)), tune_stage_memory(r->model));
+    }
 }
 
 static void show_progress(void *arg, double share)
@@ -406,6 +433,21 @@ static char *beside(const char *path, const char *what, struct quern_error *err)
     return name;
 }
 
+/* What is trained and on what; the rounded file is replaced when that made it better. */
+static bool tune(struct run *r, const char *rounded, struct tune_result *result, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct tune_stage stage = { .calibration = a->calibration, .stop_text = a->tune_stop, .tokens = a->tune_tokens,
+                                .mem_limit = a->mem_limit, .pool = r->pool, .stop = r->job.stop, .show = show_progress,
+                                .show_arg = &r->progress };
+    progress_begin(&r->progress, "tuning");
+    bool ok = tune_stage_run(result, r->model, rounded, &stage, err);
+    progress_end(&r->progress);
+    if (ok)
+        tune_stage_print(result);
+    return ok;
+}
+
 /* Measure the rounded file on held-out text and, when no gate refuses it, write it again with the receipt. */
 static bool stamp(struct run *r, const char *rounded, const char *output, struct quern_error *err)
 {
@@ -414,15 +456,16 @@ static bool stamp(struct run *r, const char *rounded, const char *output, struct
     struct receipt_options options = { .calibration = a->calibration, .heldout = a->heldout, .pool = r->pool, .stop = r->job.stop,
                                        .show = show_progress, .show_arg = &r->progress };
     struct receipt receipt = { .source = a->args.operands[0], .predicted = r->choice.predicted };
-    struct quern_model *model = quern_open_model(rounded, &how, err);
-    if (model && !r->model)
-        r->model = quern_open_model(r->source.path, &how, err);
+    struct quern_model *model = NULL;
+    if (a->tune && tune(r, rounded, &receipt.tuned, err))
+        model = quern_open_model(rounded, &how, err);
+    else if (!a->tune)
+        model = quern_open_model(rounded, &how, err);
     progress_begin(&r->progress, "receipt");
-    bool ok = model && r->model && receipt_make(&receipt, &r->job, model, r->model, &options, err);
+    bool ok = model && receipt_make(&receipt, &r->job, model, r->model, &options, err);
     progress_end(&r->progress);
     if (ok)
         receipt_print(&receipt);
-    /* TUNE: `model`'s scales and norms would be trained here, before the receipt is made. */
     ok = ok && (!a->fail_if || receipt_gate(&receipt, a->fail_if, err)) &&
          receipt_stamp(&receipt, &model->gguf, &r->input, output, a->force, err);
     receipt_free(&receipt);
@@ -433,7 +476,7 @@ static bool stamp(struct run *r, const char *rounded, const char *output, struct
 static bool write_output(struct run *r, struct quern_error *err)
 {
     const char *output = r->args->args.operands[1];
-    bool receipt = r->adaptive || r->args->fail_if;
+    bool receipt = r->adaptive || r->args->fail_if || r->args->tune;
     char *rounded = receipt ? beside(output, "rounded", err) : NULL;
     if (receipt && !rounded)
         return false;

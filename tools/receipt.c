@@ -102,6 +102,10 @@ static bool write_receipt(const struct receipt *r, struct gguf_writer *w, struct
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!gguf_writer_f32(w, numbers[i].key, (float)numbers[i].value, err))
             return false;
+    if (r->tuned.tokens && !(gguf_writer_u32(w, "quern.receipt.tune_tokens", (uint32_t)r->tuned.tokens, err) &&
+                             gguf_writer_f32(w, "quern.receipt.tune_kld_before", (float)r->tuned.before, err) &&
+                             gguf_writer_f32(w, "quern.receipt.tune_kld_after", (float)r->tuned.after, err)))
+        return false;
     uint8_t *packed = mem_take(r->error_count, 4, "errors", err);
     for (size_t i = 0; packed && i < r->error_count; i++) {
         uint32_t bits;

@@ -7,6 +7,7 @@
 #include "eval.h"
 #include "gguf.h"
 #include "quantize.h"
+#include "tune.h"
 
 struct receipt {
     char   source_hash[65], calibration_hash[65], heldout_hash[65];
@@ -15,6 +16,7 @@ struct receipt {
     float *errors;                                   /* [tensor_count] importance-weighted relative squared error, 0: kept */
     size_t error_count;
     struct eval_result result;                       /* rounded against source */
+    struct tune_result tuned;                        /* tokens 0: was not      */
 };
 
 struct receipt_options {

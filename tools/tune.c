@@ -248,20 +248,20 @@ static bool write_file(const struct gguf *g, const struct gguf *source, const ch
     return ok;
 }
 
-bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,
-               const struct tune_options *options, struct quern_error *err)
+bool tune_rounded(struct tune_result *result, const struct quern_model *original, const char *rounded, const char *out, bool force,
+                  const struct tune_options *options, struct quern_error *err)
 {
-    struct quern_model *teacher = quern_open_model(original, NULL, err);
     struct gguf source, tuned;
     uint8_t *bytes = NULL;
-    bool have = teacher && gguf_open(&source, rounded, NULL, err), ok = have;
+    bool have = gguf_open(&source, rounded, NULL, err), ok = have;
     if (ok && source.part_count != 1)
         ok = ERR(err, QUERN_EUNSUPPORTED, "%s: tuning a model of several files is not supported", rounded);
     size_t size = ok ? source.parts[0].size : 0;
     if (ok && (bytes = mem_take_aligned(size, 1, "the rounded model", err))) {
         memcpy(bytes, source.parts[0].data, size);
-        ok = tune_model(result, teacher, bytes, size, &teacher->kernels, options, err);
-        if (ok && (ok = gguf_view(&tuned, bytes, size, rounded, NULL, err))) {
+        ok = tune_model(result, original, bytes, size, &original->kernels, options, err);
+        /* Nothing gained: a file that is its own output stays untouched. */
+        if (ok && (result->best_step || strcmp(rounded, out)) && (ok = gguf_view(&tuned, bytes, size, rounded, NULL, err))) {
             ok = write_file(&tuned, &source, out, force, err);
             gguf_close(&tuned);
         }
@@ -270,6 +270,14 @@ bool tune_file(struct tune_result *result, const char *original, const char *rou
     free(bytes);
     if (have)
         gguf_close(&source);
+    return ok;
+}
+
+bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,
+               const struct tune_options *options, struct quern_error *err)
+{
+    struct quern_model *teacher = quern_open_model(original, NULL, err);
+    bool ok = teacher && tune_rounded(result, teacher, rounded, out, force, options, err);
     quern_close_model(teacher);
     return ok;
 }

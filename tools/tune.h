@@ -57,8 +57,11 @@ struct tune_result {
 bool tune_model(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
                 const struct kernels *kernels, const struct tune_options *options, struct quern_error *err);
 
-/* The same from files to a file: `rounded` is read, `out` is written with its keys and tensors (both may be the same path when
- * `force` is set). QUERN_EUNSUPPORTED: split files. No file is left behind after a failure. */
+/* The same from file to file: `rounded` is read, `out` is written with its keys and tensors, in one step. Both may be the same path
+ * when `force` is set; then nothing is written when nothing was gained. QUERN_EUNSUPPORTED: split files. No file is left behind
+ * after a failure. */
+bool tune_rounded(struct tune_result *result, const struct quern_model *original, const char *rounded, const char *out, bool force,
+                  const struct tune_options *options, struct quern_error *err);
 bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,
                const struct tune_options *options, struct quern_error *err);
 

@@ -135,14 +135,20 @@ static bool take_floats(float **out, size_t rows, size_t cols, size_t *left, str
     return *out != NULL;
 }
 
+size_t tune_pass_sequences(size_t vocab, size_t sequences, size_t length)
+{
+    size_t most = LOGITS_BYTES / (dense_stride(vocab) * sizeof(float)) / length;
+    return most < 1 ? 1 : most > sequences ? sequences : most;
+}
+
 bool tune_pass_open(struct tune_pass *p, const struct model *teacher, const struct model *student, struct tune_parts *parts,
                     const struct kernels *kernels, struct pool *pool, size_t sequences, size_t length, size_t mem_limit,
                     struct quern_error *err)
 {
     size_t vocab = student->hyper.vocab, widest = widest_linear(student), threads = pool_threads(pool);
-    size_t left = mem_limit ? mem_limit : SIZE_MAX, most = LOGITS_BYTES / (dense_stride(vocab) * sizeof(float)) / length;
+    size_t left = mem_limit ? mem_limit : SIZE_MAX;
     *p = (struct tune_pass){ .student = student, .kernels = kernels, .pool = pool, .parts = parts, .length = length };
-    p->most = most < 1 ? 1 : most > sequences ? sequences : most;
+    p->most = tune_pass_sequences(vocab, sequences, length);
     size_t n = p->most * length;
     p->tokens = mem_take(n, sizeof *p->tokens, "tuning", err);
     p->loss = p->tokens ? mem_take(n, sizeof *p->loss, "tuning", err) : NULL;

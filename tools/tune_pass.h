@@ -20,6 +20,8 @@ struct tune_pass {
     uint8_t *blocks;                 /* per thread a row of blocks */
 };
 
+/* Sequences of a pass: at most `sequences`, fewer where their logits would take too much. */
+size_t tune_pass_sequences(size_t vocab, size_t sequences, size_t length);
 /* At most `sequences` of `length` tokens per pass, fewer where their logits would take too much. mem_limit: bytes that the pass's
  * own buffers may take, 0: any. Models, parts, kernels and pool must outlive it. */
 bool tune_pass_open(struct tune_pass *p, const struct model *teacher, const struct model *student, struct tune_parts *parts,

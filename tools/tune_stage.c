@@ -1,0 +1,79 @@
+#include "tune_stage.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "calibration.h"
+#include "tune_pass.h"
+
+bool tune_stage_possible(const struct quern_model *original, struct pool *pool, struct quern_error *err)
+{
+    struct backward b;
+    if (!backward_init(&b, &original->model, &original->kernels, pool, 2, 2, err))
+        return error_prefix(err, "--tune");
+    backward_free(&b);
+    return true;
+}
+
+/* Of 5.8 million parameters the divergence still falls at half a million tokens (bench/results, tune); a larger model gets what
+ * the same number of multiplications buys, but no fewer than show all of its scales a gradient that is not mere noise. */
+size_t tune_stage_tokens(const struct quern_model *original, size_t asked)
+{
+    const double most = 524288, least = 65536;
+    double tokens = 0x1p46 / ((double)original->model.parameters + 1);
+    return asked ? asked : (size_t)(tokens < least ? least : tokens > most ? most : tokens);
+}
+
+/* Forward through both models, back through one: 8 multiplications and additions per parameter and token. Measured on tiny-books:
+ * 25 thousand million of them per second and core. */
+double tune_stage_seconds(const struct quern_model *original, size_t tokens, size_t threads)
+{
+    return 8 * (double)original->model.parameters * (double)tokens / 25e9 / (double)(threads ? threads : 1);
+}
+
+/* The two passes' widest matrices and their transposes, logits, and one layer's values; tune_pass.c bounds the logits. */
+size_t tune_stage_memory(const struct quern_model *original)
+{
+    const struct hyper *h = &original->model.hyper;
+    struct tune_options o;
+    tune_default(&o);
+    size_t n = tune_pass_sequences(h->vocab, o.batch, o.length) * o.length, matrix = (h->vocab > n ? h->vocab : n) * h->width;
+    for (size_t i = 0; i < h->layers; i++)
+        matrix = original->model.layer[i].ff * h->width > matrix ? original->model.layer[i].ff * h->width : matrix;
+    return sizeof(float) * (4 * matrix + 2 * n * h->vocab + 2 * n * h->width * (h->layers + 20));
+}
+
+bool tune_stage_run(struct tune_result *result, const struct quern_model *original, const char *rounded,
+                    const struct tune_stage *stage, struct quern_error *err)
+{
+    struct tune_options o;
+    struct calibration fit = { 0 }, other = { 0 };
+    tune_default(&o);
+    size_t context = original->model.hyper.context;
+    o.length = context && context < o.length ? context : o.length;
+    o.tokens = tune_stage_tokens(original, stage->tokens);
+    o.mem_limit = stage->mem_limit, o.pool = stage->pool, o.stop = stage->stop, o.show = stage->show, o.show_arg = stage->show_arg;
+    bool ok = calibration_open(&fit, stage->calibration, CALIBRATION_FIT, original, o.length, err) &&
+              calibration_open(&other, stage->stop_text, CALIBRATION_STOP, original, o.length, err);
+    if (ok && fit.bytes == other.bytes && !memcmp(fit.text, other.text, fit.bytes))
+        ok = ERR(err, QUERN_EUSAGE, "the text to stop tuning by is the text that it learns from: it would never see too much");
+    if (ok) {
+        struct tune_text text = { fit.text, fit.bytes };
+        o.texts = &text, o.text_count = 1, o.held_out = (struct tune_text){ other.text, other.bytes };
+        o.held_out_tokens = other.count < o.held_out_tokens ? other.count : o.held_out_tokens;
+        ok = tune_rounded(result, original, rounded, rounded, true, &o, err);
+    }
+    calibration_close(&fit);
+    calibration_close(&other);
+    return ok;
+}
+
+void tune_stage_print(const struct tune_result *r)
+{
+    printf("tuned: %zu scales and norm weights, %zu tokens; KL on the text to stop by %.5f -> %.5f", r->parameters, r->tokens,
+           r->before, r->after);
+    if (r->best_step)
+        printf(" (best after step %zu of %zu)\n", r->best_step, r->steps);
+    else
+        printf(": no better, the untuned file stays\n");
+}
