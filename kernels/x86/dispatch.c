@@ -65,6 +65,8 @@ static void add_products_avx512(struct kernels *table)
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
         serve(table, products[i].format, "avx512", 64, products[i].matmul);
     need_scratch(table, matmul_scratch_avx512());
+    if (table->scratch_per_col < matmul_few_scratch_per_col_avx512())
+        table->scratch_per_col = matmul_few_scratch_per_col_avx512();
     need_scratch(table, matmul_float_scratch_avx512());
 }
 

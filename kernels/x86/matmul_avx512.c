@@ -1,4 +1,4 @@
-#include "matmul_avx512.h"
+#include "matmul_few_avx512.h"
 
 /* The many-token product: panels of weights against tokens, lanes are rows.
  *
@@ -288,14 +288,14 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format)
 {
-    /* Up to four tokens a run is multiplied where it is; the codebooks' bytes take more steps there, so their panels pay from three
-     * on (cycles per run of a row at 3, 4, 5 tokens: Q4_K 33, 43, 52 against 42, 46, 51 by panels; IQ3_S 130, 174 against 129,
-     * 129). */
-    const struct panel_shape *shape = &format->shape;
-    const bool wide = shape->kind == PANEL_SUPER && !shape->narrow && shape->order == ORDER_PLAIN;
-    if (job->toks <= (wide ? 2 : DECODE_TOKS)) {
+    if (job->toks <= DECODE_TOKS) {
         for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
             format->decode(job, row, (struct row_range){ row_begin, row_end });
+        return;
+    }
+    if (job->toks <= FEW_TOKS) {
+        few_arrange_avx512(scratch, job, &format->shape);
+        format->few(job, (struct row_range){ row_begin, row_end }, scratch);
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS) {

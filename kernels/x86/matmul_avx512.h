@@ -41,10 +41,16 @@ typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_rang
  * soon; 0: nothing. */
 typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead);
 
+/* All rows of a call, three to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in scratch. */
+enum { FEW_TOKS = 16 };
+struct few_scratch;
+typedef void few_fn(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch);
+
 struct format_avx512 {
     struct panel_shape shape;
     decode_fn         *decode;
     panel_fn          *panel;
+    few_fn            *few;
 };
 
 extern const struct format_avx512

@@ -1,4 +1,4 @@
-#include "matmul_avx512.h"
+#include "matmul_few_avx512.h"
 
 #include "grids.h"
 
@@ -95,7 +95,12 @@ static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t
     fill_panel(out, bytes, stride, rows, ahead, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
-const struct format_avx512 format_iq2_xxs_avx512 = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512 };
+static void few_iq2_xxs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
+}
+
+const struct format_avx512 format_iq2_xxs_avx512 = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512 };
 
 void matmul_iq2_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -136,7 +141,12 @@ static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, ahead, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
-const struct format_avx512 format_iq2_xs_avx512 = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512 };
+static void few_iq2_xs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
+}
+
+const struct format_avx512 format_iq2_xs_avx512 = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512, few_iq2_xs_avx512 };
 
 void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -168,7 +178,12 @@ static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-const struct format_avx512 format_iq2_s_avx512 = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512 };
+static void few_iq2_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
+}
+
+const struct format_avx512 format_iq2_s_avx512 = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512, few_iq2_s_avx512 };
 
 void matmul_iq2_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -210,7 +225,12 @@ static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t
     fill_panel(out, bytes, stride, rows, ahead, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
-const struct format_avx512 format_iq3_xxs_avx512 = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512 };
+static void few_iq3_xxs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
+}
+
+const struct format_avx512 format_iq3_xxs_avx512 = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512 };
 
 void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -240,7 +260,12 @@ static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-const struct format_avx512 format_iq3_s_avx512 = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512 };
+static void few_iq3_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
+}
+
+const struct format_avx512 format_iq3_s_avx512 = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512, few_iq3_s_avx512 };
 
 void matmul_iq3_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -282,7 +307,12 @@ static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
-const struct format_avx512 format_iq1_s_avx512 = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512 };
+static void few_iq1_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+}
+
+const struct format_avx512 format_iq1_s_avx512 = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512 };
 
 void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -320,7 +350,12 @@ static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
-const struct format_avx512 format_iq1_m_avx512 = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512 };
+static void few_iq1_m_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+}
+
+const struct format_avx512 format_iq1_m_avx512 = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512 };
 
 void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -352,7 +387,12 @@ static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, ahead, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
-const struct format_avx512 format_iq4_xs_avx512 = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512 };
+static void few_iq4_xs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+}
+
+const struct format_avx512 format_iq4_xs_avx512 = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512 };
 
 void matmul_iq4_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -1,4 +1,4 @@
-#include "matmul_avx512.h"
+#include "matmul_few_avx512.h"
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
@@ -37,7 +37,12 @@ static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
-const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512 };
+static void few_q4_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
+}
+
+const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512, few_q4_k_avx512 };
 
 void matmul_q4_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -72,7 +77,12 @@ static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
-const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512 };
+static void few_q5_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
+}
+
+const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512, few_q5_k_avx512 };
 
 void matmul_q5_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -109,7 +119,12 @@ static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
-const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512 };
+static void few_q6_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+}
+
+const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512 };
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -149,7 +164,12 @@ static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
 }
 
-const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512 };
+static void few_q2_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+}
+
+const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512 };
 
 void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -190,7 +210,12 @@ static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
 }
 
-const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512 };
+static void few_q3_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+}
+
+const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512 };
 
 void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -218,7 +243,12 @@ static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
 }
 
-const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512 };
+static void few_tq2_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+}
+
+const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512 };
 
 void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -270,7 +300,12 @@ static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
-const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512 };
+static void few_tq1_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+}
+
+const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512 };
 
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

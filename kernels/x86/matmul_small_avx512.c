@@ -1,4 +1,4 @@
-#include "matmul_avx512.h"
+#include "matmul_few_avx512.h"
 
 /* Formats with blocks of 32, 64 and 128 values on AVX-512; a run is eight, four or two of them. */
 
@@ -32,7 +32,12 @@ static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
-const struct format_avx512 format_q8_0_avx512 = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512 };
+static void few_q8_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
+}
+
+const struct format_avx512 format_q8_0_avx512 = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512, few_q8_0_avx512 };
 
 void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -59,7 +64,12 @@ static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
-const struct format_avx512 format_q4_0_avx512 = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512 };
+static void few_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
+}
+
+const struct format_avx512 format_q4_0_avx512 = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512, few_q4_0_avx512 };
 
 void matmul_q4_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -87,7 +97,12 @@ static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
-const struct format_avx512 format_q4_1_avx512 = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512 };
+static void few_q4_1_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
+}
+
+const struct format_avx512 format_q4_1_avx512 = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512, few_q4_1_avx512 };
 
 void matmul_q4_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -128,7 +143,12 @@ static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
-const struct format_avx512 format_q5_0_avx512 = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512 };
+static void few_q5_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
+}
+
+const struct format_avx512 format_q5_0_avx512 = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512, few_q5_0_avx512 };
 
 void matmul_q5_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -157,7 +177,12 @@ static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
-const struct format_avx512 format_q5_1_avx512 = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512 };
+static void few_q5_1_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
+}
+
+const struct format_avx512 format_q5_1_avx512 = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512, few_q5_1_avx512 };
 
 void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -186,7 +211,12 @@ static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, ahead, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
-const struct format_avx512 format_iq4_nl_avx512 = { SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512 };
+static void few_iq4_nl_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
+}
+
+const struct format_avx512 format_iq4_nl_avx512 = { SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512, few_iq4_nl_avx512 };
 
 void matmul_iq4_nl_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -223,7 +253,12 @@ static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
-const struct format_avx512 format_mxfp4_avx512 = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512 };
+static void few_mxfp4_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
+}
+
+const struct format_avx512 format_mxfp4_avx512 = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512, few_mxfp4_avx512 };
 
 void matmul_mxfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -266,7 +301,12 @@ static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, ahead, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
-const struct format_avx512 format_nvfp4_avx512 = { SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512 };
+static void few_nvfp4_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
+}
+
+const struct format_avx512 format_nvfp4_avx512 = { SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512, few_nvfp4_avx512 };
 
 void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -298,7 +338,12 @@ static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
-const struct format_avx512 format_q1_0_avx512 = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512 };
+static void few_q1_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
+}
+
+const struct format_avx512 format_q1_0_avx512 = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512, few_q1_0_avx512 };
 
 void matmul_q1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -335,7 +380,12 @@ static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, ahead, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
-const struct format_avx512 format_q2_0_avx512 = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512 };
+static void few_q2_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
+{
+    few_format(job, all, scratch, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
+}
+
+const struct format_avx512 format_q2_0_avx512 = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512, few_q2_0_avx512 };
 
 void matmul_q2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -69,6 +69,7 @@ size_t matmul_scratch_avx2(void);
 size_t matmul_float_scratch_avx2(void);
 size_t matmul_float_scratch_avx512(void);
 size_t matmul_scratch_avx512(void);
+size_t matmul_few_scratch_per_col_avx512(void);      /* per column, rounded up to 256 columns */
 size_t matmul_scratch_amx(void);
 
 #endif
