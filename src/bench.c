@@ -1,33 +1,37 @@
 #include "bench.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "machine.h"
 
-/* The buffer for the memory roof: more than any cache; chunks of it are handed out as the engine's are. */
-enum { READ_BYTES = 512 << 20, READ_CHUNK = 1 << 20, PROBES = 5 };
-/* The dot loop of one thread runs about so long per probe. */
+/* The buffer for the memory roof is larger than all caches together, at least READ_LEAST; chunks of it are handed out as the
+ * engine's are. */
+enum { READ_LEAST = 512 << 20, READ_CHUNK = 1 << 20, PROBES = 5 };
+/* A dot loop of one thread runs about so long per probe: long enough for the clock to rise, short enough to fit between rows. */
 #define DOT_SECONDS 0.02
+/* Roofs or repetitions that differ by more than this make a row noisy. */
+#define NOISE 0.1
 
 /* ---- roofs ------------------------------------------------------------------------------------------------------ */
 
 static void read_chunk(void *arg, size_t index, size_t thread)
 {
     struct bench *b = arg;
-    volatile uint64_t sink = b->roof.read(b->buffer + index * READ_CHUNK, READ_CHUNK);
+    volatile uint64_t sink = b->loops.read(b->buffer + index * READ_CHUNK, READ_CHUNK);
     (void)sink;
     (void)thread;
 }
 
-struct dots { struct bench *b; size_t rounds; };
+struct dots { roof_dot_fn *fn; size_t rounds; };
 
 static void run_dots(void *arg, size_t index, size_t thread)
 {
     struct dots *d = arg;
-    volatile uint64_t sink = d->b->roof.dot(d->rounds);
+    volatile uint64_t sink = d->fn(d->rounds);
     (void)sink;
     (void)index;
     (void)thread;
@@ -40,105 +44,52 @@ static int ascending(const void *a, const void *b)
 }
 
 /* Best of a few, since anything that disturbs makes it slower: a roof is what can be had. */
+static double best_of_probes(struct bench *b, pool_fn *fn, void *arg, size_t chunks)
+{
+    double best = INFINITY;
+    for (int i = 0; i < PROBES; i++) {
+        double begin = machine_clock();
+        pool_run(b->pool, fn, arg, chunks);
+        best = fmin(best, machine_clock() - begin);
+    }
+    return best;
+}
+
+/* Four pieces per thread, so that a late thread does not decide alone. */
+static double probe_dots(struct bench *b, const struct roof_dot *dot)
+{
+    struct dots dots = {dot->fn, 1000};
+    size_t pieces = 4 * pool_threads(b->pool);
+    double begin = machine_clock();
+    dots.fn(dots.rounds);
+    double once = machine_clock() - begin;
+    dots.rounds = once > 0 ? (size_t)((double)dots.rounds * DOT_SECONDS / 4 / once) + 1 : 1000000;
+    return (double)pieces * (double)dots.rounds * dot->ops / best_of_probes(b, run_dots, &dots, pieces);
+}
+
 static void probe(struct bench *b)
 {
-    double best_read = INFINITY, best_dot = INFINITY;
-    struct dots dots = {b, 1000};
-    double begin = machine_clock();
-    b->roof.dot(dots.rounds);
-    double once = machine_clock() - begin;
-    dots.rounds = once > 0 ? (size_t)((double)dots.rounds * DOT_SECONDS / once) + 1 : 1000000;
-    for (int i = 0; i < PROBES; i++) {
-        begin = machine_clock();
-        pool_run(b->pool, read_chunk, b, b->buffer_bytes / READ_CHUNK);
-        double seconds = machine_clock() - begin;
-        best_read = seconds < best_read ? seconds : best_read;
-        begin = machine_clock();
-        /* Four pieces per thread, so that a late thread does not decide alone. */
-        pool_run(b->pool, run_dots, &dots, 4 * pool_threads(b->pool));
-        seconds = machine_clock() - begin;
-        best_dot = seconds < best_dot ? seconds : best_dot;
-    }
-    b->roof_gbps = (double)b->buffer_bytes / best_read * 1e-9;
-    b->roof_gops = 4.0 * (double)pool_threads(b->pool) * (double)dots.rounds * b->roof.dot_ops / best_dot * 1e-9;
+    b->roof.bytes = (double)b->buffer_bytes / best_of_probes(b, read_chunk, b, b->buffer_bytes / READ_CHUNK);
+    for (int kind = 0; kind < ROOF_KINDS; kind++)
+        b->roof.ops[kind] = b->used[kind] ? probe_dots(b, &b->loops.dot[kind]) : 0;
 }
 
 /* ---- what must be read and computed ------------------------------------------------------------------------------ */
 
-static double matrix_bytes(const struct matrix *m)
-{
-    return m->data ? (double)m->slices * (double)m->rows * (double)m->row_bytes : 0;
-}
-static double matrix_ops(const struct matrix *m)
-{
-    return m->data ? 2.0 * (double)m->slices * (double)m->rows * (double)m->cols : 0;
-}
+static bool is_decode(const struct bench_row *row) { return strcmp(row->test, "decode") == 0; }
 
-struct cost { double bytes, ops; };
-
-/* Weights of a layer for `tokens` tokens at once: every matrix once; of the experts those that are likely to be chosen. */
-static struct cost layer_cost(const struct model *m, const struct layer *l, double tokens)
+/* A whole repetition, stage by stage. */
+static void add_costs(struct cost out[STAGES], const struct bench *b, const struct bench_row *row)
 {
-    const struct matrix *const dense[] = {
-        &l->q,    &l->k,    &l->v,       &l->out,      &l->q_a,         &l->q_b,       &l->kv_a,        &l->k_b,
-        &l->v_b,  &l->kv_b, &l->in_proj, &l->out_proj, &l->ssm_x,       &l->ssm_dt,    &l->gate_proj,   &l->beta_alpha,
-        &l->gate, &l->up,   &l->down,    &l->router,   &l->gate_shared, &l->up_shared, &l->down_shared, &l->shared_gate,
-    };
-    const struct matrix *const experts[] = {&l->gate_exps, &l->up_exps, &l->down_exps};
-    struct cost cost = {0, 0};
-    for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) {
-        cost.bytes += matrix_bytes(dense[i]);
-        cost.ops += tokens * matrix_ops(dense[i]);
+    struct cost_pass pass = {.model = &b->model->model, .kernels = &b->model->kernels, .kv = &b->runner.kv[0]};
+    size_t at_once = is_decode(row) ? 1 : b->plan.pass;
+    pass.sequences = row->batch;
+    for (size_t at = 0; at < row->n; at += pass.tokens) {
+        pass.tokens = row->n - at < at_once ? row->n - at : at_once;
+        pass.depth = row->depth + at;
+        pass.wanted = is_decode(row) || at + pass.tokens == row->n;
+        cost_add_pass(out, &pass);
     }
-    if (l->experts && m->hyper.experts) {
-        double share = (double)m->hyper.experts_used / (double)m->hyper.experts;
-        for (size_t i = 0; i < 3; i++) {
-            cost.bytes += matrix_bytes(experts[i]) * (1 - pow(1 - share, tokens));
-            cost.ops += tokens * matrix_ops(experts[i]) * share;
-        }
-    }
-    return cost;
-}
-
-/* Keys and values that tokens at positions [begin, begin + n) of one sequence read and multiply. A prefill reads each once per
- * pass, a decode step once per token. */
-static struct cost cache_cost(const struct bench *b, double begin, double n, bool once)
-{
-    const struct kv *kv = &b->runner.kv[0];
-    const struct model *m = &b->model->model;
-    struct cost cost = {0, 0};
-    for (size_t i = 0; i < kv->layers && i < m->hyper.layers; i++) {
-        const struct kv_layer *l = &kv->layer[i];
-        double window = m->layer[i].window ? (double)m->layer[i].window : INFINITY, row = (double)l->key_row,
-               seen = begin + (n + 1) / 2;
-        row += l->values != l->keys ? (double)l->value_row : 0;
-        seen = seen < window ? seen : window;
-        double rows = once ? (begin < window ? begin : window) + n : n * seen;
-        cost.bytes += (double)l->heads * row * rows;
-        cost.ops += 2.0 * (double)m->layer[i].heads * (double)(l->key_dim + l->value_dim) * seen * n;
-    }
-    return cost;
-}
-
-/* Bytes and operations of a whole test. */
-static struct cost test_cost(const struct bench *b, const struct bench_row *row, bool decode)
-{
-    const struct model *m = &b->model->model;
-    double pass = (double)(row->n < b->plan.pass ? row->n : b->plan.pass), tokens = decode ? (double)row->batch : pass;
-    double passes = decode ? (double)row->n : ceil((double)row->n / pass), heads = decode ? (double)row->batch : 1;
-    struct cost all = {0, 0};
-    for (size_t i = 0; i < m->hyper.layers; i++) {
-        struct cost l = layer_cost(m, &m->layer[i], tokens);
-        all.bytes += passes * l.bytes;
-        all.ops += passes * l.ops;
-    }
-    double outputs = decode ? passes : 1;
-    all.bytes += outputs * matrix_bytes(&m->output);
-    all.ops += outputs * heads * matrix_ops(&m->output);
-    struct cost cache = cache_cost(b, (double)row->depth, (double)row->n, !decode);
-    all.bytes += heads * cache.bytes;
-    all.ops += heads * cache.ops;
-    return all;
 }
 
 /* ---- the tests --------------------------------------------------------------------------------------------------- */
@@ -177,68 +128,169 @@ static bool set_depth(struct bench *b, size_t depth, size_t sequences, struct qu
     return true;
 }
 
+/* Every sequence goes on with other tokens, or all would choose the same experts. */
 static bool decode(struct bench *b, size_t depth, size_t n, size_t sequences, struct quern_error *err)
 {
     for (size_t step = 0; step < n; step++) {
-        for (size_t i = 0; i < sequences; i++)
-            b->parts[i] = (struct batch_part){.kv = &b->runner.kv[i], .tokens = b->tokens + depth + step, .count = 1, .wanted = 1};
+        for (size_t i = 0; i < sequences; i++) {
+            const int32_t *token = &b->tokens[(depth + step + i) % b->plan.context];
+            b->parts[i] = (struct batch_part){.kv = &b->runner.kv[i], .tokens = token, .count = 1, .wanted = 1};
+        }
         if (!forward_run(&b->runner.forward, b->parts, sequences, b->runner.logits, err))
             return false;
     }
     return true;
 }
 
-static bool repetition(struct bench *b, const struct bench_row *row, bool decoding, double *seconds, struct quern_error *err)
+/* Once through the test; what brings the caches to their depth is not timed. */
+static bool repetition(struct bench *b, const struct bench_row *row, double *seconds, struct quern_error *err)
 {
     if (!set_depth(b, row->depth, row->batch, err))
         return false;
+    if (b->runner.forward.clock)
+        stages_start(b->runner.forward.clock);
     double begin = machine_clock();
-    bool ok = decoding ? decode(b, row->depth, row->n, row->batch, err) : prefill(b, row->depth, row->n, 1, err);
+    bool ok = is_decode(row) ? decode(b, row->depth, row->n, row->batch, err) : prefill(b, row->depth, row->n, 1, err);
     *seconds = machine_clock() - begin;
+    if (b->runner.forward.clock)
+        stages_stop(b->runner.forward.clock);
     return ok;
 }
 
-static bool differ(double a, double b) { return fabs(a - b) > 0.1 * (a > b ? a : b); }
+/* ---- a row ------------------------------------------------------------------------------------------------------- */
+
+/* Least, median and most of the counted repetitions. */
+struct spread { double least, median, most; };
+
+static bool time_repetitions(struct bench *b, struct bench_row *row, struct spread *out, struct quern_error *err)
+{
+    double *seconds = mem_take(row->reps, sizeof *seconds, "timings", err);
+    bool ok = seconds && repetition(b, row, &row->first, err);
+    for (size_t i = 0; ok && i < row->reps; i++)
+        ok = repetition(b, row, &seconds[i], err);
+    if (ok) {
+        size_t half = row->reps / 2;
+        qsort(seconds, row->reps, sizeof *seconds, ascending);
+        out->median = row->reps % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2;
+        out->least = seconds[0];
+        out->most = seconds[row->reps - 1];
+    }
+    free(seconds);
+    return ok;
+}
+
+static double apart(double a, double b) { return fabs(a - b) / fmax(a, b); }
+
+/* The roofs of the row are the means of the probes before and after; how far those are apart, and the repetitions, is the
+ * verdict. */
+static void judge(struct bench_row *row, const struct rates *before, const struct rates *after, const struct spread *time)
+{
+    double memory = apart(before->bytes, after->bytes), arithmetic = 0, repetitions = apart(time->least, time->most);
+    row->roof.bytes = (before->bytes + after->bytes) / 2;
+    for (int kind = 0; kind < ROOF_KINDS; kind++) {
+        row->roof.ops[kind] = (before->ops[kind] + after->ops[kind]) / 2;
+        if (row->roof.ops[kind] > 0)
+            arithmetic = fmax(arithmetic, apart(before->ops[kind], after->ops[kind]));
+    }
+    row->noisy = fmax(repetitions, fmax(memory, arithmetic)) > NOISE;
+    if (row->noisy)
+        snprintf(row->verdict, sizeof row->verdict, "noisy: repetitions %.0f %%, memory %.0f %%, arithmetic %.0f %% apart",
+                 100 * repetitions, 100 * memory, 100 * arithmetic);
+    else
+        snprintf(row->verdict, sizeof row->verdict, "quiet");
+}
 
 bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *err)
 {
     static const char *const kv_names[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
-    bool decoding = strcmp(row->test, "decode") == 0;
-    double *seconds = mem_take(row->reps, sizeof *seconds, "timings", err), warm;
-    bool ok = seconds && repetition(b, row, decoding, &warm, err);
-    double gbps = b->roof_gbps, gops = b->roof_gops;
-    for (size_t i = 0; ok && i < row->reps; i++)
-        ok = repetition(b, row, decoding, &seconds[i], err);
-    if (!ok) {
-        free(seconds);
+    struct cost stages[STAGES] = {0};
+    struct rates before = b->roof;
+    struct spread time;
+    if (!time_repetitions(b, row, &time, err))
         return false;
-    }
-    qsort(seconds, row->reps, sizeof *seconds, ascending);
-    size_t half = row->reps / 2;
-    double median = row->reps % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2, least = seconds[0],
-           most = seconds[row->reps - 1];
-    free(seconds);
     probe(b);
-    struct cost cost = test_cost(b, row, decoding);
+    judge(row, &before, &b->roof, &time);
+    add_costs(stages, b, row);
+    struct cost cost = cost_sum(stages);
     double tokens = (double)row->n * (double)row->batch;
     row->threads = pool_threads(b->pool);
-    row->tps_median = tokens / median;
-    row->tps_min = tokens / most;
-    row->tps_max = tokens / least;
+    row->seconds = time.median;
+    row->tps_median = tokens / time.median;
+    row->tps_min = tokens / time.most;
+    row->tps_max = tokens / time.least;
     row->bytes_per_token = cost.bytes / tokens;
-    row->gbps = cost.bytes / median * 1e-9;
-    row->gops = cost.ops / median * 1e-9;
-    row->roof_gbps = (gbps + b->roof_gbps) / 2;
-    row->roof_gops = (gops + b->roof_gops) / 2;
-    double memory = cost.bytes / row->roof_gbps * 1e-9, arithmetic = cost.ops / row->roof_gops * 1e-9;
-    row->share = (memory > arithmetic ? memory : arithmetic) / median;
-    row->noisy = differ(gbps, b->roof_gbps) || differ(gops, b->roof_gops) || differ(least, most);
+    row->gbps = cost.bytes / time.median * 1e-9;
+    row->gops = cost_ops(&cost) / time.median * 1e-9;
+    row->roof_gbps = row->roof.bytes * 1e-9;
+    row->roof_gops = cost_peak(&cost, &row->roof) * 1e-9;
+    row->share = cost_ideal(&cost, &row->roof) / time.median;
     row->load = b->plan.load;
-    row->ttft = b->plan.load + (decoding ? (double)row->batch / row->tps_median : median);
-    row->peak_memory = machine_peak_memory();
-    row->isa = b->roof.isa;
+    row->ttft = b->plan.load + (is_decode(row) ? time.median / (double)row->n : time.median);
+    size_t copied, huge = settle_huge(b->model->settle, &copied), peak = machine_peak_memory();
+    row->huge = fmin(1, (double)huge / (double)b->model->model.weight_bytes);
+    row->copied = fmin(1, (double)copied / (double)b->model->model.weight_bytes);
+    row->peak_memory = peak > b->buffer_bytes ? peak - b->buffer_bytes : peak;
+    row->isa = b->loops.isa;
     row->kv = kv_names[b->plan.kv];
     return true;
+}
+
+/* ---- stages ------------------------------------------------------------------------------------------------------- */
+
+/* A repetition with the clock on: all of it, then the clock's sums. */
+struct timed { double total, seconds[STAGES], worked[STAGES]; };
+
+static int by_total(const void *a, const void *b)
+{
+    return ascending(&((const struct timed *)a)->total, &((const struct timed *)b)->total);
+}
+static int by_seconds(const void *a, const void *b)
+{
+    return ascending(&((const struct bench_stage *)b)->seconds, &((const struct bench_stage *)a)->seconds);
+}
+
+/* One repetition's stages, per step. */
+static size_t list_stages(struct bench_stage *out, const struct bench *b, const struct bench_row *row, const struct timed *timed)
+{
+    struct cost costs[STAGES] = {0};
+    size_t n = 0;
+    double steps = is_decode(row) ? (double)row->n : 1, threads = (double)pool_threads(b->pool), total = 0;
+    add_costs(costs, b, row);
+    for (int s = 0; s < STAGES; s++)
+        total += timed->seconds[s];
+    for (int s = 0; s < STAGES; s++) {
+        double seconds = timed->seconds[s];
+        if (seconds <= 0)
+            continue;
+        out[n++] = (struct bench_stage){
+            .stage = (enum stage)s, .seconds = seconds / steps, .share = seconds / total,
+            .waiting = fmax(0, 1 - timed->worked[s] / (seconds * threads)),
+            .bytes = costs[s].bytes / steps, .ops = cost_ops(&costs[s]) / steps,
+            .gbps = costs[s].bytes / seconds * 1e-9, .gops = cost_ops(&costs[s]) / seconds * 1e-9,
+            .roof_share = cost_ideal(&costs[s], &row->roof) / seconds,
+        };
+    }
+    qsort(out, n, sizeof *out, by_seconds);
+    return n;
+}
+
+bool bench_profile(struct bench *b, const struct bench_row *row, struct bench_stage *out, size_t *count, struct quern_error *err)
+{
+    struct timed *timed = mem_take(row->reps, sizeof *timed, "timings of stages", err);
+    bool ok = timed != NULL;
+    b->runner.forward.clock = &b->clock;
+    for (size_t i = 0; ok && i < row->reps; i++) {
+        ok = repetition(b, row, &timed[i].total, err);
+        memcpy(timed[i].seconds, b->clock.seconds, sizeof timed[i].seconds);
+        memcpy(timed[i].worked, b->clock.worked, sizeof timed[i].worked);
+    }
+    b->runner.forward.clock = NULL;
+    if (ok) {
+        qsort(timed, row->reps, sizeof *timed, by_total);
+        *count = list_stages(out, b, row, &timed[row->reps / 2]);
+    }
+    free(timed);
+    return ok;
 }
 
 /* ---- open and close ----------------------------------------------------------------------------------------------- */
@@ -250,41 +302,67 @@ static struct runner_shape shape_of(const struct bench_plan *plan)
         .context = plan->context, .sequences = plan->sequences, .batch = pass, .rows = plan->sequences, .kv = plan->kv};
 }
 
+/* Twice the caches: what is left of one reading is of no use to the next. */
+static size_t buffer_bytes(void)
+{
+    size_t bytes = 2 * machine_cache_bytes("");
+    return bytes > READ_LEAST ? bytes - bytes % READ_CHUNK : READ_LEAST;
+}
+
 bool bench_bytes(size_t *cache, size_t *scratch, const struct quern_model *model, const struct bench_plan *plan,
                  struct quern_error *err)
 {
     struct runner_shape shape = shape_of(plan);
     return runner_bytes(cache, scratch, model, &shape, plan->threads, err) &&
-           (checked_add(scratch, *scratch, READ_BYTES) || ERR(err, QUERN_EMEM, "more than the address space"));
+           (checked_add(scratch, *scratch, buffer_bytes()) || ERR(err, QUERN_EMEM, "more than the address space"));
+}
+
+static bool open_buffer(struct bench *b, struct quern_error *err)
+{
+    void *p = mmap(NULL, buffer_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return ERR(err, QUERN_EMEM, "not enough memory for a buffer of %zu bytes to read", buffer_bytes());
+    b->buffer = p;
+    b->buffer_bytes = buffer_bytes();
+#ifdef MADV_HUGEPAGE
+    /* With small pages the walks of the page tables would be part of the roof. */
+    madvise(p, b->buffer_bytes, MADV_HUGEPAGE);
+#endif
+    memset(b->buffer, 1, b->buffer_bytes);
+    return true;
+}
+
+/* Random ids (all alike would choose the same experts), and which roofs matter: those of a token of this model. */
+static void prepare(struct bench *b)
+{
+    uint64_t state = 1;
+    struct cost stages[STAGES] = {0};
+    struct bench_row row = {.test = "decode", .n = 1, .batch = 1};
+    for (size_t i = 0; i < b->plan.context; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        b->tokens[i] = (int32_t)((state >> 33) % b->model->model.hyper.vocab);
+    }
+    add_costs(stages, b, &row);
+    struct cost cost = cost_sum(stages);
+    for (int kind = 0; kind < ROOF_KINDS; kind++)
+        b->used[kind] = cost.ops[kind] > 0;
+    probe(b);
 }
 
 bool bench_open(struct bench *b, const struct quern_model *model, const struct bench_plan *plan, struct quern_error *err)
 {
     struct runner_shape shape = shape_of(plan);
-    uint64_t state = 1;
-    *b = (struct bench){.model = model, .plan = *plan, .buffer_bytes = READ_BYTES};
-    roof_init(&b->roof, &model->kernels.cpu);
-    bool ok = (b->pool = pool_open(plan->threads, err)) && runner_open(&b->runner, model, &shape, b->pool, plan->stop, err) &&
+    *b = (struct bench){.model = model, .plan = *plan};
+    roof_init(&b->loops, &model->kernels.cpu);
+    bool ok = (b->pool = pool_open(plan->threads, err)) && stages_open(&b->clock, b->pool, err) &&
+              runner_open(&b->runner, model, &shape, b->pool, plan->stop, err) &&
               (b->tokens = mem_take(plan->context, sizeof *b->tokens, "tokens", err)) &&
-              (b->parts = mem_take(plan->sequences, sizeof *b->parts, "a batch", err));
-    void *p = ok ? mmap(NULL, b->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
-    if (ok && p == MAP_FAILED)
-        ok = ERR(err, QUERN_EMEM, "not enough memory for a buffer of %zu bytes to read", b->buffer_bytes);
-    if (!ok) {
+              (b->parts = mem_take(plan->sequences, sizeof *b->parts, "a batch", err)) && open_buffer(b, err);
+    if (ok)
+        prepare(b);
+    else
         bench_close(b);
-        return false;
-    }
-    b->buffer = p;
-#ifdef MADV_HUGEPAGE
-    madvise(p, b->buffer_bytes, MADV_HUGEPAGE);
-#endif
-    memset(b->buffer, 1, b->buffer_bytes);
-    for (size_t i = 0; i < plan->context; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        b->tokens[i] = (int32_t)((state >> 33) % model->model.hyper.vocab);
-    }
-    probe(b);
-    return true;
+    return ok;
 }
 
 void bench_close(struct bench *b)
@@ -292,6 +370,7 @@ void bench_close(struct bench *b)
     if (b->buffer)
         munmap(b->buffer, b->buffer_bytes);
     runner_close(&b->runner);
+    stages_close(&b->clock);
     pool_close(b->pool);
     free(b->tokens);
     free(b->parts);

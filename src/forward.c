@@ -44,6 +44,7 @@ static void norm_token(struct forward *f, const void *arg, size_t tok, size_t th
 static void norm_input(struct forward *f, const struct norm *norm, const struct norm *second)
 {
     struct norm_stage s = { .norm = norm, .second = second };
+    enter_stage(f, STAGE_NORM);
     acts_shape(&f->in, f->m->hyper.width);
     run_tokens(f, norm_token, &s, f->n);
 }
@@ -88,6 +89,8 @@ static void linear_mix(struct forward *f, const struct layer *l)
 
 static void mix(struct forward *f, const struct layer *l, size_t index)
 {
+    bool recurrent = l->mixer == MIX_CONV || l->mixer == MIX_SSM || l->mixer == MIX_DELTA;
+    enter_stage(f, recurrent ? STAGE_RECURRENT : l->mixer == MIX_LINEAR ? STAGE_OUT : STAGE_QKV);
     switch (l->mixer) {
     case MIX_NONE: break;
     case MIX_ATTENTION: attention_mix(f, l, index); break;
@@ -113,10 +116,13 @@ static void dense_forward(struct forward *f, const struct layer *l)
 {
     struct product p = { .w = &l->up, .gate = l->gate.data ? &l->gate : NULL, .in = &f->in, .step = 1, .toks = f->n,
                          .out = f->hidden, .out_stride = l->ff, .finish = FINISH_ACTIVATE };
+    enter_stage(f, STAGE_UP);
     run_products(f, &p, 1);
     if (l->ffn_sub_norm)
         run_tokens(f, sub_norm_token, l, f->n);
+    enter_stage(f, STAGE_NORM);
     prepare_tokens(f, &f->mid, f->hidden, l->ff, l->ff, f->n);
+    enter_stage(f, STAGE_DOWN);
     add_product(f, &l->down, &l->post_ffn_norm);
 }
 
@@ -213,6 +219,7 @@ static void head_forward(struct forward *f, float *logits)
     norm_input(f, &f->m->output_norm, NULL);
     struct product p = { .w = &f->m->output, .in = &f->in, .step = 1, .toks = f->wanted, .out = logits,
                          .out_stride = f->m->hyper.vocab };
+    enter_stage(f, STAGE_HEAD);
     run_products(f, &p, 1);
     if (f->m->hyper.logit_scale != 1 || f->m->hyper.logit_softcap != 0)
         run_tokens(f, finish_logits, logits, f->wanted);
@@ -280,6 +287,7 @@ static void place_tokens(struct forward *f, const struct batch_part *parts, size
 
 static bool run_layers(struct forward *f, float *logits, struct quern_error *err)
 {
+    enter_stage(f, STAGE_OTHER);
     run_tokens(f, embed_token, NULL, f->n);
     for (size_t i = 0; i < f->m->hyper.layers; i++) {
         if (f->stop && *f->stop)
@@ -289,6 +297,7 @@ static bool run_layers(struct forward *f, float *logits, struct quern_error *err
     if (f->wanted == 0)
         return true;
     head_forward(f, logits);
+    enter_stage(f, STAGE_OTHER);
     return check_logits(f, logits, err);
 }
 

@@ -13,6 +13,7 @@
 #include "model.h"
 #include "pool.h"
 #include "rope.h"
+#include "stages.h"
 
 struct batch_part {
     struct kv     *kv;         /* the sequence; its `used` grows by `count` when the pass has succeeded */
@@ -43,6 +44,7 @@ struct forward {
     struct pool          *pool;
     size_t threads, context, max_tokens, max_parts;
     const volatile int *stop;            /* may be NULL; not zero: the pass ends between layers with QUERN_EINTERRUPT */
+    struct stage_clock *clock;           /* NULL unless somebody measures */
 
     void  *memory;                       /* everything below points into it */
     struct rope_table rope[ROPE_TABLES];
@@ -82,6 +84,13 @@ void forward_free(struct forward *f);
 bool forward_run(struct forward *f, const struct batch_part *parts, size_t part_count, float *logits, struct quern_error *err);
 
 /* ---- for the parts of the pass (products.c, attention.c, mixer_*.c, moe.c) --------------------------------------- */
+
+/* What follows is `stage`, for the clock if there is one. */
+static inline void enter_stage(const struct forward *f, enum stage stage)
+{
+    if (f->clock)
+        stages_enter(f->clock, stage);
+}
 
 /* Work on token `tok`; `thread` names the scratch. */
 typedef void token_fn(struct forward *f, const void *arg, size_t tok, size_t thread);

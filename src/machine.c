@@ -268,6 +268,38 @@ size_t machine_available(const char *root)
     return kib < SIZE_MAX / 1024 ? (size_t)kib * 1024 : 0;
 }
 
+/* The last cache of a CPU, counted by the first CPU that shares it: "index3" of most machines, "index2" of small ones. */
+static size_t led_cache(const char *root, size_t cpu)
+{
+    char path[128], text[TEXT_BYTES], *end;
+    uint8_t sharers[MACHINE_CPUS];
+    for (int index = 3; index >= 2; index--) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/size", cpu, index);
+        if (!read_text(text, sizeof text, root, path) || !isdigit((unsigned char)text[0]))
+            continue;
+        size_t bytes = strtoul(text, &end, 10) << (*end == 'K' ? 10 : *end == 'M' ? 20 : 0);
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/shared_cpu_list", cpu, index);
+        bool known = read_text(text, sizeof text, root, path) && parse_list(sharers, MACHINE_CPUS, text);
+        for (size_t i = 0; known && i < cpu && i < MACHINE_CPUS; i++)
+            if (sharers[i])
+                return 0;
+        return bytes;
+    }
+    return 0;
+}
+
+size_t machine_cache_bytes(const char *root)
+{
+    char text[TEXT_BYTES];
+    uint8_t online[MACHINE_CPUS];
+    size_t sum = 0;
+    if (!read_text(text, sizeof text, root, "/sys/devices/system/cpu/online") || !parse_list(online, MACHINE_CPUS, text))
+        return 0;
+    for (size_t i = 0; i < MACHINE_CPUS; i++)
+        sum += online[i] ? led_cache(root, i) : 0;
+    return sum;
+}
+
 size_t machine_peak_memory(void)
 {
     struct rusage usage;

@@ -29,6 +29,8 @@ void machine_explain(const struct machine *machine, char *out, size_t size);
 size_t machine_memory(const char *root);
 /* Bytes that could be taken now without swapping (MemAvailable); 0 when unknown. */
 size_t machine_available(const char *root);
+/* Bytes of all last-level caches together; 0 when unknown. */
+size_t machine_cache_bytes(const char *root);
 /* Bytes of memory in use by this process at most so far (VmHWM), 0 when unknown. */
 size_t machine_peak_memory(void);
 /* Seconds since some fixed moment; never jumps. */

@@ -142,11 +142,15 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
                                  .out = f->mix[i], .out_stride = w[i]->rows };
     run_products(f, p, 3);
     struct position_stage s = { .l = l, .index = index };
+    enter_stage(f, STAGE_POSITION);
     run_tokens(f, position_token, &s, f->n);
     struct attention a = { .layer = l, .index = index, .q = f->mix[Q], .q_stride = q_width(f->m, l), .head_step = q_step(f->m),
                            .out = f->mix[OUT], .out_stride = l->heads * h->value_dim };
+    enter_stage(f, STAGE_ATTENTION);
     attend(f, &a);
+    enter_stage(f, STAGE_NORM);
     acts_shape(&f->mid, l->heads * h->value_dim);
     run_tokens(f, finish_token, l, f->n);
+    enter_stage(f, STAGE_OUT);
     add_product(f, &l->out, &l->post_attn_norm);
 }

@@ -139,9 +139,11 @@ static void absorbed(struct forward *f, const struct layer *l, size_t index)
     run_tokens(f, join_token, l, f->n);
     struct attention a = { .layer = l, .index = index, .q = f->mix[ABSORBED], .q_stride = l->heads * h->key_dim,
                            .head_step = h->key_dim, .out = f->mix[MIXED], .out_stride = l->heads * h->kv_lora };
+    enter_stage(f, STAGE_ATTENTION);
     attend(f, &a);
     acts_shape(&f->mid, h->kv_lora);
     run_tokens(f, prepare_mixed, l, f->n);
+    enter_stage(f, STAGE_OUT);
     run_heads(f, l, &l->v_b, f->mix[HEADS], l->heads * h->mla_value, h->mla_value);
 }
 
@@ -175,6 +177,7 @@ static void decompressed(struct forward *f, const struct layer *l, size_t index)
     run_tokens(f, store_token, &s, f->n);
     struct attention a = { .layer = l, .index = index, .q = f->mix[QUERY], .q_stride = l->heads * h->mla_key,
                            .head_step = h->mla_key, .out = f->mix[HEADS], .out_stride = l->heads * h->mla_value };
+    enter_stage(f, STAGE_ATTENTION);
     attend(f, &a);
 }
 
@@ -187,5 +190,6 @@ void mla_mix(struct forward *f, const struct layer *l, size_t index)
     else
         decompressed(f, l, index);
     prepare_tokens(f, &f->mid, f->mix[HEADS], width, width, f->n);
+    enter_stage(f, STAGE_OUT);
     add_product(f, &l->out, &l->post_attn_norm);
 }

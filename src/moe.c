@@ -206,6 +206,7 @@ void moe_forward(struct forward *f, const struct layer *l)
     p[n++] = (struct product){ .w = &l->router, .in = &f->in, .step = 1, .toks = f->n, .out = m->scores, .out_stride = h->experts };
     if (l->shared_gate.data)
         p[n++] = (struct product){ .w = &l->shared_gate, .in = &f->in, .step = 1, .toks = f->n, .out = m->shared, .out_stride = 1 };
+    enter_stage(f, STAGE_ROUTE);
     run_products(f, p, n);
 
     /* Who computes what: sequential, but a few hundred steps per token at most. */
@@ -217,16 +218,19 @@ void moe_forward(struct forward *f, const struct layer *l)
     /* The experts' hidden vectors, slot after slot, and behind them the shared expert's, token after token: one stage. */
     struct product up = { .w = &l->up_exps, .gate = &l->gate_exps, .in = &m->gathered, .step = 1, .out = f->hidden,
                           .out_stride = h->expert_ff, .finish = FINISH_ACTIVATE };
+    enter_stage(f, STAGE_UP);
     n = expert_products(f, p, &up);
     if (l->up_shared.data)
         p[n++] = (struct product){ .w = &l->up_shared, .gate = &l->gate_shared, .in = &f->in, .step = 1, .toks = f->n,
                                    .out = shared_hidden, .out_stride = h->shared_ff, .finish = FINISH_ACTIVATE };
     run_products(f, p, n);
+    enter_stage(f, STAGE_NORM);
     prepare_tokens(f, &m->slots_mid, f->hidden, h->expert_ff, h->expert_ff, slots);
     if (l->up_shared.data)
         prepare_tokens(f, &m->shared_mid, shared_hidden, h->shared_ff, h->shared_ff, f->n);
 
     struct product down = { .w = &l->down_exps, .in = &m->slots_mid, .step = 1, .out = m->out, .out_stride = h->width };
+    enter_stage(f, STAGE_DOWN);
     n = expert_products(f, p, &down);
     if (l->up_shared.data)
         p[n++] = (struct product){ .w = &l->down_shared, .in = &m->shared_mid, .step = 1, .toks = f->n, .out = m->shared_out,

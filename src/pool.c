@@ -41,6 +41,7 @@ struct pool {
     void    *arg;
     size_t   base;                   /* index of the first chunk */
     uint32_t chunks;
+    struct pool_lane *lanes;         /* NULL unless somebody measures */
 
     _Alignas(LINE) atomic_uint_least64_t ticket;   /* generation << 32 | (BIAS + chunks not taken) */
     _Alignas(LINE) atomic_uint_least32_t done;     /* chunks finished                      */
@@ -66,14 +67,19 @@ static void relax(void)
 static void take_chunks(struct pool *p, size_t thread)
 {
     uint32_t chunks = 0, mine = 0;
+    double begin = 0;
     while (left(atomic_load_explicit(&p->ticket, memory_order_relaxed)) > 0) {
         uint_least64_t ticket = atomic_fetch_sub_explicit(&p->ticket, 1, memory_order_acq_rel);
         if (left(ticket) <= 0)
             break;
         chunks = p->chunks;
+        if (mine == 0 && p->lanes)
+            begin = machine_clock();
         p->fn(p->arg, p->base + (chunks - (uint32_t)left(ticket)), thread);
         mine++;
     }
+    if (mine && p->lanes)
+        p->lanes[thread].busy += machine_clock() - begin;
     /* After this addition the job may be over and p->chunks another's. */
     if (mine && atomic_fetch_add(&p->done, mine) + mine == chunks && atomic_load(&p->waiting)) {
         pthread_mutex_lock(&p->lock);
@@ -164,8 +170,11 @@ static void run_job(struct pool *p, uint32_t chunks)
 void pool_run(struct pool *p, pool_fn *fn, void *arg, size_t chunks)
 {
     if (p->threads == 1 || chunks == 1) {
+        double begin = p->lanes ? machine_clock() : 0;
         for (size_t i = 0; i < chunks; i++)
             fn(arg, i, 0);
+        if (p->lanes)
+            p->lanes[0].busy += machine_clock() - begin;
         return;
     }
     p->fn = fn;
@@ -255,6 +264,8 @@ void pool_close(struct pool *p)
     }
     free(p);
 }
+
+void pool_watch(struct pool *p, struct pool_lane *lanes) { p->lanes = lanes; }
 
 size_t pool_threads(const struct pool *p) { return p->threads; }
 

@@ -22,6 +22,14 @@ size_t pool_threads(const struct pool *pool);
 /* Run fn for every chunk and wait for all. One caller at a time; fn must not call pool_run on the same pool. */
 void pool_run(struct pool *pool, pool_fn *fn, void *arg, size_t chunks);
 
+/* Where a thread's seconds in chunks are added, on a cache line of its own. */
+struct pool_lane {
+    double busy;
+    char   apart[64 - sizeof(double)];
+};
+/* From now on count into lanes[pool_threads]; NULL: no longer. Between jobs only, and to be read between jobs only. */
+void pool_watch(struct pool *pool, struct pool_lane *lanes);
+
 /* How many threads to use when the user names none: physical (and, on hybrid machines, performance) cores within the
  * affinity mask and the cgroup's CPU quota, at least 1. `why` (may be NULL, capacity `size`) gets one sentence. */
 size_t pool_default_threads(char *why, size_t size);

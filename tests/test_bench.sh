@@ -13,9 +13,10 @@ refused() { "$quern" bench "${@:2}" >"$dir/out" 2>"$dir/err" </dev/null; check "
 check 'exit 0' "[ $? -eq 0 ]"
 check 'a row per test' '[ "$(wc -l <"$dir/rows")" -eq 6 ]'
 for field in test n batch depth threads tps_median tps_min tps_max bytes_per_token gbps gops roof_gbps roof_gops share_of_roof \
-             ttft_seconds load_seconds peak_memory isa; do
+             ttft_seconds load_seconds first_seconds peak_memory isa kv reps; do
     check "field $field" "[ \$(grep -cE '\"$field\":(\"[a-z0-9]+\"|[0-9.]+)[,}]' '$dir/rows') -eq 6 ]"
 done
+check 'a verdict per row' '[ "$(grep -cE "\"noisy\":(true,\"verdict\":\"noisy: rep|false,\"verdict\":\"quiet\")" "$dir/rows")" -eq 6 ]'
 check 'what was asked for' 'grep -q "\"test\":\"decode\",\"n\":4,\"batch\":2,\"depth\":32,\"threads\":1," "$dir/rows"'
 # Figures that follow from each other, and from the shape: two layers of 256 x (256 + 128 + 128 + 256) + 3 x 256 x 512 weights, and
 # the output's 256 x 512, at 18 bytes for 32.
@@ -30,11 +31,21 @@ awk '
     ' "$dir/rows"
 check "figures agree" "[ $? -eq 0 ]"
 for format in table md csv json; do
-    check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format >"$dir/$format" && [ -s "$dir/$format" ]'
+    check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format >"$dir/$format" 2>/dev/null && [ -s "$dir/$format" ]'
 done
 check 'md has a rule' 'grep -q "^|---" "$dir/md"'
 check 'json is a list' '[ "$(head -1 "$dir/json")" = "[" ] && [ "$(tail -1 "$dir/json")" = "]" ]'
 check 'csv columns' '[ "$(sed -n 1p "$dir/csv" | tr -cd , | wc -c)" = "$(sed -n 2p "$dir/csv" | tr -cd , | wc -c)" ]'
+check 'csv has the times' 'head -1 "$dir/csv" | grep -q "ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict"'
+check 'the roofs of each number of threads' \
+    '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 2>/dev/null | grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'
+for format in table md csv json jsonl; do
+    "$quern" bench --synthetic tiny:q4_k_m -p 40 -n 2 -t 2 -r 1 --stages --format $format >"$dir/stages.$format" 2>/dev/null
+    check "stages as $format" '[ "$(grep -o "gate|up + activation" "$dir/stages.$format" | wc -l)" -eq 2 ]'
+done
+check 'stages add up' 'awk -F, "\$1 == \"prefill\" { sum += \$8 } END { exit !(sum > 0.998 && sum < 1.002) }" "$dir/stages.csv"'
+check 'stage columns' '[ "$(tr -cd ",\n" <"$dir/stages.csv" | sort -u | wc -l)" -eq 1 ]'
+check 'nothing to do' '[ -z "$("$quern" bench --synthetic tiny:q4_0 -p 0 -n 0 -t 1,2 2>/dev/null)" ]'
 check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$quern" verify "$dir/tiny.gguf" >/dev/null'
 refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"
 refused 'unknown shape' --synthetic 7b:q4_0

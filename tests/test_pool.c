@@ -282,6 +282,24 @@ static void test_explanation(void)
     CHECK(!strncmp(why, start, strlen(start)), "%s", why);
 }
 
+/* Two sockets of two CPUs with an L3 each, and one CPU that has only an L2. */
+static void test_caches(void)
+{
+    const char *root = new_root("caches");
+    char path[128];
+    CHECK(machine_cache_bytes(root) == 0, "unknown");
+    put(root, "/sys/devices/system/cpu/online", "0-4\n");
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index3/size", i);
+        put(root, path, "32768K\n");
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index3/shared_cpu_list", i);
+        put(root, path, i < 2 ? "0-1\n" : "2-3\n");
+    }
+    put(root, "/sys/devices/system/cpu/cpu4/cache/index2/size", "2M\n");
+    put(root, "/sys/devices/system/cpu/cpu4/cache/index2/shared_cpu_list", "4\n");
+    CHECK(machine_cache_bytes(root) == (size_t)66 << 20, "%zu bytes", machine_cache_bytes(root));
+}
+
 int main(void)
 {
     TEST(test_each_chunk_once);
@@ -296,5 +314,6 @@ int main(void)
     TEST(test_hybrid_arm);
     TEST(test_quota_of_either_hierarchy);
     TEST(test_explanation);
+    TEST(test_caches);
     return test_end();
 }

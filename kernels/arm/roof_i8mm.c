@@ -18,3 +18,21 @@ uint64_t roof_dot_i8mm(size_t rounds)
         total = vaddq_s32(total, sum[i]);
     return (uint64_t)(uint32_t)vaddvq_s32(total);
 }
+
+/* The level has bfmmla where cpu.bf16 says so. */
+uint64_t roof_bf16_i8mm(size_t rounds)
+{
+    enum { SUMS = 16 };
+    uint16x8_t one = vdupq_n_u16(0x3f80);
+    float32x4_t sum[SUMS], total = vdupq_n_f32(0);
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = vdupq_n_f32(0);
+    for (size_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+w"(one));
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = vbfmmlaq_f32(sum[i], vreinterpretq_bf16_u16(one), vreinterpretq_bf16_u16(one));
+    }
+    for (int i = 0; i < SUMS; i++)
+        total = vaddq_f32(total, sum[i]);
+    return (uint64_t)vgetq_lane_f32(total, 0);
+}

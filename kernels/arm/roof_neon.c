@@ -34,3 +34,19 @@ uint64_t roof_dot_neon(size_t rounds)
         total = vaddq_s32(total, sum[i]);
     return (uint64_t)(uint32_t)vaddvq_s32(total);
 }
+
+uint64_t roof_fma_neon(size_t rounds)
+{
+    enum { SUMS = 16 };
+    float32x4_t sum[SUMS], x = vdupq_n_f32(1), y = vdupq_n_f32(1), total = vdupq_n_f32(0);
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = vdupq_n_f32(0);
+    for (size_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+w"(x), "+w"(y));
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = vfmaq_f32(sum[i], x, y);
+    }
+    for (int i = 0; i < SUMS; i++)
+        total = vaddq_f32(total, sum[i]);
+    return (uint64_t)vgetq_lane_f32(total, 0);
+}

@@ -29,3 +29,20 @@ uint64_t roof_dot_ref(size_t rounds)
     }
     return (uint64_t)sum;
 }
+
+/* The reference has no FMA of its own: a multiplication and an addition, vectorized as the compiler likes. */
+uint64_t roof_fma_ref(size_t rounds)
+{
+    enum { LANES = 64 };
+    float sum[LANES], x[LANES];
+    for (int i = 0; i < LANES; i++)
+        sum[i] = (float)i, x[i] = 0.5f;
+    for (size_t r = 0; r < rounds; r++)
+        for (int i = 0; i < LANES; i++) {
+            float v = sum[i];
+            for (int k = 0; k < 4; k++)
+                v = v * x[i] + 1;
+            sum[i] = v;
+        }
+    return (uint64_t)(sum[1] * 1e6f);
+}

@@ -41,3 +41,20 @@ uint64_t roof_dot_avx512(size_t rounds)
         total = _mm512_add_epi32(total, sum[i]);
     return (uint64_t)(uint32_t)_mm512_cvtsi512_si32(total);      /* every lane is the same: folded they would be 0 */
 }
+
+/* Two ports, latency 4: 16 sums are enough. They count rounds, up to 2^24. */
+uint64_t roof_fma_avx512(size_t rounds)
+{
+    enum { SUMS = 16 };
+    __m512 sum[SUMS], x = _mm512_set1_ps(1), y = _mm512_set1_ps(1), total = _mm512_setzero_ps();
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = _mm512_setzero_ps();
+    for (size_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+v"(x), "+v"(y));
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = _mm512_fmadd_ps(x, y, sum[i]);
+    }
+    for (int i = 0; i < SUMS; i++)
+        total = _mm512_add_ps(total, sum[i]);
+    return (uint64_t)_mm512_cvtss_f32(total);
+}

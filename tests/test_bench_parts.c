@@ -1,0 +1,187 @@
+/* What the bench divides by: the costs of a pass, counted by hand for a small shape; the clock of stages; the roofs of the rows. */
+#include "test.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "bench.h"
+#include "cost.h"
+#include "machine.h"
+#include "synthetic.h"
+
+/* tiny: 2 layers, width 256, ff 512, 4 heads of 64, 2 key heads, vocabulary 512, output = embedding. */
+enum { WIDTH = 256, FF = 512, HEADS = 4, KEY_HEADS = 2, DIM = 64, VOCAB = 512, LAYERS = 2 };
+
+struct tiny {
+    struct synthetic    random;
+    struct quern_model *model;
+    struct bench        bench;
+};
+
+static bool open_tiny(struct tiny *t, const char *spec, size_t threads, struct quern_error *err)
+{
+    struct quern_model_options choices = {.threads = 1};
+    struct bench_plan plan = {.threads = threads, .sequences = 4, .pass = 32, .context = 128, .kv = KV_F16};
+    *t = (struct tiny){0};
+    return synthetic_make(&t->random, spec, err) &&
+           (t->model = quern_view_model(t->random.data, t->random.size, t->random.name, &choices, err)) != NULL &&
+           bench_open(&t->bench, t->model, &plan, err);
+}
+
+static void close_tiny(struct tiny *t)
+{
+    bench_close(&t->bench);
+    quern_close_model(t->model);
+    synthetic_free(&t->random);
+}
+
+static struct cost cost_of(struct cost stages[STAGES], const struct tiny *t, size_t sequences, size_t depth, size_t tokens,
+                           size_t wanted)
+{
+    struct cost_pass pass = {.model = &t->model->model, .kernels = &t->model->kernels, .kv = &t->bench.runner.kv[0],
+                             .sequences = sequences, .depth = depth, .tokens = tokens, .wanted = wanted};
+    memset(stages, 0, STAGES * sizeof *stages);
+    cost_add_pass(stages, &pass);
+    return cost_sum(stages);
+}
+
+#define CHECK_NEAR(got, want, name)                                                                                              \
+    CHECK(fabs((got) - (want)) <= 1e-9 * (want), "%s: %g, want %g", name, (double)(got), (double)(want))
+
+static void test_costs_by_hand(void)
+{
+    struct quern_error err = {0};
+    struct cost stages[STAGES];
+    struct tiny t;
+    CHECK(open_tiny(&t, "tiny:q8_0", 1, &err), "%s", err.text);
+    const double per_weight = 34.0 / 32, tokens = 8, depth = 16;
+    /* Behind the last layer's attention only the wanted token goes on. */
+    struct cost all = cost_of(stages, &t, 1, (size_t)depth, (size_t)tokens, 1);
+    double qkv = WIDTH * (HEADS + 2 * KEY_HEADS) * DIM, out = WIDTH * HEADS * DIM, up = 2.0 * WIDTH * FF, down = FF * WIDTH;
+    CHECK_NEAR(stages[STAGE_QKV].bytes, LAYERS * qkv * per_weight, "q|k|v bytes");
+    CHECK_NEAR(stages[STAGE_QKV].ops[ROOF_INT8], 2 * tokens * LAYERS * qkv, "q|k|v operations");
+    CHECK_NEAR(stages[STAGE_OUT].ops[ROOF_INT8], 2 * tokens * LAYERS * out, "out operations");
+    CHECK_NEAR(stages[STAGE_UP].bytes, LAYERS * up * per_weight, "gate|up bytes");
+    CHECK_NEAR(stages[STAGE_UP].ops[ROOF_INT8], 2 * (tokens + 1) * up, "gate|up operations");
+    CHECK_NEAR(stages[STAGE_DOWN].ops[ROOF_INT8], 2 * (tokens + 1) * down, "down operations");
+    CHECK_NEAR(stages[STAGE_HEAD].ops[ROOF_INT8], 2.0 * WIDTH * VOCAB, "output operations");
+    /* Keys and values in F16: 24 rows of each in the end; token i of 8 sees 16 + i. */
+    CHECK_NEAR(stages[STAGE_ATTENTION].bytes, LAYERS * 2.0 * KEY_HEADS * DIM * 2 * (depth + tokens), "cache bytes");
+    CHECK_NEAR(stages[STAGE_ATTENTION].ops[ROOF_F32], LAYERS * 2.0 * HEADS * 2 * DIM * (tokens * depth + tokens * (tokens + 1) / 2),
+               "attention operations");
+    CHECK_NEAR(cost_ops(&all), all.ops[ROOF_INT8] + all.ops[ROOF_F32], "sum");
+    /* Several sequences share the weights, not the caches. */
+    struct cost one = cost_of(stages, &t, 1, 16, 1, 1);
+    double weights = stages[STAGE_UP].bytes, cache = stages[STAGE_ATTENTION].bytes;
+    struct cost four = cost_of(stages, &t, 4, 16, 1, 1);
+    CHECK_NEAR(stages[STAGE_UP].bytes, weights, "weights of four");
+    CHECK_NEAR(stages[STAGE_ATTENTION].bytes, 4 * cache, "caches of four");
+    CHECK_NEAR(cost_ops(&four), 4 * cost_ops(&one), "operations of four");
+    /* No logits wanted: the last layer ends with its attention. */
+    cost_of(stages, &t, 1, 0, 8, 0);
+    CHECK(stages[STAGE_HEAD].bytes == 0, "no output");
+    CHECK_NEAR(stages[STAGE_DOWN].bytes, down * per_weight, "one layer's down");
+    close_tiny(&t);
+}
+
+static void test_kinds_and_ideal(void)
+{
+    static const struct { const char *spec; enum roof_kind kind;
+    } rows[] = {
+        {"tiny:bf16", ROOF_BF16}, {"tiny:f16", ROOF_F32},    {"tiny:f32", ROOF_F32},
+        {"tiny:q4_k", ROOF_INT8}, {"tiny:mxfp4", ROOF_INT8},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct quern_error err = {0};
+        struct cost stages[STAGES];
+        struct tiny t;
+        CHECK(open_tiny(&t, rows[i].spec, 1, &err), "%s", err.text);
+        cost_of(stages, &t, 1, 0, 1, 1);
+        CHECK(stages[STAGE_UP].ops[rows[i].kind] > 0, "%s counts as kind %d", rows[i].spec, rows[i].kind);
+        CHECK(t.bench.roof.ops[rows[i].kind] > 0 && t.bench.used[ROOF_F32], "%s: its roof is measured", rows[i].spec);
+        close_tiny(&t);
+    }
+    /* 100 bytes at 10 a second; 40 int8 at 20 and 10 f32 at 5: 10 seconds against 2 + 2. */
+    struct cost cost = {.bytes = 100, .ops = {[ROOF_INT8] = 40, [ROOF_F32] = 10}};
+    struct rates roof = {.bytes = 10, .ops = {[ROOF_INT8] = 20, [ROOF_F32] = 5}};
+    CHECK_NEAR(cost_ideal(&cost, &roof), 10.0, "memory bound");
+    CHECK_NEAR(cost_peak(&cost, &roof), 50 / 4.0, "peak of the mix");
+    roof.bytes = 100;
+    CHECK_NEAR(cost_ideal(&cost, &roof), 4.0, "arithmetic bound");
+}
+
+/* The stages of a pass add up to its time, no thread works longer than there was time, and the clock is gone afterwards. */
+static void test_profile(void)
+{
+    for (size_t threads = 1; threads <= 3; threads += 2) {
+        struct quern_error err = {0};
+        struct bench_row row = {.test = "prefill", .n = 40, .batch = 1, .reps = 3};
+        struct bench_stage stages[STAGES];
+        struct tiny t;
+        size_t count = 0;
+        double sum = 0, share = 0;
+        bool up = false, head = false;
+        CHECK(open_tiny(&t, "tiny:q4_0", threads, &err), "%s", err.text);
+        CHECK(bench_measure(&t.bench, &row, &err), "%s", err.text);
+        CHECK(row.first > 0 && row.ttft >= row.seconds && row.verdict[0] && row.threads == threads, "the row is filled");
+        CHECK(bench_profile(&t.bench, &row, stages, &count, &err), "%s", err.text);
+        for (size_t i = 0; i < count; i++) {
+            sum += stages[i].seconds, share += stages[i].share;
+            up = up || stages[i].stage == STAGE_UP;
+            head = head || stages[i].stage == STAGE_HEAD;
+            CHECK(i == 0 || stages[i].seconds <= stages[i - 1].seconds, "largest first");
+            CHECK(stages[i].waiting >= 0 && stages[i].waiting <= 1, "%s waits %g", stage_name(stages[i].stage), stages[i].waiting);
+        }
+        CHECK(up && head && count >= 7, "%zu stages", count);
+        CHECK(sum > 0 && fabs(share - 1) < 1e-6, "shares add up to %g", share);
+        for (int s = 0; s < STAGES; s++)
+            CHECK(t.bench.clock.worked[s] <= (t.bench.clock.seconds[s] + 1e-4) * (double)threads, "%s works %g s of %g",
+                  stage_name(s), t.bench.clock.worked[s], t.bench.clock.seconds[s]);
+        CHECK(t.bench.runner.forward.clock == NULL, "off again");
+        close_tiny(&t);
+    }
+}
+
+struct nap { double seconds; };
+static void nap(void *arg, size_t index, size_t thread)
+{
+    const struct nap *n = arg;
+    double end = machine_clock() + n->seconds;
+    (void)index;
+    (void)thread;
+    while (machine_clock() < end)
+        ;
+}
+
+static void test_clock(void)
+{
+    struct quern_error err = {0};
+    struct pool *pool = pool_open(2, &err);
+    struct stage_clock clock;
+    struct nap n = {1e-3};
+    CHECK(pool && stages_open(&clock, pool, &err), "%s", err.text);
+    stages_start(&clock);
+    stages_enter(&clock, STAGE_UP);
+    pool_run(pool, nap, &n, 8);
+    stages_enter(&clock, STAGE_DOWN);
+    pool_run(pool, nap, &n, 1);
+    stages_stop(&clock);
+    CHECK(clock.worked[STAGE_UP] >= 8e-3, "eight chunks of 1 ms: %g s", clock.worked[STAGE_UP]);
+    CHECK(clock.worked[STAGE_DOWN] >= 1e-3 && clock.worked[STAGE_DOWN] <= clock.seconds[STAGE_DOWN], "one chunk: %g s of %g",
+          clock.worked[STAGE_DOWN], clock.seconds[STAGE_DOWN]);
+    CHECK(clock.seconds[STAGE_NORM] == 0 && clock.worked[STAGE_NORM] == 0, "a stage that was not entered");
+    double before = clock.lanes[0].busy;
+    pool_run(pool, nap, &n, 2);
+    CHECK(clock.lanes[0].busy == before, "nothing is counted after stages_stop");
+    stages_close(&clock);
+    pool_close(pool);
+}
+
+int main(void)
+{
+    TEST(test_costs_by_hand);
+    TEST(test_kinds_and_ideal);
+    TEST(test_profile);
+    TEST(test_clock);
+    return test_end();
+}
