@@ -127,12 +127,19 @@ texts="--calibration fit.txt --heldout held.txt"
 "$quantize" "$small" adaptive1 --bpw 6 $texts --threads 1 --save-recipe recipe.json >report 2>&1
 check "adaptive: exit 0" test -s adaptive1
 check "adaptive: a report" grep -q "held out: KL" report
+check "a text too short for error feedback is said so" grep -q "no error feedback: the calibration text has" report
 "$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1; check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
 check "adaptive: within the size" test "$(stat -c %s adaptive1)" -le 730000 -a "$(stat -c %s adaptive1)" -gt 600000
 "$build/quern" show adaptive1 >shown
 check "the receipt is shown" test "$(grep -c 'quern.receipt.' shown)" = 20
 "$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1; check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
 "$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1; check "a recipe for another size" grep -q "predicted" plan
+head -c 24000 "$root/models/calibration.txt" >long.txt
+for threads in 1 4; do
+    "$quantize" "$small" feedback$threads --recipe recipe.json --calibration long.txt --heldout held.txt --threads $threads >report 2>&1
+done
+check "error feedback: its count" grep -qE "^error feedback: [1-9][0-9]* tensors" report
+check "error feedback: 1 and 4 threads" cmp -s feedback1 feedback4
 refused "a gate refuses" 7 "kld is" "$small" out --recipe recipe.json $texts --fail-if 'kld>0.000001'
 "$quantize" "$small" gated --recipe recipe.json $texts --fail-if 'kld>0.5' >/dev/null 2>&1; check "a gate lets pass" test -s gated
 refused "no gate" 2 "no gate such as" "$small" out --bpw 6 --fail-if 'kld'

@@ -1,5 +1,7 @@
 #include "adaptive.h"
 
+#include "imprint.h"
+
 enum { CHUNK = 256 };
 
 static size_t clamp(double x, size_t low, size_t high)
@@ -47,6 +49,14 @@ bool adaptive_gather(struct imatrix *out, const struct quern_model *source, stru
     bool ok = importance_gather(out, source, &text, &options, err);
     calibration_close(&text);
     return ok;
+}
+
+bool adaptive_imprint(const char *path, const struct quern_model *source, size_t mem_limit, struct pool *pool,
+                      const volatile int *stop, const struct adaptive_options *o, struct quern_error *err)
+{
+    struct imprint_options options = { .calibration = o->calibration, .fisher = o->guided, .mem_limit = mem_limit, .force = true,
+                                       .pool = pool, .stop = stop, .show = o->show, .show_arg = o->show_arg };
+    return imprint_write(source, path, &options, err);
 }
 
 bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct quern_model *source, size_t budget, bool measure,

@@ -11,7 +11,8 @@
 
 struct adaptive_options {
     const char *calibration;         /* a file; NULL: quern's own text */
-    bool        fisher;
+    bool        fisher;              /* importances count tokens by their squared gradient */
+    bool        guided;              /* second moments too */
     bool        search;
     void (*show)(void *arg, const char *what, double share);
     void  *show_arg;
@@ -24,6 +25,9 @@ struct adaptive_work adaptive_work(const struct quern_model *source, size_t tens
 /* Gather importances into *out. */
 bool adaptive_gather(struct imatrix *out, const struct quern_model *source, struct pool *pool, const volatile int *stop,
                      const struct adaptive_options *options, struct quern_error *err);
+/* Write second moments for error feedback to `path`, replacing what is there. QUERN_EUSAGE: the text is too short for them. */
+bool adaptive_imprint(const char *path, const struct quern_model *source, size_t mem_limit, struct pool *pool,
+                      const volatile int *stop, const struct adaptive_options *options, struct quern_error *err);
 /* Decide. `p` is plan_init's; `measure` false: its predictions stand already (from a recipe). */
 bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct quern_model *source, size_t budget, bool measure,
                    const struct adaptive_options *options, struct quern_error *err);

@@ -9,6 +9,8 @@
 static const size_t BATCH_BYTES = (size_t)4 << 20;
 /* Values per chunk of work, about: a few milliseconds of the slowest encoder. */
 static const size_t CHUNK_VALUES = 8192;
+/* Values per batch with error feedback, about: 16 MiB of floats. */
+static const size_t REFINE_VALUES = (size_t)1 << 22;
 
 const struct gguf_tensor *quantize_rounded_twice(const struct quantize_job *job)
 {
@@ -35,26 +37,36 @@ size_t quantize_tensor_bytes(const struct quantize_job *job, size_t i)
     return row * tensor_rows(t);
 }
 
-/* Rows per batch of tensor i, at least one. */
-static size_t batch_rows(const struct quantize_job *job, size_t i)
+/* Rows per batch, at least one. */
+static size_t batch_rows(size_t rows, size_t row_bytes)
 {
-    size_t rows = tensor_rows(&job->input->tensors[i]), bytes = quantize_tensor_bytes(job, i) / (rows ? rows : 1), n;
-    n = BATCH_BYTES / (bytes ? bytes : 1);
+    size_t n = BATCH_BYTES / (row_bytes ? row_bytes : 1);
     return n < 1 ? 1 : n > rows ? rows : n;
+}
+
+/* The same with error feedback. Each batch is judged by itself, so its size must not depend on the memory at hand. */
+static size_t refine_batch(size_t cols, size_t rows)
+{
+    size_t n = REFINE_VALUES / cols;
+    return n < 16 ? 16 : n > rows ? rows : n;
 }
 
 size_t quantize_memory(const struct quantize_job *job)
 {
-    size_t batch = 0, cols = 0;
+    size_t most = 0;
     for (size_t i = 0; i < job->input->tensor_count; i++) {
         const struct gguf_tensor *t = &job->input->tensors[i];
-        if (job->plan[i].format == t->type)
+        size_t rows = tensor_rows(t), row, bytes;
+        if (job->plan[i].format == t->type || rows == 0 || t->shape[0] == 0)
             continue;
-        size_t rows = tensor_rows(t), bytes = batch_rows(job, i) * (quantize_tensor_bytes(job, i) / (rows ? rows : 1));
-        batch = bytes > batch ? bytes : batch;
-        cols = t->shape[0] > cols ? t->shape[0] : cols;
+        row = quantize_tensor_bytes(job, i) / rows;
+        bytes = batch_rows(rows, row) * row + pool_threads(job->pool) * t->shape[0] * 2 * sizeof(float);
+        most = bytes > most ? bytes : most;
+        bytes = job->refine ? refine_memory(t->shape[0], refine_batch(t->shape[0], rows), row) : 0;
+        if (job->refine && feedback_supports(job->plan[i].format) && (!job->mem_limit || bytes <= job->mem_limit))
+            most = bytes > most ? bytes : most;
     }
-    return batch + pool_threads(job->pool) * cols * 2 * sizeof(float);
+    return most;
 }
 
 /* ---- rounding one batch of rows -------------------------------------------------------------------------------------- */
@@ -68,7 +80,7 @@ struct batch {
     size_t                      per_chunk;
     size_t                      row_in, row_out; /* bytes */
     uint8_t                    *out;
-    float                      *scratch;         /* per thread 2 * cols */
+    float                      *scratch;         /* per thread 2 * cols; with feedback the rows' values */
     size_t                     *bad;             /* per chunk: 1 + position of a value that is not finite; 0: none */
 };
 
@@ -124,43 +136,144 @@ static bool report_bad(const struct batch *b, size_t chunks, struct quern_error 
 /* Where rounded rows go. */
 typedef bool sink_fn(void *arg, const void *rows, size_t bytes, struct quern_error *err);
 
-/* Round a tensor batch by batch into a sink. *done counts bytes of the result, for the progress; NULL: none is shown. */
-static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t format, sink_fn *sink, void *arg, size_t *done, size_t
-                         total,
+/* What a tensor is rounded into, and how far the whole file is. */
+struct target {
+    sink_fn *sink;
+    void    *arg;
+    size_t  *done, total;      /* bytes of the result, for the progress; done NULL: none is shown */
+};
+
+/* One batch is done: hand it over. */
+static bool deliver(const struct batch *b, const struct target *to, size_t chunks, struct quern_error *err)
+{
+    const struct quantize_job *job = b->job;
+    if (!report_bad(b, chunks, err) || !to->sink(to->arg, b->out, b->rows * b->row_out, err))
+        return false;
+    if (to->done && job->show) {
+        *to->done += b->rows * b->row_out;
+        job->show(job->show_arg, (double)*to->done / (double)to->total);
+    }
+    return true;
+}
+
+/* Room for `step` rows of the result and `floats` of scratch. */
+static bool take_batch(struct batch *b, size_t step, size_t floats, struct quern_error *err)
+{
+    b->out = mem_take_aligned(step, b->row_out, "a batch of rows", err);
+    b->scratch = b->out ? mem_take_aligned(floats, sizeof(float), "rows", err) : NULL;
+    b->bad = b->scratch ? mem_take((step + b->per_chunk - 1) / b->per_chunk, sizeof *b->bad, "a batch", err) : NULL;
+    return b->bad != NULL;
+}
+
+static void free_batch(struct batch *b)
+{
+    free(b->out);
+    free(b->scratch);
+    free(b->bad);
+    b->out = NULL, b->scratch = NULL, b->bad = NULL;
+}
+
+static bool interrupted(const struct quantize_job *job, struct quern_error *err)
+{
+    return job->stop && *job->stop ? !ERR(err, QUERN_EINTERRUPT, "interrupted") : false;
+}
+
+/* Rows [from, to), each by itself. */
+static bool search_rows(struct batch *b, size_t from, size_t to, const struct target *target, struct quern_error *err)
+{
+    const struct quantize_job *job = b->job;
+    size_t n = b->tensor->shape[0], step = batch_rows(to - from, b->row_out);
+    bool ok = take_batch(b, step, 2 * n * pool_threads(job->pool), err);
+    for (b->first = from; ok && b->first < to; b->first += step) {
+        b->rows = to - b->first < step ? to - b->first : step;
+        size_t chunks = (b->rows + b->per_chunk - 1) / b->per_chunk;
+        if ((ok = !interrupted(job, err))) {
+            pool_run(job->pool, round_chunk, b, chunks);
+            ok = deliver(b, target, chunks, err);
+        }
+    }
+    free_batch(b);
+    return ok;
+}
+
+static void decode_chunk(void *arg, size_t index, size_t thread)
+{
+    struct batch *b = arg;
+    size_t n = b->tensor->shape[0], to = (index + 1) * b->per_chunk;
+    (void)thread;
+    for (size_t r = index * b->per_chunk; r < to && r < b->rows; r++) {
+        size_t row = b->first + r, at;
+        b->job->kernels->dequantize[b->tensor->type].fn(b->scratch + r * n, b->tensor->data + row * b->row_in, n);
+        if ((at = first_bad(b->scratch + r * n, n)) < n) {
+            b->bad[index] = 1 + row * n + at;
+            return;
+        }
+    }
+}
+
+/* Rows [from, to) with error feedback; refine_begin has said that it can be done. */
+static bool refined_rows(struct batch *b, size_t from, size_t to, const struct target *target, struct refine_note *note,
+                         struct quern_error *err)
+{
+    const struct quantize_job *job = b->job;
+    size_t n = b->tensor->shape[0], step = refine_batch(n, to - from);
+    bool ok = take_batch(b, step, step * n, err);
+    for (b->first = from; ok && b->first < to; b->first += step) {
+        b->rows = to - b->first < step ? to - b->first : step;
+        size_t chunks = (b->rows + b->per_chunk - 1) / b->per_chunk;
+        if ((ok = !interrupted(job, err))) {
+            pool_run(job->pool, decode_chunk, b, chunks);
+            ok = report_bad(b, chunks, err) &&
+                 refine_rows(job->refine, job->rounding, b->format->id, b->out, b->scratch, b->rows, job->weights, job->pool, note,
+                             err) &&
+                 deliver(b, target, chunks, err);
+        }
+    }
+    free_batch(b);
+    return ok;
+}
+
+/* Each expert with its own moments, or without where it has none that will do. */
+static bool round_experts(struct batch *b, const struct target *target, struct refine_note *all, struct quern_error *err)
+{
+    const struct quantize_job *job = b->job;
+    const struct gguf_tensor *t = b->tensor;
+    size_t experts = stats_experts(&job->refine->stats, t->name), rows = tensor_rows(t), each = experts ? rows / experts : rows;
+    size_t memory = refine_memory(t->shape[0], refine_batch(t->shape[0], each), b->row_out);
+    if (experts == 0 || rows % experts)
+        experts = 1, each = rows;
+    for (size_t e = 0; e < experts; e++) {
+        struct refine_note note;
+        bool ok = refine_begin(job->refine, t->name, e, t->shape[0], b->format->id, memory, job->pool, &note, err);
+        if (ok && note.outcome == REFINE_DONE)
+            ok = refined_rows(b, e * each, (e + 1) * each, target, &note, err);
+        else if (ok)
+            ok = search_rows(b, e * each, (e + 1) * each, target, err);
+        if (!ok)
+            return false;
+        refine_add(all, &note, e);
+    }
+    return true;
+}
+
+/* Round a tensor batch by batch into a sink. */
+static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t format, const struct target *target,
                          struct quern_error *err)
 {
     const struct gguf_tensor *t = &job->input->tensors[i];
     struct batch b = { .job = job, .tensor = t, .format = format_find(format) };
-    size_t rows = tensor_rows(t), step = batch_rows(job, i), chunks_most;
+    struct refine_note note = { .outcome = REFINE_NONE };
+    size_t rows = tensor_rows(t);
     if (rows == 0 || t->shape[0] == 0)
         return true;
-    b.importances = job->matrix ? imatrix_find(job->matrix, t->name) : NULL;
-    b.row_in = t->bytes / rows;
     if (!format_row_bytes(&b.row_out, b.format, t->shape[0]))
         return ERR(err, QUERN_EUSAGE, "rows of %zu values do not divide into blocks of %s", t->shape[0], b.format->name);
+    b.importances = job->matrix ? imatrix_find(job->matrix, t->name) : NULL;
+    b.row_in = t->bytes / rows;
     b.per_chunk = CHUNK_VALUES / t->shape[0] + 1;
-    chunks_most = (step + b.per_chunk - 1) / b.per_chunk;
-    b.out = mem_take_aligned(step, b.row_out, "a batch of rows", err);
-    b.scratch = b.out ? mem_take_aligned(pool_threads(job->pool) * 2, t->shape[0] * sizeof(float), "rows", err) : NULL;
-    b.bad = b.scratch ? mem_take(chunks_most, sizeof *b.bad, "a batch", err) : NULL;
-    bool ok = b.bad != NULL;
-    for (b.first = 0; ok && b.first < rows; b.first += step) {
-        if (job->stop && *job->stop) {
-            ok = ERR(err, QUERN_EINTERRUPT, "interrupted");
-            break;
-        }
-        b.rows = rows - b.first < step ? rows - b.first : step;
-        size_t chunks = (b.rows + b.per_chunk - 1) / b.per_chunk;
-        pool_run(job->pool, round_chunk, &b, chunks);
-        ok = report_bad(&b, chunks, err) && sink(arg, b.out, b.rows * b.row_out, err);
-        if (done && job->show) {
-            *done += b.rows * b.row_out;
-            job->show(job->show_arg, (double)*done / (double)total);
-        }
-    }
-    free(b.out);
-    free(b.scratch);
-    free(b.bad);
+    bool ok = job->refine ? round_experts(&b, target, &note, err) : search_rows(&b, 0, rows, target, err);
+    if (job->notes)
+        job->notes[i] = note;
     return ok;
 }
 
@@ -189,7 +302,8 @@ size_t quantize_bytes_as(const struct quantize_job *job, size_t i, uint32_t form
 bool quantize_tensor(const struct quantize_job *job, size_t i, uint32_t format, void *out, struct quern_error *err)
 {
     uint8_t *at = out;
-    return round_tensor(job, i, format, sink_memory, &at, NULL, 0, err);
+    struct target to = { .sink = sink_memory, .arg = &at };
+    return round_tensor(job, i, format, &to, err);
 }
 
 /* ---- errors of a sample of rows ------------------------------------------------------------------------------------------ */
@@ -310,7 +424,8 @@ static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w,
     for (size_t i = 0; i < g->tensor_count; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
         if (job->plan[i].format != t->type) {
-            if (!round_tensor(job, i, job->plan[i].format, sink_writer, w, &done, total, err))
+            struct target to = { sink_writer, w, &done, total };
+            if (!round_tensor(job, i, job->plan[i].format, &to, err))
                 return false;
             continue;
         }

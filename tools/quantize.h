@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "pool.h"
 #include "preset.h"
+#include "refine.h"
 #include "rounding.h"
 
 struct quantize_job {
@@ -19,6 +20,8 @@ struct quantize_job {
     const char             *matrix_path;   /* noted in the file                                     */
     enum rounding_weights   weights;
     const struct rounding  *rounding;
+    struct refine          *refine;        /* NULL: no error feedback                               */
+    struct refine_note     *notes;         /* [input->tensor_count] what became of it; NULL: no one asks */
     const struct kernels   *kernels;
     struct pool            *pool;
     size_t                  mem_limit;     /* bytes of buffers; 0: none                             */

@@ -23,7 +23,8 @@ struct quantize_args {
     size_t              size;
     float               bpw;
     const char         *ratio, *calibration, *heldout, *recipe, *save_recipe, *fail_if;
-    bool                no_search;
+    const char         *stats;
+    bool                no_search, no_feedback;
     bool                tune;
     size_t              tune_tokens;
     const char         *tune_stop;
@@ -41,8 +42,10 @@ static const struct option quantize_options[] = {
     { "bpw", 0, OPTION_REAL, AT(bpw), "BITS", NULL, "bits per weight over the whole file, at most", NULL, NULL, NULL },
     { "ratio", 0, OPTION_TEXT, AT(ratio), "Nx", NULL, "how many times smaller than the input", NULL, NULL, NULL },
     { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL,
-      "text that shows what the weights do (default: quern's own mix)", NULL,
-      NULL, NULL },
+      "text that shows what the weights do (default: quern's own mix)", NULL, "calib", NULL },
+    { "stats", 0, OPTION_FILE, AT(stats), "FILE", NULL, "second moments gathered before, for error feedback", NULL, NULL, NULL },
+    { "no-feedback", 0, OPTION_SWITCH, AT(no_feedback), NULL, NULL,
+      "round each value by itself, without carrying errors into the values still open", NULL, NULL, NULL },
     { "heldout", 0, OPTION_FILE, AT(heldout), "FILE", NULL, "text that the receipt is measured on (default: quern's own)", NULL,
       NULL, NULL },
     { "fail-if", 0, OPTION_TEXT, AT(fail_if), "GATE", NULL,
@@ -82,12 +85,14 @@ static const struct verb verb_quantize = {
     .summary = "round a model's weights to fewer bits",
     .operands = "MODEL OUT.gguf",
     .operands_min = 1, .operands_max = 2,
-    .details = "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets "
-               "the bytes that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of "
-               "them is found out by running the model on text: each tensor is rounded alone and the KL divergence from the source "
-               "measured. With --plain the mix is llama.cpp's own, and nothing is measured.\n"
-               "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
-               "the plan says so.",
+    .details =
+        "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets "
+        "the bytes that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of "
+        "them is found out by running the model on text: each tensor is rounded alone and the KL divergence from the source measured. "
+        "Values are then rounded one after the other, each error made so far corrected in those still open, as second moments of "
+        "the inputs over the same text say. With --plain the mix is llama.cpp's own, and nothing is measured.\n"
+        "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
+        "the plan says so.",
     .options = quantize_options,
     .size = sizeof(struct quantize_args),
     .main = run_quantize,
@@ -116,6 +121,9 @@ struct run {
     struct kernels       kernels;
     struct progress      progress;
     struct quantize_job  job;
+    struct refine        refine;
+    bool                 have_refine;
+    char                *stats;          /* what was gathered for this run, to be removed */
 };
 
 static void run_free(struct run *r)
@@ -124,6 +132,12 @@ static void run_free(struct run *r)
         regfree(&r->rules[i].pattern);
     free(r->rules);
     free(r->plan);
+    free(r->job.notes);
+    if (r->have_refine)
+        refine_close(&r->refine);
+    if (r->stats)
+        unlink(r->stats);
+    free(r->stats);
     rounding_close(r->rounding);
     pool_close(r->pool);
     if (r->have_matrix)
@@ -300,6 +314,45 @@ static void show_step(void *arg, const char *what, double share)
     progress_show(p, share);
 }
 
+/* The folder and a hidden name of our own beside the output. */
+static char *beside(const char *path, const char *what, struct quern_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash - path) + 1 : 0;
+    size_t size = strlen(path) + 64;
+    char *name = mem_take(size, 1, "a path", err);
+    if (name)
+        snprintf(name, size, "%.*s.%s.quern-%s-%ld", folder, path, slash ? slash + 1 : path, what, (long)getpid());
+    return name;
+}
+
+/* Second moments for error feedback: the user's, or gathered now. A model or a text that gives none is rounded without. */
+static bool open_moments(struct run *r, const struct adaptive_options *how, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct refine_options options = { .guided = how->guided, .mem_limit = a->mem_limit };
+    const char *path = a->stats;
+    if (a->no_feedback || a->dry_run)
+        return true;
+    if (!path) {
+        if (!importance_possible(r->model, r->pool)) {
+            cli_warn("no error feedback: this architecture's inputs cannot be looked at");
+            return true;
+        }
+        if (!(path = r->stats = beside(a->args.operands[1], "stats", err)))
+            return false;
+        if (!adaptive_imprint(path, r->model, a->mem_limit, r->pool, r->job.stop, how, err)) {
+            if (err->code != QUERN_EUSAGE)
+                return false;
+            cli_warn("no error feedback: %s", err->text);
+            return true;
+        }
+    }
+    r->job.notes = mem_take(r->input.tensor_count, sizeof *r->job.notes, "notes", err);
+    r->have_refine = r->job.notes && refine_open(&r->refine, path, &r->input, &r->kernels, r->pool, &options, err);
+    return r->have_refine;
+}
+
 /* Find out what each tensor needs. */
 static bool decide(struct run *r, struct quern_error *err)
 {
@@ -336,6 +389,9 @@ static bool decide(struct run *r, struct quern_error *err)
             return false;
     }
     plan_apply(&r->choice, r->plan);
+    if (!open_moments(r, &options, err))
+        return false;
+    r->job.refine = r->have_refine ? &r->refine : NULL;
     if (r->progress.what)
         progress_end(&r->progress);
     return !a->save_recipe || recipe_write(&r->choice, a->save_recipe, a->args.operands[0], a->force, err);
@@ -372,10 +428,12 @@ static bool prepare(struct run *r, struct quern_error *err)
         .weights = (enum rounding_weights)a->weights, .rounding = r->rounding, .kernels = &r->kernels, .pool = r->pool,
         .mem_limit = a->mem_limit, .stop = r->job.stop,
     };
-    if (r->adaptive ? !decide(r, err)
-                    : !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r,
-                                                                                                                                err))
+    if (r->adaptive) {
+        if (!decide(r, err))
+            return false;
+    } else if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err)) {
         return false;
+    }
     r->job.file_type = r->preset->file_type;
     return check_importances(r, err) && open_source_model(r, err);
 }
@@ -421,18 +479,6 @@ static void show_progress(void *arg, double share)
     progress_show(arg, share);
 }
 
-/* The folder and a hidden name of our own beside the output. */
-static char *beside(const char *path, const char *what, struct quern_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash - path) + 1 : 0;
-    size_t size = strlen(path) + 64;
-    char *name = mem_take(size, 1, "a path", err);
-    if (name)
-        snprintf(name, size, "%.*s.%s.quern-%s-%ld", folder, path, slash ? slash + 1 : path, what, (long)getpid());
-    return name;
-}
-
 /* What is trained and on what; the rounded file is replaced when that made it better. */
 static bool tune(struct run *r, const char *rounded, struct tune_result *result, struct quern_error *err)
 {
@@ -473,6 +519,27 @@ static bool stamp(struct run *r, const char *rounded, const char *output, struct
     return ok;
 }
 
+/* What error feedback did, and every tensor that goes without, with the reason. */
+static void print_feedback(const struct run *r)
+{
+    size_t done = 0;
+    char shown[100];
+    if (!r->job.refine)
+        return;
+    for (size_t i = 0; i < r->input.tensor_count; i++)
+        done += r->job.notes[i].experts > r->job.notes[i].without;
+    fprintf(stderr, "error feedback: %zu tensors\n", done);
+    for (size_t i = 0; i < r->input.tensor_count; i++) {
+        const struct refine_note *note = &r->job.notes[i];
+        text_escape(shown, sizeof shown, r->input.tensors[i].name.text, r->input.tensors[i].name.n);
+        if (note->without)
+            fprintf(stderr, "  %s: %zu of %zu without: %s (%zu tokens, %zu inputs)\n", shown, note->without, note->experts,
+                    refine_reason(note->outcome), note->tokens, r->input.tensors[i].shape[0]);
+        if (note->dead)
+            fprintf(stderr, "  %s: %zu inputs never moved\n", shown, note->dead);
+    }
+}
+
 static bool write_output(struct run *r, struct quern_error *err)
 {
     const char *output = r->args->args.operands[1];
@@ -484,6 +551,8 @@ static bool write_output(struct run *r, struct quern_error *err)
     progress_begin(&r->progress, "rounding");
     bool ok = quantize_write(&r->job, receipt ? rounded : output, r->args->force, err);
     progress_end(&r->progress);
+    if (ok)
+        print_feedback(r);
     if (ok && receipt)
         ok = stamp(r, rounded, output, err);
     if (rounded)
