@@ -194,7 +194,7 @@ static void judge(struct bench_row *row, const struct rates *before, const struc
     }
     row->noisy = fmax(repetitions, fmax(memory, arithmetic)) > NOISE;
     if (row->noisy)
-        snprintf(row->verdict, sizeof row->verdict, "noisy: repetitions %.0f %%, memory %.0f %%, arithmetic %.0f %% apart",
+        snprintf(row->verdict, sizeof row->verdict, "noisy: repetitions %.0f %%; memory %.0f %%; arithmetic %.0f %% apart",
                  100 * repetitions, 100 * memory, 100 * arithmetic);
     else
         snprintf(row->verdict, sizeof row->verdict, "quiet");

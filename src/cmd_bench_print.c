@@ -101,7 +101,7 @@ static void print_line(const struct bench_output *out, const struct bench_row *r
         printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %% | %.3f | %s |\n", r->test, r->n, r->batch,
                r->depth, r->threads, r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->ttft, r->verdict);
     else
-        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%.6f,%.6f,%.6f,%zu,%s,%s,%zu,%d,\"%s\"\n", r->test,
+        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%.6f,%.6f,%.6f,%zu,%s,%s,%zu,%d,%s\n", r->test,
                r->n, r->batch, r->depth, r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops,
                r->roof_gbps, r->roof_gops, r->share, r->ttft, r->load, r->first, r->peak_memory, r->isa, r->kv, r->reps, r->noisy,
                r->verdict);
