@@ -54,8 +54,9 @@ typedef void act_prepare_fn(void *out, const float *x, size_t cols);
  *
  * out[t * out_stride + r] = sum over c of W[r][c] * act[t][c]     for r in [row_begin, row_end), t in [0, toks)
  *
- * SUM against the decoded weights times the prepared activations: bound cols * FLT_EPSILON for float activations; for int8
- * the sums inside a block are exact integers and the bound is (cols / block + 4) * FLT_EPSILON, block 32 or 256. */
+ * SUM against the decoded weights times the prepared activations: bound cols * FLT_EPSILON for float activations (where BF16 is
+ * multiplied by hardware, values below FLT_MIN may count as 0); for int8 the sums inside a block are exact integers and the bound
+ * is (cols / block + 4) * FLT_EPSILON, block 32 or 256. */
 struct matmul_job {
     float      *out;           /* f32 [toks][out_stride]                       */
     size_t      out_stride;    /* floats from token to token                   */

@@ -173,6 +173,15 @@ static void add_attention_avx512(struct kernels *table)
     SERVE(table->attn_mix[KV_Q4_0], "avx512", attn_mix_q4_0_avx512);
 }
 
+/* BF16 weights take activations rounded to BF16, as llama.cpp's do: half the bytes, twice the products per step. */
+static void add_bf16(struct kernels *table)
+{
+    serve(table, FORMAT_BF16, "avx512_bf16", 64, matmul_bf16_avx512bf16);
+    table->matmul[FORMAT_BF16].act = ACT_BF16;
+    SERVE(table->act_prepare[ACT_BF16], "avx512_bf16", act_prepare_bf16_avx512bf16);
+    need_scratch(table, matmul_float_scratch_avx512bf16());
+}
+
 void dispatch_x86(struct kernels *table)
 {
     if (table->cpu.level >= CPU_AVX2) {
@@ -187,6 +196,8 @@ void dispatch_x86(struct kernels *table)
         add_elementwise_avx512(table);
         add_attention_avx512(table);
     }
+    if (table->cpu.level >= CPU_AVX512 && table->cpu.avx512_bf16)
+        add_bf16(table);
     if (table->cpu.level >= CPU_AMX)
         add_products_amx(table);
 }

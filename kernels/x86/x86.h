@@ -64,10 +64,14 @@ matmul_fn matmul_q2_k_amx, matmul_q3_k_amx, matmul_q4_k_amx, matmul_q5_k_amx, ma
 matmul_fn matmul_iq1_s_amx, matmul_iq1_m_amx, matmul_iq2_xxs_amx, matmul_iq2_xs_amx, matmul_iq2_s_amx,
           matmul_iq3_xxs_amx, matmul_iq3_s_amx, matmul_iq4_xs_amx;
 
+matmul_fn matmul_bf16_avx512bf16;
+act_prepare_fn act_prepare_bf16_avx512bf16;
+
 /* Bytes of scratch. */
 size_t matmul_scratch_avx2(void);
 size_t matmul_float_scratch_avx2(void);
 size_t matmul_float_scratch_avx512(void);
+size_t matmul_float_scratch_avx512bf16(void);
 size_t matmul_scratch_avx512(void);
 size_t matmul_few_scratch_per_col_avx512(void);      /* per column, rounded up to 256 columns */
 size_t matmul_scratch_amx(void);
