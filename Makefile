@@ -55,7 +55,11 @@ MAINOBJ  := $(MAIN:%.c=$(BUILD)/%.o)
 
 # tools/quern-NAME is built from tools/NAME.c; the other files there are shared by the tools.
 TOOLS    := $(patsubst tools/%_main.c,%,$(wildcard tools/*_main.c))
-TOOLLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tools/*_main.c),$(wildcard tools/*.c)))
+TOOLSRC  := $(filter-out $(wildcard tools/*_main.c),$(wildcard tools/*.c))
+ifneq ($(ISA),x86)
+TOOLSRC  := $(filter-out %_avx2.c,$(TOOLSRC))
+endif
+TOOLLIB  := $(TOOLSRC:%.c=$(BUILD)/%.o)
 TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/check_*.c))
 TESTLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c tests/check_*.c tests/gen_*.c tests/fuzz_*.c) tests/fault.c, \
             $(wildcard tests/*.c)))
@@ -89,7 +93,7 @@ $(BUILD)/kernels/arm/%.o: kernels/arm/%.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) $(CFLAGS) $(ARM_$(call isa_of,$<)) -c -o $@ $<
 
 $(BUILD)/tools/%.o: tools/%.c
-	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itools $(CFLAGS) -c -o $@ $<
+	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itools $(CFLAGS) $(X86_$(call isa_of,$<)) -c -o $@ $<
 
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itests -Itools $(CFLAGS) -c -o $@ $<

@@ -2,7 +2,7 @@
  * the codebooks against looking at every entry. */
 #include "gguf.h"
 #include "kernels.h"
-#include "rounding_grid.h"
+#include "lanes.h"
 #include "test.h"
 
 #include <stdlib.h>
@@ -208,6 +208,43 @@ static void blocks_are_independent(void)
     }
 }
 
+/* ---- instruction sets ---- */
+
+/* The loops for this processor's widest vectors against those for any: the same bytes, for every format, and in the two sums. */
+static void bytes_do_not_depend_on_the_instruction_set(void)
+{
+    struct quern_error err;
+    struct rounding *plain = rounding_open(&err);
+    const struct lanes *wide = rounding->lanes;
+    uint64_t seed = 11;
+    double a[37] = { 0 }, b[37] = { 0 }, in[4][37];
+    float c[37] = { 0 }, d[37] = { 0 }, x[ROW], weight[ROW];
+    CHECK(plain != NULL, "%s", err.text);
+    if (!plain)
+        return;
+    plain->lanes = lanes_plain();
+    for (int i = 0; i < BOOK_COUNT; i++)
+        plain->books[i].lanes = lanes_plain();
+    for (int f = 0; f < FORMATS; f++)
+        for (int trial = 0; trial < 60; trial++) {
+            uint8_t one[ROW * 4], other[ROW * 4];
+            fill(x, trial % 30, &seed);
+            for (int i = 0; i < ROW; i++)
+                weight[i] = random_float(&seed, 0, trial % 7 ? 1 : 1e-6f);
+            rounding_row(rounding, formats[f], one, x, trial % 2 ? weight : NULL, ROW);
+            rounding_row(plain, formats[f], other, x, trial % 2 ? weight : NULL, ROW);
+            CHECK(!memcmp(one, other, row_bytes(formats[f], ROW)), "%s, trial %d", format_find(formats[f])->name, trial);
+        }
+    for (int i = 0; i < 4 * 37; i++)
+        in[i / 37][i % 37] = (double)random_float(&seed, -1, 1) / 3;
+    wide->subtract_four(a, in[0], in[1], in[2], in[3], 0.1, 0.7, -1.3, 3, 37);
+    lanes_plain()->subtract_four(b, in[0], in[1], in[2], in[3], 0.1, 0.7, -1.3, 3, 37);
+    wide->add_scaled(c, x, 0.3f, 37);
+    lanes_plain()->add_scaled(d, x, 0.3f, 37);
+    CHECK(!memcmp(a, b, sizeof a) && !memcmp(c, d, sizeof c), "sums of doubles or floats");
+    rounding_close(plain);
+}
+
 /* ---- codebooks ---- */
 
 static void codebook_search_is_exact(void)
@@ -256,6 +293,10 @@ int main(void)
     TEST(codebook_search_is_exact);
     TEST(hostile_rows_stay_finite);
     TEST(blocks_are_independent);
+    if (lanes_find() != lanes_plain())
+        TEST(bytes_do_not_depend_on_the_instruction_set);
+    else
+        test_skip("bytes_do_not_depend_on_the_instruction_set", "the tools have one set of loops for this processor");
     if (shared_path("vectors/types/source.f32")) {
         TEST(errors_at_or_below_the_vectors);
         TEST(errors_at_or_below_the_peers_files);

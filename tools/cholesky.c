@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rounding_lane.h"
+#include "lanes.h"
 
 /* Columns per panel: 64 rows of the transposed panel are what a row of the trailing matrix is updated from. Rows per chunk of work. */
 enum { PANEL = 64, CHUNK = 16, STRIPE = 128 };
 
 struct factor {
+    const struct lanes *lanes;
     double *a, *panel;      /* panel [PANEL][n]: the panel's columns as rows */
     size_t  n, at, width;   /* panel begins at column `at` */
 };
@@ -52,14 +53,6 @@ static void solve_rows(void *arg, size_t index, size_t thread)
         }
 }
 
-/* out[i] -= a * x[i] + b * y[i] + c * z[i] + d * w[i]: four rank-one updates per load and store. */
-WIDE static void subtract_four(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b,
-                               double c, double d, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] -= (a * x[i] + b * y[i]) + (c * z[i] + d * w[i]);
-}
-
 static void subtract_one(double *out, const double *x, double a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -75,7 +68,7 @@ static void update_rows(void *arg, size_t index, size_t thread)
     for (size_t k = 0; k + 4 <= f->width; k += 4)
         for (size_t i = from; i < to; i++) {
             const double *l = f->a + i * n + f->at + k, *p = f->panel + k * n + first;
-            subtract_four(f->a + i * n + first, p, p + n, p + 2 * n, p + 3 * n, l[0], l[1], l[2], l[3], i + 1 - first);
+            f->lanes->subtract_four(f->a + i * n + first, p, p + n, p + 2 * n, p + 3 * n, l[0], l[1], l[2], l[3], i + 1 - first);
         }
     for (size_t k = f->width / 4 * 4; k < f->width; k++)
         for (size_t i = from; i < to; i++)
@@ -84,7 +77,7 @@ static void update_rows(void *arg, size_t index, size_t thread)
 
 bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err)
 {
-    struct factor f = { .a = a, .n = n };
+    struct factor f = { .lanes = lanes_find(), .a = a, .n = n };
     bool ok = true;
     err->code = QUERN_OK;
     if (!(f.panel = mem_take(PANEL, n * sizeof *f.panel, "a panel", err)))
@@ -104,7 +97,12 @@ bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error 
     return ok;
 }
 
-struct inversion { double *x; const double *l; size_t n; };
+struct inversion {
+    const struct lanes *lanes;
+    double       *x;
+    const double *l;
+    size_t        n;
+};
 
 /* Columns of the inverse do not depend on each other: a stripe of them, row after row. */
 static void invert_stripe(void *arg, size_t index, size_t thread)
@@ -123,7 +121,7 @@ static void invert_stripe(void *arg, size_t index, size_t thread)
         size_t k = c;
         for (; k + 4 <= i; k += 4) {
             const double *p = v->x + k * n + c;
-            subtract_four(row, p, p + n, p + 2 * n, p + 3 * n, l[k], l[k + 1], l[k + 2], l[k + 3], width);
+            v->lanes->subtract_four(row, p, p + n, p + 2 * n, p + 3 * n, l[k], l[k + 1], l[k + 2], l[k + 3], width);
         }
         for (; k < i; k++)
             subtract_one(row, v->x + k * n + c, l[k], width);
@@ -134,7 +132,7 @@ static void invert_stripe(void *arg, size_t index, size_t thread)
 
 void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool)
 {
-    struct inversion v = { x, l, n };
+    struct inversion v = { lanes_find(), x, l, n };
     pool_run(pool, invert_stripe, &v, (n + STRIPE - 1) / STRIPE);
 }
 

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "rounding_grid.h"
+#include "lanes.h"
 
 /* ---- the formats' values --------------------------------------------------------------------------------------------- */
 
@@ -198,10 +198,9 @@ struct rows {
     struct block_code *codes;    /* [TOGETHER][blocks] */
 };
 
-WIDE static void add_scaled(float *out, const float *x, float a, size_t n)
+static void add_scaled(const struct job *j, float *out, const float *x, float a, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        out[i] += a * x[i];
+    j->rounding->lanes->add_scaled(out, x, a, n);
 }
 
 static struct block_code *code_of(const struct rows *s, size_t row, size_t column)
@@ -223,7 +222,7 @@ static void gradient_rows(struct rows *s, const float *h)
     memset(s->r, 0, s->count * stride * sizeof *s->r);
     for (size_t c = 0; c < n; c++)
         for (size_t i = 0; i < s->count; i++)
-            add_scaled(s->r + i * stride, h + c * stride, s->v[i * stride + c] - s->j->w[(s->first + i) * n + c], n);
+            add_scaled(s->j, s->r + i * stride, h + c * stride, s->v[i * stride + c] - s->j->w[(s->first + i) * n + c], n);
 }
 
 static void measure(struct rows *s, const float *h, double *loss)
@@ -306,7 +305,7 @@ static void carry_rows(struct rows *s)
             else if (l->kind != BOOK)
                 c->code[at] = nearest(l, x[p], scale_at(l, c, at / l->length), minimum_at(l, c, at / l->length));
             float e = (x[p] - value_at(l, j->rounding, c, at)) / f->upper[p * f->stride + p];
-            add_scaled(x + p + 1, f->upper + p * f->stride + p + 1, -e, f->n - p - 1);
+            add_scaled(s->j, x + p + 1, f->upper + p * f->stride + p + 1, -e, f->n - p - 1);
         }
 }
 
@@ -320,7 +319,7 @@ static double change(const struct rows *s, size_t row, size_t from, const float 
     memset(s->spare, 0, n * sizeof *s->spare);
     for (size_t i = 0; i < n; i++)
         if (delta[i] != 0)
-            add_scaled(s->spare, f->h + (from + i) * f->stride + from, delta[i], n);
+            add_scaled(s->j, s->spare, f->h + (from + i) * f->stride + from, delta[i], n);
     for (size_t i = 0; i < n; i++)
         sum += delta[i] * (2 * (double)s->r[row * f->stride + from + i] + s->spare[i]);
     return sum;
@@ -331,7 +330,7 @@ static void move(struct rows *s, size_t row, size_t from, const float *delta, si
     const struct feedback *f = s->j->f;
     for (size_t i = 0; i < n; i++)
         if (delta[i] != 0) {
-            add_scaled(s->r + row * f->stride, f->h + (from + i) * f->stride, delta[i], f->n);
+            add_scaled(s->j, s->r + row * f->stride, f->h + (from + i) * f->stride, delta[i], f->n);
             s->v[row * f->stride + from + i] += delta[i];
         }
 }

@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-#include "rounding_code.h"
+#include "lanes.h"
+#include "rounding_grid.h"
 
 const struct encoder *encoder_find(uint32_t format)
 {
@@ -47,7 +48,8 @@ void rounding_search(const struct rounding *rounding, const struct encoder *e, s
     float values[SUPER], weights[SUPER];
     memset(code, 0, sizeof *code);
     prepare(values, weights, x, weight, e);
-    e->search(rounding, code, values, weights, weight ? EFFORT_FINE : EFFORT_QUICK);
+    search_fn *search = e->search ? e->search : rounding->lanes->search[e->format];
+    search(rounding, code, values, weights, weight ? EFFORT_FINE : EFFORT_QUICK);
 }
 
 void rounding_row(const struct rounding *rounding, uint32_t format, void *blocks, const float *x, const float *weight, size_t n)

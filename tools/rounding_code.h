@@ -22,12 +22,14 @@ struct block_code {
  * against 42); with them, when time is spent on quality anyway, the finer one is taken. */
 enum effort { EFFORT_QUICK, EFFORT_FINE };
 
+/* Decide on one block. x, w: [block], w positive with mean 1; effort: enum effort. */
+typedef void search_fn(const struct rounding *rounding, struct block_code *code, const float *x, const float *w, int effort);
+
 struct encoder {
-    uint32_t format;
-    uint32_t block;                 /* values */
-    /* x, w: [block], w positive with mean 1. */
-    void (*search)(const struct rounding *rounding, struct block_code *code, const float *x, const float *w, int effort);
-    void (*pack)(void *out, const struct block_code *code);
+    uint32_t   format;
+    uint32_t   block;               /* values */
+    search_fn *search;              /* NULL: lanes.h has it, once per instruction set */
+    void     (*pack)(void *out, const struct block_code *code);
 };
 
 /* NULL for formats without blocks (F32, F16, BF16) or without an encoder. */

@@ -10,7 +10,10 @@
 
 enum { HALVES_MAX = 81, ENTRIES_MAX = 2048, LEVELS_MAX = 8, GROUP_MAX = 8 };
 
+struct lanes;
+
 struct codebook {
+    const struct lanes *lanes;            /* who searches it: lanes.h                               */
     int      group;                       /* values per entry: 4 or 8                               */
     int      levels;                      /* 8 (groups of 4) or 3 (groups of 8)                     */
     int      halves;                      /* cells of a half's table: levels ^ (group / 2)          */
@@ -38,6 +41,9 @@ void codebook_nearest(const struct codebook *book, bool even, const float *x, co
 
 /* The codebooks of a `struct rounding`. */
 enum book_id { BOOK_IQ1, BOOK_IQ2_XXS, BOOK_IQ2_XS, BOOK_IQ2_S, BOOK_IQ3_XXS, BOOK_IQ3_S, BOOK_COUNT };
-struct rounding { struct codebook books[BOOK_COUNT]; };
+struct rounding {
+    const struct lanes *lanes;
+    struct codebook     books[BOOK_COUNT];
+};
 
 #endif

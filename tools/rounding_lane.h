@@ -1,9 +1,7 @@
 /* rounding_lane.h - what the encoders share: eight lanes of arithmetic, half precision, and the two basic evaluations.
  *
- * Sums are kept in eight lanes in a fixed order, so a search gives the same bits on every instruction set and with every
- * compiler. WIDE functions are compiled a second time for AVX2 and chosen by the loader (measured on Zen 4 with gcc 12: 0.49 ns per
- * value and candidate against 2.1 ns for plain SSE2); they are static, because clang 14 gives clones of others names that no
- * other file finds. */
+ * Sums are kept in eight lanes in a fixed order, so a search gives the same bits on every instruction set and with every compiler.
+ * Everything here is inlined into the searches, which lanes_loops.h compiles once per instruction set. */
 #ifndef QUERN_ROUNDING_LANE_H
 #define QUERN_ROUNDING_LANE_H
 
@@ -14,11 +12,6 @@
 
 #include "numbers.h"
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && !defined(__SANITIZE_ADDRESS__)
-#define WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define WIDE
-#endif
 #define LANE_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 8 };
