@@ -5,7 +5,8 @@
 #
 # BINARY is another engine's llama-bench (prefill, decode), llama-batched-bench (several sequences) or llama-sweep-bench (depth),
 # told apart by its file name; flags after commas are passed on. Every round measures each engine once, quern first in odd
-# rounds and last in even ones, so that a machine whose speed drifts treats them alike.
+# rounds and last in even ones, so that a machine whose speed drifts treats them alike. An engine that gives nothing is named on
+# standard error and has no figures in the table.
 #   --quern PATH     quern's binary                    (build/quern)
 #   --rounds N       rounds                            (5)
 #   --threads LIST   thread counts                     (4)
@@ -14,7 +15,8 @@
 #   --batch LIST     sequences at once, '-' none       (-)
 #   --depth LIST     tokens already in the cache       (0)
 #   --out FILE       every sample as CSV               (standard output has the table only)
-# Columns of the CSV: round,engine,test,n,batch,depth,threads,tokens_per_second. Speeds of several sequences are of all together.
+# Columns of the CSV: round,engine,test,n,batch,depth,threads,tokens_per_second,share_of_roof. Speeds of several sequences are of
+# all together; the last column is quern's own. A llama-bench without -d measures decode at a depth by -gp and no prefill there.
 set -eu
 quern=build/quern rounds=5 threads=4 prompt=512 gen=64 batch=- depth=0 out=
 while [ $# -gt 0 ]; do
@@ -29,6 +31,10 @@ while [ $# -gt 0 ]; do
 done
 [ $# -ge 1 ] || { echo "compare.sh: which model?" >&2; exit 2; }
 model=$1; shift
+for peer in "$@"; do
+    binary=${peer#*=} binary=${binary%%,*}
+    [[ $peer = ?*=* ]] && [ -x "$binary" ] || { echo "compare.sh: '$peer' is not NAME=BINARY of a program" >&2; exit 2; }
+done
 samples=$(mktemp)
 trap 'rm -f "$samples"' EXIT
 each() { [ "$1" = - ] || tr ',' '\n' <<<"$1"; }
@@ -44,48 +50,60 @@ run_quern() {      # ROUND THREADS
         function field(name,   s) { s = $0
             if (!match(s, "\"" name "\":[ ]*\"?[^,\"}]*")) return ""
             s = substr(s, RSTART, RLENGTH); sub(/^[^:]*:[ ]*"?/, "", s); return s }
-        /"tps_median"/ { print round ",quern," field("test") "," field("n") "," field("batch") "," field("depth") "," threads "," field("tps_median") }'
+        /"tps_median"/ { print round ",quern," field("test") "," field("n") "," field("batch") "," field("depth") "," threads "," \
+            field("tps_median") "," field("share_of_roof") }'
 }
 
-# llama-bench's JSON: one object per test, a field per line or all in one.
+# llama-bench's JSON: one object per test, a field per line or all in one. A test of both kinds is a decode behind its prompt.
 run_bench() {      # ROUND THREADS NAME BINARY FLAGS...
-    local round=$1 t=$2 name=$3 binary=$4 d
+    local round=$1 t=$2 name=$3 binary=$4 d flags
     shift 4
     for d in $(each "$depth"); do
-        local flags=(-p 0 -n 0)
+        flags=(-p 0 -n 0)
         [ "$prompt" = - ] || flags[1]=$prompt
         [ "$gen" = - ] || flags[3]=$gen
-        [ "$d" = 0 ] || flags+=(-d "$d")
+        if [ "$d" != 0 ]; then
+            if "$binary" --help 2>&1 | grep -q -- --n-depth; then flags+=(-d "$d")
+            elif [ "$gen" = - ]; then continue
+            else flags=(-p 0 -n 0 -gp "$d,$gen"); fi
+        fi
         "$binary" -m "$model" "${flags[@]}" -t "$t" -r 1 -o json "$@" 2>/dev/null | tr ',' '\n' |
         awk -v round="$round" -v name="$name" -v threads="$t" -v depth="$d" '
             /"n_prompt"/ { sub(/.*:[ ]*/, ""); p = $0 + 0 }
             /"n_gen"/    { sub(/.*:[ ]*/, ""); g = $0 + 0 }
             /"avg_ts"/   { sub(/.*:[ ]*/, "")
-                           if (p) print round "," name ",prefill," p ",1," depth "," threads "," $0 + 0
-                           else   print round "," name ",decode," g ",1," depth "," threads "," $0 + 0 }'
+                           if (g) print round "," name ",decode," g ",1," depth "," threads "," $0 + 0 ","
+                           else   print round "," name ",prefill," p ",1," depth "," threads "," $0 + 0 "," }'
     done
 }
 
-# llama-batched-bench's table: | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG | ...
+# llama-batched-bench's table: | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG | ... on standard output or standard error. It wants
+# a prompt: at depth 0 a short one.
 run_batched() {    # ROUND THREADS NAME BINARY FLAGS...
-    local round=$1 t=$2 name=$3 binary=$4
+    local round=$1 t=$2 name=$3 binary=$4 d most
     shift 4
-    [ "$batch" = - ] && return
-    "$binary" -m "$model" -c 4096 -b 2048 -npp 16 -ntg "$gen" -npl "$batch" -t "$t" "$@" 2>&1 |
-    awk -F'|' -v round="$round" -v name="$name" -v threads="$t" -v gen="$gen" '
-        $2 + 0 > 0 && NF > 9 { print round "," name ",decode," gen "," $4 + 0 ",0," threads "," $9 + 0 }'
+    { [ "$batch" = - ] || [ "$gen" = - ]; } && return
+    most=$(each "$batch" | sort -n | tail -1)
+    for d in $(each "$depth"); do
+        local pp=$d
+        [ "$d" != 0 ] || pp=16
+        "$binary" -m "$model" -c $(((pp + gen) * most + 256)) -b 2048 -npp "$pp" -ntg "$gen" -npl "$batch" -t "$t" "$@" 2>&1 |
+        awk -F'|' -v round="$round" -v name="$name" -v threads="$t" -v gen="$gen" -v depth="$d" '
+            $2 + 0 > 0 && NF > 9 { print round "," name ",decode," gen "," $4 + 0 "," depth "," threads "," $9 + 0 "," }'
+    done
 }
 
 # llama-sweep-bench's table: | PP | TG | N_KV | T_PP | S_PP | T_TG | S_TG |, one row per multiple of the prompt length.
 run_sweep() {      # ROUND THREADS NAME BINARY FLAGS...
     local round=$1 t=$2 name=$3 binary=$4 most p
     shift 4
+    [ "$prompt" = - ] && return
     most=$(each "$depth" | sort -n | tail -1) p=${prompt%%,*}
     "$binary" -m "$model" -c $((most + p + p)) -ub "$p" -t "$t" "$@" 2>&1 |
-    awk -F'|' -v round="$round" -v name="$name" -v threads="$t" -v depths=",$depth," '
-        $2 + 0 > 0 && index(depths, "," $4 + 0 ",") {
-            print round "," name ",prefill," $2 + 0 ",1," $4 + 0 "," threads "," $6 + 0
-            print round "," name ",decode," $3 + 0 ",1," $4 + 0 "," threads "," $8 + 0 }'
+    awk -F'|' -v round="$round" -v name="$name" -v threads="$t" -v depths=",$depth," -v gen="$gen" '
+        $2 + 0 > 0 && NF > 7 && index(depths, "," $4 + 0 ",") {
+            print round "," name ",prefill," $2 + 0 ",1," $4 + 0 "," threads "," $6 + 0 ","
+            if (gen != "-") print round "," name ",decode," gen ",1," $4 + 0 "," threads "," $8 + 0 "," }'
 }
 
 run_peer() {       # ROUND THREADS NAME=BINARY[,FLAG...]
@@ -98,39 +116,56 @@ run_peer() {       # ROUND THREADS NAME=BINARY[,FLAG...]
     esac
 }
 
+# Add what a function printed to the samples; say so when it printed nothing.
+keep() {           # NAME FUNCTION...
+    local name=$1 rows
+    shift
+    rows=$("$@" || true)
+    if [ -n "$rows" ]; then echo "$rows" >>"$samples"
+    else echo "compare.sh: $name gave nothing (round $round, $t threads)" >&2; fi
+}
+
 for ((round = 1; round <= rounds; round++)); do
     for t in $(each "$threads"); do
-        [ $((round % 2)) = 0 ] || run_quern "$round" "$t" >>"$samples"
-        for peer in "$@"; do run_peer "$round" "$t" "$peer" >>"$samples"; done
-        [ $((round % 2)) = 1 ] || run_quern "$round" "$t" >>"$samples"
+        [ $((round % 2)) = 0 ] || keep quern run_quern "$round" "$t"
+        for peer in "$@"; do keep "${peer%%=*}" run_peer "$round" "$t" "$peer"; done
+        [ $((round % 2)) = 1 ] || keep quern run_quern "$round" "$t"
     done
 done
 if [ -n "$out" ]; then
-    { echo round,engine,test,n,batch,depth,threads,tokens_per_second; cat "$samples"; } >"$out"
+    { echo round,engine,test,n,batch,depth,threads,tokens_per_second,share_of_roof; cat "$samples"; } >"$out"
 fi
 
-# The table: a row per test, a column group per engine (median, lowest-highest), then quern / engine.
+# The table: a row per test; medians [lowest-highest], quern's share of the roof, and quern divided by each other engine.
 sort -t, -k3,3 -k4,4n -k5,5n -k6,6n -k7,7n -k2,2 -k8,8g "$samples" | awk -F, '
     { test = $3 "," $4 "," $5 "," $6 "," $7; key = test SUBSEP $2
       if (!(test in seen)) { seen[test] = 1; tests[++n] = test }
       if (!($2 in known)) { known[$2] = 1; if ($2 != "quern") engines[++m] = $2 }
-      value[key, ++count[key]] = $8 }
+      value[key, ++count[key]] = $8
+      if ($2 == "quern") share[test] = share[test] " " $9 }
+    function middle(list,   v, n, i, j, t) {
+        n = split(list, v, " ")
+        for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j - 1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+        return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2 }
     function median(key,   c) { c = count[key]
         return c % 2 ? value[key, (c + 1) / 2] : (value[key, c / 2] + value[key, c / 2 + 1]) / 2 }
     function show(v) { return v < 100 ? sprintf("%.1f", v) : sprintf("%.0f", v) }
-    function cell(key) { return key in count ? show(median(key)) " [" show(value[key, 1]) "-" show(value[key, count[key]]) "]" : "-" }
+    function cell(key) {
+        return key in count ? show(median(key)) " [" show(value[key, 1]) "-" show(value[key, count[key]]) "]" : "-" }
     END {
-        printf "| test | n | batch | depth | threads | quern |"
+        printf "| test | n | batch | depth | threads | quern | of roof |"
         for (e = 1; e <= m; e++) printf " %s | ratio |", engines[e]
-        printf "\n|---|---|---|---|---|---|"
+        printf "\n|---|---|---|---|---|---|---|"
         for (e = 1; e <= m; e++) printf "---|---|"
         printf "\n"
         for (i = 1; i <= n; i++) {
             split(tests[i], f, ",")
             ours = tests[i] SUBSEP "quern"
-            printf "| %s | %s | %s | %s | %s | %s |", f[1], f[2], f[3], f[4], f[5], cell(ours)
+            printf "| %s | %s | %s | %s | %s | %s | %s |", f[1], f[2], f[3], f[4], f[5], cell(ours),
+                tests[i] in share ? sprintf("%.0f %%", 100 * middle(share[tests[i]])) : "-"
             for (e = 1; e <= m; e++) { key = tests[i] SUBSEP engines[e]
-                printf " %s | %s |", cell(key), key in count && ours in count ? sprintf("%.2f", median(ours) / median(key)) : "-" }
+                ratio = key in count && ours in count ? sprintf("%.2f", median(ours) / median(key)) : "-"
+                printf " %s | %s |", cell(key), ratio }
             printf "\n"
         }
     }'
