@@ -27,12 +27,18 @@ bool cpu_cap(struct cpu *cpu, const char *word)
 {
     if (!word)
         return true;
+    if (!strcmp(word, "avx512_bf16")) {
+        if (!cpu_has(cpu, CPU_AVX512) || !cpu->avx512_bf16)
+            return false;
+        cpu->level = CPU_AVX512;
+        return true;
+    }
     for (enum cpu_level level = CPU_REF; level < CPU_LEVELS; level++)
         if (!strcmp(word, names[level])) {
             if (!cpu_has(cpu, level))
                 return false;
             cpu->level = level;
-            if (level < CPU_AVX512)
+            if (level <= CPU_AVX512)
                 cpu->avx512_bf16 = cpu->avx512_vbmi = false;
             if (level == CPU_REF)
                 cpu->avx_vnni = false;

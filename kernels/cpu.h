@@ -25,8 +25,8 @@ struct cpu {
 /* Detect; on x86 checks that the system saves the registers (XCR0), for AMX asks for permission, so call it before any
  * thread starts. */
 void cpu_detect(struct cpu *cpu);
-/* Lower the level to the one called `word` ("ref", "avx2", ...; NULL: no cap). False for an unknown word or a level of
- * another family or above what is there; cpu is untouched then. */
+/* Lower the level to the one called `word` ("ref", "avx2", ...; NULL: no cap), without its additions: avx512 with them is called
+ * "avx512_bf16". False for an unknown word or a level of another family or above what is there; cpu is untouched then. */
 bool cpu_cap(struct cpu *cpu, const char *word);
 /* Whether kernels of `level` may run: it is of the CPU's family and not above its (capped) level. CPU_REF always may. */
 bool cpu_has(const struct cpu *cpu, enum cpu_level level);

@@ -37,8 +37,9 @@ static bool rung_table(struct kernels *table, const struct rung *rung, const str
     struct cpu cpu = *found;
     if (!cpu_has(found, rung->level) || !cpu_cap(&cpu, cpu_level_name(rung->level)))
         return false;
-    if (!rung->additions)
-        cpu.avx512_bf16 = cpu.avx512_vbmi = cpu.avx_vnni = false;
+    cpu.avx512_bf16 = rung->additions && rung->level >= CPU_AVX512 && found->avx512_bf16;
+    cpu.avx512_vbmi = rung->additions && rung->level >= CPU_AVX512 && found->avx512_vbmi;
+    cpu.avx_vnni = rung->additions && found->avx_vnni;
     kernels_init(table, &cpu);
     return true;
 }
