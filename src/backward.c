@@ -12,22 +12,31 @@ struct backward_layer {
     float *q_raw, *k_raw;                      /* before their norms (NULL without)                                      */
     float *mid, *h2, *gate, *up, *act, *down;  /* feed-forward: residual before it, normed; ...                          */
     float *dx, *dh, *dh_more, *dq, *dk, *dv, *dout, *dproj, *dgate, *dup, *dact;
-    float *w, *wt;                             /* a matrix, and its transpose                                            */
+    float *w, *wt, *more;                      /* a band of a matrix, its transpose, its share of a gradient             */
     float *probs;                              /* per thread 2 * length                                                  */
     float *partial;                            /* a norm's weight gradients, per block of tokens                         */
-    size_t widest_norm;
+    size_t widest_norm, bytes;
     float *all[32];
     size_t count;
 };
 
 enum { TOKEN_BLOCK = 32 };
+/* Matrices are decoded in bands of rows of at most so many values (64 MiB): the head of a large vocabulary would take gigabytes. */
+static const size_t BAND_VALUES = (size_t)1 << 24;
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------- */
 
 const struct matrix *backward_matrix(const struct model *m, size_t id)
 {
-    if (id == m->hyper.layers * LINEAR_KINDS)
+    size_t head = m->hyper.layers * LINEAR_KINDS;
+    if (id == head)
         return &m->output;
+    if (id > head) {
+        const struct layer *e = &m->layer[(id - head - 1) / EXPERT_KINDS];
+        const struct matrix *list[EXPERT_KINDS] = { &e->router, &e->shared_gate, &e->gate_shared, &e->up_shared, &e->down_shared,
+                                                    &e->gate_exps, &e->up_exps, &e->down_exps };
+        return list[(id - head - 1) % EXPERT_KINDS];
+    }
     const struct layer *l = &m->layer[id / LINEAR_KINDS];
     const struct matrix *of[LINEAR_KINDS] = { &l->q, &l->k, &l->v, &l->out, &l->gate, &l->up, &l->down };
     return of[id % LINEAR_KINDS];
@@ -95,6 +104,7 @@ static bool take(struct backward_layer *l, float **out, size_t rows, size_t cols
     if (!*out)
         return false;
     memset(*out, 0, n * sizeof **out);
+    l->bytes += n * sizeof **out;
     l->all[l->count++] = *out;
     return true;
 }
@@ -104,11 +114,19 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Rows of a matrix that are worked on together. */
+static size_t band_rows(const struct backward *b, const struct matrix *w)
+{
+    size_t rows = b->band / dense_stride(w->cols);
+    rows = rows < 64 ? 64 : rows - rows % 64;
+    return rows < w->rows ? rows : w->rows;
+}
+
 static bool take_layer(struct backward *b, size_t length, struct quern_error *err)
 {
     struct backward_layer *l = b->buffers;
     const struct hyper *h = &b->m->hyper;
-    size_t q = 0, k = 0, v = 0, out = 0, ff = 0, w = 0, wt = 0, n = b->most;
+    size_t q = 0, k = 0, v = 0, out = 0, ff = 0, w = 0, wt = 0, more = 0, n = b->most;
     bool norms = false;
     for (size_t i = 0; i < h->layers; i++) {
         const struct layer *m = &b->m->layer[i];
@@ -117,10 +135,13 @@ static bool take_layer(struct backward *b, size_t length, struct quern_error *er
     }
     for (size_t id = 0; id < b->linears; id++) {
         const struct matrix *m = backward_matrix(b->m, id);
-        w = most(w, m->rows * dense_stride(m->cols)), wt = most(wt, m->cols * dense_stride(m->rows));
+        size_t band = band_rows(b, m);
+        w = most(w, band * dense_stride(m->cols)), wt = most(wt, m->cols * dense_stride(band));
+        more = most(more, m->cols);
     }
     l->widest_norm = most(h->width, most(q, k));
-    return take(l, &l->h, n, h->width, err) && take(l, &l->q, n, q, err) && take(l, &l->k, n, k, err) && take(l, &l->v, n, v, err) &&
+    return take(l, &l->h, n, h->width, err) && take(l, &l->q, n, q, err) && take(l, &l->k, n, k, err) && take(l, &l->v, n, v,
+                                                                                                              err) &&
            take(l, &l->out, n, out, err) && take(l, &l->proj, n, h->width, err) &&
            (!norms || (take(l, &l->q_raw, n, q, err) && take(l, &l->k_raw, n, k, err))) && take(l, &l->mid, n, h->width, err) &&
            take(l, &l->h2, n, h->width, err) && take(l, &l->gate, n, ff, err) && take(l, &l->up, n, ff, err) &&
@@ -129,6 +150,7 @@ static bool take_layer(struct backward *b, size_t length, struct quern_error *er
            take(l, &l->dk, n, k, err) && take(l, &l->dv, n, v, err) && take(l, &l->dout, n, out, err) &&
            take(l, &l->dproj, n, h->width, err) && take(l, &l->dgate, n, ff, err) && take(l, &l->dup, n, ff, err) &&
            take(l, &l->dact, n, ff, err) && take(l, &l->w, 1, w, err) && take(l, &l->wt, 1, wt, err) &&
+           take(l, &l->more, n, more, err) &&
            take(l, &l->probs, pool_threads(b->pool), 2 * length, err) &&
            take(l, &l->partial, n / TOKEN_BLOCK + 1, l->widest_norm, err);
 }
@@ -163,6 +185,7 @@ static bool take_rope(struct backward *b, size_t length, struct quern_error *err
 static bool take_all(struct backward *b, const struct kernels *kernels, size_t length, struct quern_error *err)
 {
     const struct model *m = b->m;
+    b->band = BAND_VALUES;
     size_t widest = most(m->hyper.vocab, b->most);
     for (size_t id = 0; id < b->linears; id++)
         widest = most(widest, most(backward_matrix(m, id)->cols, backward_matrix(m, id)->rows));
@@ -190,9 +213,12 @@ bool backward_init(struct backward *b, const struct model *m, const struct kerne
     if (!check_supported(m, err))
         return false;
     b->linears = m->hyper.layers * LINEAR_KINDS + 1;
+    b->all = b->linears + (m->hyper.experts ? m->hyper.layers * EXPERT_KINDS : 0);
     b->norm_count = m->hyper.layers * NORM_KINDS + 1;
-    if (take_all(b, kernels, most_length, err))
+    if (take_all(b, kernels, most_length, err)) {
+        b->bytes = b->buffers->bytes + (m->hyper.layers + 1) * b->most * dense_stride(m->hyper.width) * sizeof(float);
         return true;
+    }
     backward_free(b);
     return false;
 }
@@ -333,16 +359,16 @@ static void rotate(struct backward *b, const struct layer *l, float *x, size_t h
 
 /* ---- linear maps --------------------------------------------------------------------------------------------------- */
 
-struct decode_stage { const struct backward *b; const struct matrix *w; float *out; };
+struct decode_stage { const struct backward *b; const struct matrix *w; size_t first, rows; float *out; };
 
 static void decode_chunk(void *arg, size_t index, size_t thread)
 {
     const struct decode_stage *s = arg;
-    size_t stride = dense_stride(s->w->cols), to = (index + 1) * 64 < s->w->rows ? (index + 1) * 64 : s->w->rows;
+    size_t stride = dense_stride(s->w->cols), to = (index + 1) * 64 < s->rows ? (index + 1) * 64 : s->rows;
     (void)thread;
     for (size_t r = index * 64; r < to; r++) {
         float *row = s->out + r * stride;
-        s->b->dense.kernels->dequantize[s->w->type].fn(row, s->w->data + r * s->w->row_bytes, s->w->cols);
+        s->b->dense.kernels->dequantize[s->w->type].fn(row, s->w->data + (s->first + r) * s->w->row_bytes, s->w->cols);
         if (s->w->scale != 1)
             for (size_t c = 0; c < s->w->cols; c++)
                 row[c] *= s->w->scale;
@@ -350,17 +376,24 @@ static void decode_chunk(void *arg, size_t index, size_t thread)
     }
 }
 
-void backward_decode(const struct backward *b, const struct matrix *w, float *out)
+static void decode_rows(const struct backward *b, const struct matrix *w, size_t first, size_t rows, float *out)
 {
-    struct decode_stage s = { b, w, out };
-    pool_run(b->pool, decode_chunk, &s, (w->rows + 63) / 64);
+    struct decode_stage s = { b, w, first, rows, out };
+    pool_run(b->pool, decode_chunk, &s, (rows + 63) / 64);
 }
 
-static const float *weight_of(struct backward *b, size_t id)
+void backward_decode(const struct backward *b, const struct matrix *w, float *out)
 {
+    decode_rows(b, w, 0, w->rows, out);
+}
+
+/* Rows [first, first + rows) of a map. */
+static const float *weight_of(struct backward *b, size_t id, size_t first, size_t rows)
+{
+    const struct matrix *w = backward_matrix(b->m, id);
     if (b->weights[id])
-        return b->weights[id];
-    backward_decode(b, backward_matrix(b->m, id), b->buffers->w);
+        return b->weights[id] + first * dense_stride(w->cols);
+    decode_rows(b, w, first, rows, b->buffers->w);
     return b->buffers->w;
 }
 
@@ -381,22 +414,45 @@ static void linear_forth(struct backward *b, size_t id, float *y, const float *x
     size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
     if (hooks && hooks->input)
         hooks->input(hooks->arg, id, x, b->n);
-    dense_product(&b->dense, y, rows, weight_of(b, id), cols, w->rows, x, cols, w->cols, b->n);
+    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
+        n = w->rows - r < band ? w->rows - r : band;
+        dense_product(&b->dense, y + r, rows, weight_of(b, id, r, n), cols, n, x, cols, w->cols, b->n);
+    }
     if (w->bias) {
         struct bias_stage s = { y, w->bias, w->rows };
         run_blocks(b, bias_block, &s);
     }
 }
 
+struct sum_stage { float *out; const float *x; size_t stride; };
+
+static void sum_block(struct backward *b, const void *arg, size_t from, size_t to)
+{
+    const struct sum_stage *s = arg;
+    (void)b;
+    for (size_t i = from * s->stride; i < to * s->stride; i++)
+        s->out[i] += s->x[i];
+}
+
 /* dx: [n][stride(cols)] gradient by the input. */
-static void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy, const struct backward_hooks *hooks)
+static void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy,
+                        const struct backward_hooks *hooks)
 {
     const struct matrix *w = backward_matrix(b->m, id);
     size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
     if (hooks->linear)
         hooks->linear(hooks->arg, id, x, dy, b->n);
-    dense_transpose(&b->dense, b->buffers->wt, rows, weight_of(b, id), cols, w->rows, w->cols);
-    dense_product(&b->dense, dx, cols, b->buffers->wt, rows, w->cols, dy, rows, w->rows, b->n);
+    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
+        n = w->rows - r < band ? w->rows - r : band;
+        size_t across = dense_stride(n);
+        float *out = r ? b->buffers->more : dx;
+        dense_transpose(&b->dense, b->buffers->wt, across, weight_of(b, id, r, n), cols, n, w->cols);
+        dense_product(&b->dense, out, cols, b->buffers->wt, across, w->cols, dy + r, rows, n, b->n);
+        if (r) {
+            struct sum_stage s = { dx, out, cols };
+            run_blocks(b, sum_block, &s);
+        }
+    }
 }
 
 /* ---- attention ----------------------------------------------------------------------------------------------------- */
@@ -546,9 +602,9 @@ static void embed_block(struct backward *b, const void *arg, size_t from, size_t
 {
     const struct matrix *e = &b->m->embed;
     size_t width = b->m->hyper.width, stride = dense_stride(width);
-    (void)arg;
+    float *const *out = arg;
     for (size_t t = from; t < to; t++) {
-        float *x = b->kept[0] + t * stride;
+        float *x = *out + t * stride;
         size_t id = (size_t)b->tokens[t];
         if (b->embedding)
             memcpy(x, b->embedding + id * stride, width * sizeof *x);
@@ -587,12 +643,35 @@ static void logits_back_block(struct backward *b, const void *arg, size_t from, 
         }
 }
 
+void backward_embed(struct backward *b, const int32_t *tokens, size_t sequences, size_t length, float *x)
+{
+    b->n = sequences * length, b->length = length, b->tokens = tokens;
+    run_blocks(b, embed_block, &x);
+}
+
+void backward_layer(struct backward *b, size_t index, float *x, size_t sequences, size_t length, const struct backward_hooks *hooks)
+{
+    float *kept = b->kept[index];
+    b->n = sequences * length, b->length = length;
+    b->kept[index] = x;
+    layer_forth(b, index, x, hooks);
+    b->kept[index] = kept;
+}
+
+void backward_last(struct backward *b, const float *x, size_t sequences, size_t length, const struct backward_hooks *hooks)
+{
+    size_t layers = b->m->hyper.layers;
+    b->n = sequences * length, b->length = length;
+    norm_forth(b, layers * NORM_KINDS, b->buffers->h, x, 1, b->m->hyper.width);
+    hooks->input(hooks->arg, layers * LINEAR_KINDS, b->buffers->h, b->n);
+}
+
 void backward_forward(struct backward *b, const int32_t *tokens, size_t sequences, size_t length, float *logits,
                       const struct backward_hooks *hooks)
 {
     const struct hyper *h = &b->m->hyper;
     b->n = sequences * length, b->length = length, b->tokens = tokens;
-    run_blocks(b, embed_block, NULL);
+    run_blocks(b, embed_block, &b->kept[0]);
     for (size_t i = 0; i < h->layers; i++)
         layer_forth(b, i, b->kept[i + 1], hooks);
     norm_forth(b, h->layers * NORM_KINDS, b->buffers->h, b->kept[h->layers], 1, h->width);
@@ -611,6 +690,7 @@ void backward_run(struct backward *b, const float *logits, float *dlogits, const
 {
     const struct hyper *h = &b->m->hyper;
     struct backward_layer *x = b->buffers;
+    /* The cap's slope follows from the capped logits; without a cap they are not looked at. */
     struct logit_stage s = { dlogits, logits };
     if (h->logit_scale != 1 || h->logit_softcap != 0)
         run_blocks(b, logits_back_block, &s);

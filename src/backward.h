@@ -1,12 +1,12 @@
 /* backward.h - the forward pass again, in f32 and with its mirror: what a loss on the logits says about every weight.
  *
- * One call takes a few sequences of equal length through the model, keeps each layer's input, and on the way back recomputes a layer
- * at a time. The caller sees every linear map's inputs on the way forth, and its inputs together with the gradient of its outputs
- * on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes the weights.
- *
+ * One call takes a few sequences of equal length through the model, keeps each layer's input, and on the way back recomputes a
+ * layer at a time. The caller sees every linear map's inputs on the way forth, and its inputs together with the gradient of its
+ * outputs on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes the
+ * weights. 
  * Weights come from the model's file, decoded a matrix at a time, or from the caller (rounded and trained ones): `weights[id]`.
- * Supported: decoders with RMS norms, attention and dense gated feed-forward parts (llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3,
- * olmo2, smollm3, granite, exaone4 and others of that shape); the others are refused by name. */
+ * Supported: decoders with RMS norms, attention and dense gated feed-forward parts (llama, mistral, qwen2, qwen3, gemma, gemma2,
+ * gemma3, olmo2, smollm3, granite, exaone4 and others of that shape); the others are refused by name. */
 #ifndef QUERN_BACKWARD_H
 #define QUERN_BACKWARD_H
 
@@ -16,6 +16,10 @@
 
 /* Linear maps: layer * LINEAR_KINDS + kind; the head comes last. */
 enum linear_kind { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_OUT, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_KINDS };
+/* Mixtures of experts: backward.linears + layer * EXPERT_KINDS + kind. Router, shared expert and its factor see every token, the
+ * three stacks only those that were sent to them. */
+enum expert_kind { EXPERT_ROUTER, EXPERT_FACTOR, EXPERT_SHARED_GATE, EXPERT_SHARED_UP, EXPERT_SHARED_DOWN, EXPERT_GATE, EXPERT_UP,
+                   EXPERT_DOWN, EXPERT_KINDS };
 /* Norm weights: layer * NORM_KINDS + kind; the output norm comes last. */
 enum norm_place { NORM_ATTN, NORM_Q, NORM_K, NORM_POST_ATTN, NORM_FFN, NORM_POST_FFN, NORM_KINDS };
 
@@ -26,6 +30,9 @@ struct backward_hooks {
     void (*input)(void *arg, size_t id, const float *x, size_t n);
     /* On the way back: inputs and gradients of the outputs. */
     void (*linear)(void *arg, size_t id, const float *x, const float *dy, size_t n);
+    /* One expert of a stack: x, dy (NULL on the way forth) of the tokens that it got; slots[i] = token * experts_used + choice.
+     * NULL: as above. */
+    void (*expert)(void *arg, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n);
     /* Gradient of a norm's weights, f32 [width of the norm]. */
     void (*norm)(void *arg, size_t id, const float *gradient);
     /* Gradient of the embedding's output, one row per token. */
@@ -42,7 +49,10 @@ struct backward {
     const float   *embedding;    /* f32 [vocab][dense_stride(width)], the caller's, or NULL */
     const float  **norms;        /* [norms] by id; NULL where the model has none */
     size_t         linears, norm_count;
+    size_t         all;          /* linear maps with those of experts: ids are below it */
     size_t         most;         /* tokens per call */
+    size_t         bytes;        /* that it took */
+    size_t         band;         /* values of a matrix that are decoded together; may be made smaller, not larger */
     size_t         n, length;    /* of the call at hand: tokens, tokens per sequence */
     const int32_t *tokens;
     struct rope_table rope[ROPE_TABLES];
@@ -69,8 +79,15 @@ size_t backward_norm_width(const struct model *m, size_t id);
  * inputs are wanted. `tokens` must stay until backward_run. */
 void backward_forward(struct backward *b, const int32_t *tokens, size_t sequences, size_t length, float *logits,
                       const struct backward_hooks *hooks);
-/* dlogits: gradient of the loss by the logits that backward_forward gave, same layout; is overwritten. `logits`: those, needed where
- * the model caps them (else may be NULL). Sums over tokens, no mean is taken. */
+/* The way forth in steps, for callers who hold the residuals of more tokens than one call takes: x [n][dense_stride(width)] are
+ * those of one call. backward_embed makes them, backward_layer replaces them by the result of layer `index`, backward_last tells
+ * the hook of the head's input. Not to be mixed with backward_run. */
+void backward_embed(struct backward *b, const int32_t *tokens, size_t sequences, size_t length, float *x);
+void backward_layer(struct backward *b, size_t index, float *x, size_t sequences, size_t length,
+                    const struct backward_hooks *hooks);
+void backward_last(struct backward *b, const float *x, size_t sequences, size_t length, const struct backward_hooks *hooks);
+/* dlogits: gradient of the loss by the logits that backward_forward gave, same layout; is overwritten. `logits`: those, needed
+ * where the model caps them (else may be NULL). Sums over tokens, no mean is taken. */
 void backward_run(struct backward *b, const float *logits, float *dlogits, const struct backward_hooks *hooks);
 
 #endif

@@ -143,6 +143,9 @@ int cli_main(const struct program *program, int argc, char **argv)
     }
     if (argc > 1 && strcmp(argv[1], "--generate") == 0)
         return cli_generate(program, argv[2]);
+    for (size_t i = 1; i < program->count && argc > 1; i++)
+        if (strcmp(argv[1], program->verbs[i]->name) == 0)
+            return program->verbs[i]->main(argc - 1, argv + 1);
     return program->verbs[0]->main(argc, argv);
 }
 

@@ -28,7 +28,7 @@ bool cli_begin(const struct program *program, const struct verb *verb, int argc,
 int cli_end(const struct verb *verb, void *settings, int code);
 /* Flush stdout; gives `code`, or 6 with a sentence when it was 0 and the output did not all arrive. */
 int cli_finish(int code);
-/* The main function of a program without verbs; for one with verbs main.c has its own. Understands --version and --generate. */
+/* The main function of a program with one main purpose (verbs[0]) and perhaps other verbs; for quern's many main.c has its own. Understands --version and --generate. */
 int cli_main(const struct program *program, int argc, char **argv);
 /* `--generate man|bash|zsh|fish`: write that to stdout. */
 int cli_generate(const struct program *program, const char *what);

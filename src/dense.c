@@ -53,6 +53,16 @@ void dense_product(struct dense *d, float *out, size_t out_stride, const float *
     pool_run(d->pool, product_chunk, &s, s.row_chunks * ((toks + TOKENS - 1) / TOKENS));
 }
 
+void dense_tile(struct dense *d, float *out, size_t out_stride, const float *w, size_t w_stride, size_t rows, const float *x,
+                size_t x_stride, size_t cols, size_t toks, size_t thread)
+{
+    struct matmul_job job = {
+        .out = out, .out_stride = out_stride, .weights = w, .row_bytes = w_stride * sizeof(float), .cols = cols,
+        .acts = x, .act_stride = x_stride * sizeof(float), .toks = toks,
+    };
+    d->kernels->matmul[FORMAT_F32].matmul(&job, 0, rows, d->scratch[thread]);
+}
+
 enum { TILE = 16, BAND = 64 };
 
 struct transpose_stage { float *out; const float *in; size_t out_stride, in_stride, rows, cols; };

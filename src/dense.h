@@ -29,6 +29,9 @@ static inline size_t dense_stride(size_t cols)
  * aligned, x_stride = dense_stride(...) >= cols; out: [toks][out_stride]. */
 void dense_product(struct dense *d, float *out, size_t out_stride, const float *w, size_t w_stride, size_t rows, const float *x,
                    size_t x_stride, size_t cols, size_t toks);
+/* The same by the calling thread alone, for use within a stage of the pool: `thread` is its number there. */
+void dense_tile(struct dense *d, float *out, size_t out_stride, const float *w, size_t w_stride, size_t rows, const float *x,
+                size_t x_stride, size_t cols, size_t toks, size_t thread);
 /* out[c][r] = in[r][c]; out: [cols][out_stride]. */
 void dense_transpose(struct dense *d, float *out, size_t out_stride, const float *in, size_t in_stride, size_t rows, size_t cols);
 

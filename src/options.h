@@ -65,7 +65,7 @@ struct program {
     const char               *summary;
     const struct verb *const *verbs;
     size_t                    count;
-    bool                      single;    /* has no verbs: verbs[0] is the program                  */
+    bool                      single;    /* verbs[0] is the program itself, only others are named  */
 };
 
 /* Read argv[1..argc) into `settings` (verb->size bytes, cleared first, then the defaults). QUERN_EUSAGE names the option, the

@@ -46,10 +46,16 @@ static void print_option(FILE *out, const struct option *o)
     print_wrapped(out, text, HELP_COLUMN, HELP_COLUMN);
 }
 
+/* Is the verb called by its name? In a program that has one main purpose only the others are. */
+static bool is_named(const struct program *p, const struct verb *verb)
+{
+    return !p->single || verb != p->verbs[0];
+}
+
 static void print_usage(FILE *out, const struct program *p, const struct verb *verb)
 {
-    fprintf(out, "%s%s%s [OPTIONS]%s%s\n", p->name, p->single ? "" : " ", p->single ? "" : verb->name, verb->operands ? " " : "",
-            verb->operands ? verb->operands : "");
+    fprintf(out, "%s%s%s [OPTIONS]%s%s\n", p->name, is_named(p, verb) ? " " : "", is_named(p, verb) ? verb->name : "",
+            verb->operands ? " " : "", verb->operands ? verb->operands : "");
 }
 
 void options_help(FILE *out, const struct program *program, const struct verb *verb)
@@ -164,7 +170,7 @@ static void manual_verb(FILE *out, const struct program *p, const struct verb *v
     struct option_walk walk = {0};
     size_t offset;
     const char *heading;
-    if (!p->single) {
+    if (is_named(p, verb)) {
         fputs(".SS ", out);
         print_usage(out, p, verb);
         print_roff(out, verb->summary);
@@ -273,7 +279,13 @@ static void bash(FILE *out, const struct program *p, const char *id)
     fprintf(out, "# bash completion for %s, written by '%s --generate bash'\n_%s()\n{\n", p->name, p->name, id);
     fputs("    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=\n", out);
     if (p->single) {
-        bash_verb(out, p->verbs[0], "    ");
+        fputs("    case ${COMP_WORDS[1]} in\n", out);
+        for (size_t i = p->count; i-- > 0;) {
+            fprintf(out, "    %s)\n", i ? p->verbs[i]->name : "*");
+            bash_verb(out, p->verbs[i], "        ");
+            fputs("        ;;\n", out);
+        }
+        fputs("    esac\n", out);
     } else {
         fputs("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        COMPREPLY=($(compgen -W '", out);
         for (size_t i = 0; i < p->count; i++)
@@ -333,7 +345,13 @@ static void zsh(FILE *out, const struct program *p, const char *id)
 {
     fprintf(out, "#compdef %s\n# zsh completion, written by '%s --generate zsh'\n_%s()\n{\n", p->name, p->name, id);
     if (p->single) {
-        zsh_verb(out, p->verbs[0], "    ");
+        fputs("    case $words[2] in\n", out);
+        for (size_t i = p->count; i-- > 0;) {
+            fprintf(out, "    %s)\n", i ? p->verbs[i]->name : "*");
+            zsh_verb(out, p->verbs[i], "        ");
+            fputs("        ;;\n", out);
+        }
+        fputs("    esac\n", out);
     } else {
         fputs("    if (( CURRENT == 2 )); then\n        local -a verbs=(\n", out);
         for (size_t i = 0; i < p->count; i++) {
@@ -361,14 +379,14 @@ static void fish(FILE *out, const struct program *p)
         struct option_walk walk = {0};
         size_t offset;
         const char *heading;
-        if (!p->single) {
+        if (is_named(p, verb)) {
             fprintf(out, "complete -c %s -n __fish_use_subcommand -f -a %s -d '", p->name, verb->name);
             print_quoted(out, verb->summary, "\\");
             fputs("'\n", out);
         }
         for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
             fprintf(out, "complete -c %s", p->name);
-            if (!p->single)
+            if (is_named(p, verb))
                 fprintf(out, " -n '__fish_seen_subcommand_from %s'", verb->name);
             fprintf(out, " -l %s", o->name);
             if (o->letter)

@@ -226,7 +226,7 @@ static void take_weights(struct bench *t)
     t->b.embedding = t->embedding;
 }
 
-static void check_model(const char *name)
+static void check_model(const char *name, size_t band)
 {
     struct bench t;
     struct quern_error err;
@@ -238,6 +238,7 @@ static void check_model(const char *name)
     }
     read_tokens(&t, name);
     take_weights(&t);
+    t.b.band = band;
     for (size_t tok = 0; tok < TOKENS; tok++)
         for (size_t v = 0; v < t.model.hyper.vocab; v++)
             t.direction[tok * t.rows + v] = random_float(&seed, -1, 1);
@@ -259,7 +260,29 @@ static void check_model(const char *name)
 static void gradients_are_slopes(void)
 {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        check_model(names[i]);
+        check_model(names[i], SIZE_MAX / 2);
+    /* Matrices in bands of 64 rows: the head of a real model is larger than one band. */
+    check_model("llama", 1);
+}
+
+/* Residuals passed on layer by layer are those of the whole pass. */
+static void in_steps(void)
+{
+    struct bench t;
+    struct quern_error err;
+    CHECK(bench_open(&t, "gemma2", &err), "%s", err.text);
+    read_tokens(&t, "gemma2");
+    size_t n = TOKENS * dense_stride(t.model.hyper.width);
+    float *x = aligned_alloc(64, n * sizeof *x);
+    backward_forward(&t.b, t.tokens, 2, TOKENS / 2, t.logits, NULL);
+    backward_embed(&t.b, t.tokens, 2, TOKENS / 2, x);
+    for (size_t i = 0; i <= t.model.hyper.layers; i++) {
+        CHECK(!memcmp(x, t.b.kept[i], n * sizeof *x), "before layer %zu", i);
+        if (i < t.model.hyper.layers)
+            backward_layer(&t.b, i, x, 2, TOKENS / 2, NULL);
+    }
+    free(x);
+    bench_close(&t);
 }
 
 /* ---- single operations ---- */
@@ -354,6 +377,7 @@ int main(void)
         TEST(logits_equal_the_vectors);
         TEST(others_are_refused);
         TEST(gradients_are_slopes);
+        TEST(in_steps);
     } else {
         test_skip("logits_equal_the_vectors", "shared/ is not here");
         test_skip("gradients_are_slopes", "shared/ is not here");

@@ -6,7 +6,8 @@
 
 #include "lanes.h"
 
-/* Columns per panel: 64 rows of the transposed panel are what a row of the trailing matrix is updated from. Rows per chunk of work. */
+/* Columns per panel: 64 rows of the transposed panel are what a row of the trailing matrix is updated from. Rows per chunk of
+ * work. */
 enum { PANEL = 64, CHUNK = 16, STRIPE = 128 };
 
 struct factor {
@@ -151,7 +152,8 @@ static void load_reversed(double *a, const float *h, const uint32_t *order, size
     }
 }
 
-bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n, struct cholesky_damping *damping,
+bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n,
+                            struct cholesky_damping *damping,
                             struct pool *pool, struct quern_error *err)
 {
     double mean = 0, share = damping->first;
@@ -175,7 +177,8 @@ bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint3
             for (size_t q = 0; q < stride; q++)
                 u[p * stride + q] = q < p || q >= n ? 0 : (float)x[(n - 1 - p) * n + (n - 1 - q)];
     } else if (x && err->code == QUERN_OK) {
-        ERR(err, QUERN_EFORMAT, "the second moments are not positive definite, even with %g of the mean diagonal added", damping->used);
+        ERR(err, QUERN_EFORMAT, "the second moments are not positive definite, even with %g of the mean diagonal added",
+            damping->used);
     }
     free(a);
     free(x);

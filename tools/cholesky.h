@@ -8,9 +8,9 @@
 #include "error.h"
 #include "pool.h"
 
-/* In place: a [n][n] symmetric, of which the lower triangle is read, becomes L with a = L L^T (the strict upper triangle is zeroed).
- * False when a pivot is not positive or not finite; `a` is garbage then. QUERN_EMEM goes through err (err->code is QUERN_OK for a
- * bad pivot). */
+/* In place: a [n][n] symmetric, of which the lower triangle is read, becomes L with a = L L^T (the strict upper triangle is
+ * zeroed). False when a pivot is not positive or not finite; `a` is garbage then. QUERN_EMEM goes through err (err->code is
+ * QUERN_OK for a bad pivot). */
 bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err);
 /* x [n][n] = L^-1, lower; the strict upper triangle is zeroed. x must not be l. */
 void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool);
@@ -21,13 +21,14 @@ struct cholesky_damping {
     double used;         /* out: the share that went through                                     */
 };
 
-/* The upper factor U of the inverse, H^-1 = U^T U, for columns taken in `order`: rows and columns p of U belong to column order[p] of
- * H. U[p][p]^-2 is the variance of column p given all later ones; rounding column p with the error e moves the later columns by
- * -e * U[p][q] / U[p][p].
+/* The upper factor U of the inverse, H^-1 = U^T U, for columns taken in `order`: rows and columns p of U belong to column
+ * order[p] of H. U[p][p]^-2 is the variance of column p given all later ones; rounding column p with the error e moves the later
+ * columns by -e * U[p][q] / U[p][p].
  *   u  f32 [n][stride], zero below the diagonal and in the gap      h  f32 [n][n], symmetric
  * Columns whose diagonal is 0 (inputs that never move) get the diagonal 1 and no others. QUERN_EFORMAT: H is not finite, or not
  * positive definite after all tries; QUERN_EMEM. Source: Frantar et al. 2022 (GPTQ); Chee et al. 2023 (LDLQ). */
-bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n, struct cholesky_damping *damping,
+bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n,
+                            struct cholesky_damping *damping,
                             struct pool *pool, struct quern_error *err);
 
 #endif

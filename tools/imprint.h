@@ -2,9 +2,9 @@
  *
  * The text is cut into sequences of `context` tokens, each beginning with the model's beginning token where it has that habit; the
  * first position is left out everywhere, and a token whose input is much larger than usual counts as much as a usual one. Four of
- * five runs of sequences are for fitting, the fifth is held out. With `fisher` each sequence goes back too, from labels drawn (seeded)
- * from the model's own distribution: gradients of the summed loss, whose squares are the true Fisher information. The result is a
- * file, read through stats.h. */
+ * five runs of sequences are for fitting, the fifth is held out. With `fisher` each sequence goes back too, from labels drawn
+ * (seeded) from the model's own distribution: gradients of the summed loss, whose squares are the true Fisher information. The
+ * result is a file, read through stats.h. */
 #ifndef QUERN_IMPRINT_H
 #define QUERN_IMPRINT_H
 
@@ -25,9 +25,12 @@ struct imprint_options {
     void *show_arg;
 };
 
-/* Write the statistics of `model` to `path`. QUERN_EUSAGE: the text has too few tokens or only one of them (the counts are told), or holds
- * NUL bytes; QUERN_EUNSUPPORTED: an architecture that backward.h does not know; QUERN_EMEM: the limit is too low (the need is told). The
- * same bytes for any number of threads. */
-bool imprint_write(const struct quern_model *model, const char *path, const struct imprint_options *options, struct quern_error *err);
+/* Tokens that are looked at unless `tokens` says otherwise. */
+size_t imprint_tokens(const struct quern_model *model);
+/* Write the statistics of `model` to `path`. QUERN_EUSAGE: the text has too few tokens or only one of them (the counts are told),
+ * or holds NUL bytes; QUERN_EUNSUPPORTED: an architecture that backward.h does not know; QUERN_EMEM: the limit is too low (the
+ * need is told). The same bytes for any number of threads. */
+bool imprint_write(const struct quern_model *model, const char *path, const struct imprint_options *options,
+                   struct quern_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "adaptive.h"
 #include "cli.h"
+#include "imprint_verb.h"
 #include "quantize.h"
 #include "receipt.h"
 #include "recipe.h"
@@ -97,9 +98,9 @@ static const struct verb verb_quantize = {
     .size = sizeof(struct quantize_args),
     .main = run_quantize,
 };
-static const struct verb *const verbs[] = { &verb_quantize };
+static const struct verb *const verbs[] = { &verb_quantize, &verb_imprint };
 static const struct program quantize_program = {
-    .name = "quern-quantize", .summary = "round a model's weights to fewer bits", .verbs = verbs, .count = 1, .single = true,
+    .name = "quern-quantize", .summary = "round a model's weights to fewer bits", .verbs = verbs, .count = 2, .single = true,
 };
 
 /* What run_quantize holds. */
