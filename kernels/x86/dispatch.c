@@ -182,6 +182,16 @@ static void add_bf16(struct kernels *table)
     need_scratch(table, matmul_float_scratch_avx512bf16());
 }
 
+/* The books of IQ2 and IQ3 in registers. */
+static void add_vbmi(struct kernels *table)
+{
+    serve(table, FORMAT_IQ2_XXS, "avx512_vbmi", 64, matmul_iq2_xxs_avx512vbmi);
+    serve(table, FORMAT_IQ2_XS, "avx512_vbmi", 64, matmul_iq2_xs_avx512vbmi);
+    serve(table, FORMAT_IQ2_S, "avx512_vbmi", 64, matmul_iq2_s_avx512vbmi);
+    serve(table, FORMAT_IQ3_XXS, "avx512_vbmi", 64, matmul_iq3_xxs_avx512vbmi);
+    serve(table, FORMAT_IQ3_S, "avx512_vbmi", 64, matmul_iq3_s_avx512vbmi);
+}
+
 void dispatch_x86(struct kernels *table)
 {
     if (table->cpu.level >= CPU_AVX2) {
@@ -198,6 +208,8 @@ void dispatch_x86(struct kernels *table)
     }
     if (table->cpu.level >= CPU_AVX512 && table->cpu.avx512_bf16)
         add_bf16(table);
+    if (table->cpu.level >= CPU_AVX512 && table->cpu.avx512_vbmi)
+        add_vbmi(table);
     if (table->cpu.level >= CPU_AMX)
         add_products_amx(table);
 }

@@ -59,6 +59,9 @@ extern const struct format_avx512
     format_q4_k_avx512, format_q5_k_avx512, format_q6_k_avx512, format_tq1_0_avx512, format_tq2_0_avx512, format_iq1_s_avx512,
     format_iq1_m_avx512, format_iq2_xxs_avx512, format_iq2_xs_avx512, format_iq2_s_avx512, format_iq3_xxs_avx512,
     format_iq3_s_avx512, format_iq4_xs_avx512;
+extern const struct format_avx512
+    format_iq2_xxs_avx512vbmi, format_iq2_xs_avx512vbmi, format_iq2_s_avx512vbmi, format_iq3_xxs_avx512vbmi,
+    format_iq3_s_avx512vbmi;
 
 /* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16
  * padded runs; `more`: rows of this call follow. */
