@@ -481,7 +481,8 @@ static void run_attention(struct backward *b, const struct layer *l, bool back)
     struct attend_stage s = { b, l, {
         .length = b->length, .group = l->heads / l->kv_heads, .key_dim = h->key_dim, .value_dim = h->value_dim,
         .q_stride = dense_stride(l->q.rows), .k_stride = dense_stride(l->k.rows), .v_stride = dense_stride(l->v.rows),
-        .out_stride = dense_stride(l->out.cols), .window = l->window, .scale = h->attn_scale, .softcap = h->attn_softcap }, back };
+        .out_stride = dense_stride(l->out.cols), .window = l->window, .scale = h->attn_scale, .softcap = h->attn_softcap,
+        .kernels = b->dense.kernels }, back };
     pool_run(b->pool, attend_chunk, &s, b->n / b->length * l->kv_heads);
 }
 

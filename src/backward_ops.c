@@ -3,36 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Sums in eight lanes in a fixed order: the compiler may use vectors, and the result is the same everywhere. */
-typedef float lanes __attribute__((vector_size(32)));
-
-static float lanes_sum(const lanes *a)
-{
-    return (((*a)[0] + (*a)[4]) + ((*a)[1] + (*a)[5])) + (((*a)[2] + (*a)[6]) + ((*a)[3] + (*a)[7]));
-}
-
-static float dot(const float *a, const float *b, size_t n)
-{
-    lanes sum = { 0 };
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        lanes x, y;
-        memcpy(&x, a + i, sizeof x);
-        memcpy(&y, b + i, sizeof y);
-        sum += x * y;
-    }
-    float s = lanes_sum(&sum);
-    for (; i < n; i++)
-        s += a[i] * b[i];
-    return s;
-}
-
-static void add_scaled(float *out, const float *x, float a, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] += a * x[i];
-}
-
 static double mean_square(const float *x, size_t n)
 {
     double sum = 0;
@@ -96,9 +66,8 @@ void gate_back(float *dgate, float *dup, const float *dout, const float *gate, c
 static size_t probabilities(float *probs, float *caps, const float *q, const float *k, const struct attend_shape *s, size_t t)
 {
     size_t from = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
-    float top = -INFINITY, sum = 0;
     for (size_t j = from; j <= t; j++) {
-        float x = s->scale * dot(q, k + j * s->k_stride, s->key_dim);
+        float x = s->scale * s->kernels->dot.fn(q, k + j * s->k_stride, s->key_dim);
         caps[j] = 1;
         if (s->softcap != 0) {
             float c = tanhf(x / s->softcap);
@@ -106,12 +75,8 @@ static size_t probabilities(float *probs, float *caps, const float *q, const flo
             caps[j] = 1 - c * c;
         }
         probs[j] = x;
-        top = x > top ? x : top;
     }
-    for (size_t j = from; j <= t; j++)
-        sum += probs[j] = expf(probs[j] - top);
-    for (size_t j = from; j <= t; j++)
-        probs[j] /= sum;
+    s->kernels->softmax.fn(probs + from, t + 1 - from);
     return from;
 }
 
@@ -123,7 +88,7 @@ void attend_forth(float *out, const float *q, const float *k, const float *v, co
             float *o = out + t * s->out_stride + h * s->value_dim;
             memset(o, 0, s->value_dim * sizeof *o);
             for (size_t j = from; j <= t; j++)
-                add_scaled(o, v + j * s->v_stride, probs[j], s->value_dim);
+                s->kernels->axpy.fn(o, v + j * s->v_stride, probs[j], s->value_dim);
         }
 }
 
@@ -138,8 +103,8 @@ void attend_back(float *dq, float *dk, float *dv, const float *dout, const float
             size_t from = probabilities(probs, caps, query, k, s, t);
             /* caps[j] becomes p * (dp - mean) * cap * scale: the gradient of the raw score. */
             for (size_t j = from; j <= t; j++) {
-                float dp = dot(d, v + j * s->v_stride, s->value_dim);
-                add_scaled(dv + j * s->v_stride, d, probs[j], s->value_dim);
+                float dp = s->kernels->dot.fn(d, v + j * s->v_stride, s->value_dim);
+                s->kernels->axpy.fn(dv + j * s->v_stride, d, probs[j], s->value_dim);
                 mean += probs[j] * dp;
                 caps[j] *= s->scale * probs[j];
                 probs[j] = dp;
@@ -147,8 +112,8 @@ void attend_back(float *dq, float *dk, float *dv, const float *dout, const float
             memset(dquery, 0, s->key_dim * sizeof *dquery);
             for (size_t j = from; j <= t; j++) {
                 float ds = caps[j] * (probs[j] - mean);
-                add_scaled(dquery, k + j * s->k_stride, ds, s->key_dim);
-                add_scaled(dk + j * s->k_stride, query, ds, s->key_dim);
+                s->kernels->axpy.fn(dquery, k + j * s->k_stride, ds, s->key_dim);
+                s->kernels->axpy.fn(dk + j * s->k_stride, query, ds, s->key_dim);
             }
         }
 }

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "kernels.h"
+
 /* out = x / sqrt(mean(x^2) + eps) * weight, n values. */
 void rms_forth(float *out, const float *x, const float *weight, size_t n, float eps);
 /* dx = gradient of that by x (overwritten, may be dy); dweight += gradient by weight (NULL: not wanted). */
@@ -22,6 +24,7 @@ struct attend_shape {
     size_t q_stride, k_stride, v_stride, out_stride;
     size_t window;                 /* keys that a query sees, itself included; 0: all before it */
     float  scale, softcap;         /* softcap 0: none */
+    const struct kernels *kernels; /* dot, axpy, softmax: a third of a small model's pass is attention */
 };
 /* probs: scratch of 2 * length floats. */
 void attend_forth(float *out, const float *q, const float *k, const float *v, const struct attend_shape *s, float *probs);

@@ -338,8 +338,12 @@ static void norms_and_gates(void)
 
 static void attention_of_one_head(size_t window, float softcap)
 {
+    struct kernels kernels;
+    struct cpu cpu;
+    cpu_detect(&cpu);
+    kernels_init(&kernels, &cpu);
     struct attend_shape s = { .length = LENGTH, .group = 2, .key_dim = 4, .value_dim = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4,
-                              .out_stride = 8, .window = window, .scale = 0.5f, .softcap = softcap };
+                              .out_stride = 8, .window = window, .scale = 0.5f, .softcap = softcap, .kernels = &kernels };
     enum { NQ = LENGTH * 8, NK = LENGTH * 4 };
     float q[NQ], k[NK], v[NK], out[NQ], c[NQ], dq[NQ], dk[NK] = { 0 }, dv[NK] = { 0 }, probs[2 * LENGTH];
     uint64_t seed = 5;
