@@ -152,8 +152,8 @@ echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of anothe
 echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
 # Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the file.
 kld() { "$build/quern" show "$1" | awk '/quern.receipt.kld_mean/ { print $NF }'; }
-tune="--recipe recipe.json $texts --tune --tune-tokens 16384"
-"$quantize" "$small" plain1 --recipe recipe.json $texts >/dev/null 2>&1
+tune="--recipe recipe.json $texts --no-feedback --tune --tune-tokens 16384"
+"$quantize" "$small" plain1 --recipe recipe.json --no-feedback $texts >/dev/null 2>&1
 "$quantize" "$small" tuned1 $tune --threads 1 >report 2>&1; check "tuning: exit 0, said" grep -q "tuned: .*best after" report
 "$quantize" "$small" tuned4 $tune --threads 4 >/dev/null 2>&1; check "tuning: 1 and 4 threads" cmp -s tuned1 tuned4
 check "tuning: lower KL, $(kld plain1) $(kld tuned1)" awk "BEGIN { exit !($(kld tuned1) < 0.95 * $(kld plain1)) }"

@@ -62,7 +62,7 @@ static const struct option quantize_options[] = {
       "write types and measurements as JSON, to read, edit and use again",
       NULL, NULL, NULL },
     { "tune", 0, OPTION_SWITCH, AT(tune), NULL, NULL,
-      "after rounding, train block scales and norms until the logits are nearest to the source's", NULL, NULL, NULL },
+      "after rounding, train block scales, norms and near ties until the logits are nearest to the source's", NULL, NULL, NULL },
     { "tune-tokens", 0, OPTION_COUNT, AT(tune_tokens), "N", NULL, "tokens that tuning learns from (default: by the model's size)",
       NULL, NULL, NULL },
     { "tune-stop", 0, OPTION_FILE, AT(tune_stop), "FILE", NULL,
@@ -471,7 +471,8 @@ static void print_plan(const struct run *r)
     if (r->args->tune) {
         size_t tokens = tune_stage_tokens(r->model, r->args->tune_tokens);
         printf("tuning: %zu tokens, about %.0f s, %zu bytes beside the files\n", tokens,
-               tune_stage_seconds(r->model, tokens, pool_threads(r->pool)), tune_stage_memory(r->model));
+               tune_stage_seconds(r->model, tokens, pool_threads(r->pool)),
+               tune_stage_memory(r->model, r->adaptive && !r->args->no_feedback, r->args->mem_limit));
     }
 }
 
@@ -485,8 +486,8 @@ static bool tune(struct run *r, const char *rounded, struct tune_result *result,
 {
     const struct quantize_args *a = r->args;
     struct tune_stage stage = { .calibration = a->calibration, .stop_text = a->tune_stop, .tokens = a->tune_tokens,
-                                .mem_limit = a->mem_limit, .pool = r->pool, .stop = r->job.stop, .show = show_progress,
-                                .show_arg = &r->progress };
+                                .feedback = r->have_refine, .mem_limit = a->mem_limit, .pool = r->pool, .stop = r->job.stop,
+                                .show = show_progress, .show_arg = &r->progress };
     progress_begin(&r->progress, "tuning");
     bool ok = tune_stage_run(result, r->model, rounded, &stage, err);
     progress_end(&r->progress);

@@ -7,10 +7,11 @@
 #include "formats.h"
 #include "tune_pass.h"
 
+/* Rates are those that served tiny-books best between two neighbours each: bench/results, 2026-11-21-tune.md. */
 void tune_default(struct tune_options *options)
 {
-    *options = (struct tune_options){ .tokens = 200000, .length = 256, .batch = 8, .scale_rate = 0.0007, .norm_rate = 0.0005,
-                                      .checks = 10, .held_out_tokens = 8192, .patience = 3 };
+    *options = (struct tune_options){ .tokens = 131072, .length = 256, .batch = 8, .scale_rate = 0.0012, .norm_rate = 0.0012,
+                                      .code_rate = 0.004, .checks = 8, .held_out_tokens = 6144, .patience = 3 };
 }
 
 /* A text's tokens, from which sequences are cut. */

@@ -1,4 +1,4 @@
-/* tune.h - the continuous parameters of a rounded model, trained until its logits are nearest to the original's.
+/* tune.h - what a rounded model can still change within its bytes, trained until its logits are nearest to the original's.
  *
  * What is trained: the half-precision scales (and minimums) of the blocks and the f32 weights of the norms. With
  * code_rate the codes too, where a format allows it (tune_codes.h); that takes 16 bytes per weight. Sub-scales, layout, types and

@@ -11,36 +11,43 @@ enum { PANEL = 1024, PANEL_CHUNK = 16, LOSS_BLOCK = 16 };
 
 /* ---- loss ---------------------------------------------------------------------------------------------------------------- */
 
-static double log_sum(const float *x, size_t n)
+/* Softmax in place; the logarithm of the sum of exponentials, read off at the largest value, where it is exact to a rounding. */
+static double normalize(const struct kernels *kernels, float *x, size_t n)
 {
-    float  most = x[0];
-    double sum = 0;
+    size_t top = 0;
     for (size_t i = 1; i < n; i++)
-        most = x[i] > most ? x[i] : most;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)expf(x[i] - most);
-    return most + log(sum);
+        top = x[i] > x[top] ? i : top;
+    float most = x[top];
+    kernels->softmax.fn(x, n);
+    return most - log((double)x[top]);
 }
 
-/* KL of a block of positions; with gradients, `wanted` becomes softmax(got) - softmax(wanted). */
+/* KL of a block of positions; with gradients, `wanted` becomes softmax(got) - softmax(wanted). With p for the softmax of a:
+ * KL(a || b) = sum p (a - b) - log sum exp a + log sum exp b. First positions count nothing: nothing stands before them, their huge
+ * activations are those of no other place, and one in `length` is far more than any use gives them. */
 static void loss_block(void *arg, size_t index, size_t thread)
 {
     struct tune_pass *p = arg;
     size_t vocab = p->student->hyper.vocab, stride = dense_stride(vocab), n = p->forth.n;
     size_t to = (index + 1) * LOSS_BLOCK < n ? (index + 1) * LOSS_BLOCK : n;
-    (void)thread;
+    float *a = p->rows + thread * 2 * stride, *b = a + stride;
     for (size_t at = index * LOSS_BLOCK; at < to; at++) {
         float *wanted = p->wanted + at * stride;
         const float *got = p->got + at * stride;
-        float p_total = (float)log_sum(wanted, vocab), q_total = (float)log_sum(got, vocab);
         double kl = 0;
-        for (size_t i = 0; i < vocab; i++) {
-            float log_p = wanted[i] - p_total, log_q = got[i] - q_total, share = expf(log_p);
-            kl += (double)(share * (log_p - log_q));
-            if (p->gradients)
-                wanted[i] = expf(log_q) - share;
+        p->loss[at] = 0;
+        if (at % p->length == 0) {
+            memset(wanted, 0, vocab * sizeof *wanted);
+            continue;
         }
-        p->loss[at] = kl;
+        memcpy(a, wanted, vocab * sizeof *a);
+        memcpy(b, got, vocab * sizeof *b);
+        double apart = normalize(p->kernels, b, vocab) - normalize(p->kernels, a, vocab);
+        for (size_t i = 0; i < vocab; i++)
+            kl += (double)(a[i] * (wanted[i] - got[i]));
+        for (size_t i = 0; p->gradients && i < vocab; i++)
+            wanted[i] = b[i] - a[i];
+        p->loss[at] = kl + apart;
     }
 }
 
@@ -154,6 +161,7 @@ bool tune_pass_open(struct tune_pass *p, const struct model *teacher, const stru
     p->loss = p->tokens ? mem_take(n, sizeof *p->loss, "tuning", err) : NULL;
     p->blocks = p->loss ? mem_take(threads, parts->widest_bytes + 1, "tuning", err) : NULL;
     return p->blocks && take_floats(&p->wanted, n, vocab, &left, err) && take_floats(&p->got, n, vocab, &left, err) &&
+           take_floats(&p->rows, threads, 2 * dense_stride(vocab), &left, err) &&
            take_floats(&p->across, widest, n, &left, err) && take_floats(&p->down, PANEL, n, &left, err) &&
            take_floats(&p->panel, PANEL, widest, &left, err) && take_floats(&p->unit, threads, parts->widest, &left, err) &&
            backward_init(&p->forth, teacher, kernels, pool, n, length, err) &&
@@ -163,7 +171,7 @@ bool tune_pass_open(struct tune_pass *p, const struct model *teacher, const stru
 void tune_pass_close(struct tune_pass *p)
 {
     free(p->tokens), free(p->loss), free(p->blocks), free(p->wanted), free(p->got), free(p->across), free(p->down), free(p->panel);
-    free(p->unit);
+    free(p->unit), free(p->rows);
     backward_free(&p->forth);
     backward_free(&p->back);
     memset(p, 0, sizeof *p);

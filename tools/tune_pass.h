@@ -15,6 +15,7 @@ struct tune_pass {
     int32_t *tokens;                 /* [most * length], the caller's to fill */
     float   *wanted, *got;           /* logits [most * length][stride(vocabulary)]; `wanted` becomes the gradient */
     double  *loss;                   /* [most * length] */
+    float   *rows;                   /* per thread two rows of probabilities */
     float   *across, *down, *panel;  /* inputs and gradients transposed, some rows of a matrix' gradient */
     float   *unit;                   /* per thread a row of values */
     uint8_t *blocks;                 /* per thread a row of blocks */
@@ -29,8 +30,8 @@ bool tune_pass_open(struct tune_pass *p, const struct model *teacher, const stru
                     struct quern_error *err);
 void tune_pass_close(struct tune_pass *p);      /* also after a failed open */
 
-/* Both models over the first `count` <= most sequences of `tokens`: the sum over all positions of KL(original || rounded), nats.
- * With `gradients` those of that sum are added to the parts'. */
+/* Both models over the first `count` <= most sequences of `tokens`: the sum over all positions but the sequences' first of
+ * KL(original || rounded), nats. With `gradients` those of that sum are added to the parts'. */
 double tune_pass_run(struct tune_pass *p, size_t count, bool gradients);
 
 #endif

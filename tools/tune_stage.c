@@ -15,13 +15,24 @@ bool tune_stage_possible(const struct quern_model *original, struct pool *pool, 
     return true;
 }
 
-/* Of 5.8 million parameters the divergence still falls at half a million tokens (bench/results, tune); a larger model gets what
- * the same number of multiplications buys, but no fewer than show all of its scales a gradient that is not mere noise. */
+/* Codes take 16 bytes of memory each and a copy of the file: left alone above 4 GiB of that, or half of what may be taken. They
+ * also stay where errors were fed back: such codes stand beyond the middle between two neighbours on purpose, and the first steps
+ * would take them back (divergence of tiny-books at Q4_K_M's bytes: 0.0080 before, 0.0131 after 65,536 tokens). */
+static bool codes_move(const struct quern_model *original, bool feedback, size_t mem_limit)
+{
+    double most = mem_limit ? (double)mem_limit / 2 : 0x1p32;
+    return !feedback && 17 * (double)original->model.parameters <= most;
+}
+
+/* The divergence of 5.8 million parameters falls little more after these tokens (bench/results, 2026-11-21-tune.md); a larger model
+ * gets what the same number of multiplications buys, but no fewer than show all of its scales a gradient that is not mere noise. */
 size_t tune_stage_tokens(const struct quern_model *original, size_t asked)
 {
-    const double most = 524288, least = 65536;
+    const double least = 65536;
+    struct tune_options o;
+    tune_default(&o);
     double tokens = 0x1p46 / ((double)original->model.parameters + 1);
-    return asked ? asked : (size_t)(tokens < least ? least : tokens > most ? most : tokens);
+    return asked ? asked : (size_t)(tokens < least ? least : tokens > (double)o.tokens ? (double)o.tokens : tokens);
 }
 
 /* Forward through both models, back through one: 8 multiplications and additions per parameter and token. Measured on tiny-books:
@@ -32,7 +43,7 @@ double tune_stage_seconds(const struct quern_model *original, size_t tokens, siz
 }
 
 /* The two passes' widest matrices and their transposes, logits, and one layer's values; tune_pass.c bounds the logits. */
-size_t tune_stage_memory(const struct quern_model *original)
+size_t tune_stage_memory(const struct quern_model *original, bool feedback, size_t mem_limit)
 {
     const struct hyper *h = &original->model.hyper;
     struct tune_options o;
@@ -40,7 +51,8 @@ size_t tune_stage_memory(const struct quern_model *original)
     size_t n = tune_pass_sequences(h->vocab, o.batch, o.length) * o.length, matrix = (h->vocab > n ? h->vocab : n) * h->width;
     for (size_t i = 0; i < h->layers; i++)
         matrix = original->model.layer[i].ff * h->width > matrix ? original->model.layer[i].ff * h->width : matrix;
-    return sizeof(float) * (4 * matrix + 2 * n * h->vocab + 2 * n * h->width * (h->layers + 20));
+    size_t codes = codes_move(original, feedback, mem_limit) ? 17 * (size_t)original->model.parameters : 0;
+    return codes + sizeof(float) * (4 * matrix + 2 * n * h->vocab + 2 * n * h->width * (h->layers + 20));
 }
 
 bool tune_stage_run(struct tune_result *result, const struct quern_model *original, const char *rounded,
@@ -52,6 +64,7 @@ bool tune_stage_run(struct tune_result *result, const struct quern_model *origin
     size_t context = original->model.hyper.context;
     o.length = context && context < o.length ? context : o.length;
     o.tokens = tune_stage_tokens(original, stage->tokens);
+    o.code_rate = codes_move(original, stage->feedback, stage->mem_limit) ? o.code_rate : 0;
     o.mem_limit = stage->mem_limit, o.pool = stage->pool, o.stop = stage->stop, o.show = stage->show, o.show_arg = stage->show_arg;
     bool ok = calibration_open(&fit, stage->calibration, CALIBRATION_FIT, original, o.length, err) &&
               calibration_open(&other, stage->stop_text, CALIBRATION_STOP, original, o.length, err);
@@ -70,8 +83,8 @@ bool tune_stage_run(struct tune_result *result, const struct quern_model *origin
 
 void tune_stage_print(const struct tune_result *r)
 {
-    printf("tuned: %zu scales and norm weights, %zu tokens; KL on the text to stop by %.5f -> %.5f", r->parameters, r->tokens,
-           r->before, r->after);
+    printf("tuned: %zu scales and norm weights, %zu of %zu codes changed, %zu tokens; KL on the text to stop by %.5f -> %.5f",
+           r->parameters, r->codes_changed, r->codes, r->tokens, r->before, r->after);
     if (r->best_step)
         printf(" (best after step %zu of %zu)\n", r->best_step, r->steps);
     else

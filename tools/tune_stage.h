@@ -2,7 +2,7 @@
  *
  *     rounded file, original -> tune.h on the calibration text, stopped by text of another kind -> tuned file, or the rounded one
  *
- * How much is learned from depends on the model's size and the options alone, never on the clock: the same command, the same file. */
+ * How much is learned from depends on the model's size and the options alone, never on the clock: same command, same file. */
 #ifndef QUERN_TUNE_STAGE_H
 #define QUERN_TUNE_STAGE_H
 
@@ -11,6 +11,7 @@
 struct tune_stage {
     const char  *calibration, *stop_text;            /* files; NULL: quern's own                             */
     size_t       tokens;                             /* to learn from; 0: by the model's size                */
+    bool         feedback;                           /* the file was rounded with error feedback: codes stay */
     size_t       mem_limit;                          /* bytes beside the files; 0: none                      */
     struct pool *pool;
     const volatile int *stop;                        /* non-zero: end with QUERN_EINTERRUPT; NULL: none      */
@@ -24,7 +25,7 @@ bool tune_stage_possible(const struct quern_model *original, struct pool *pool, 
 size_t tune_stage_tokens(const struct quern_model *original, size_t asked);
 /* What that will take, roughly: seconds with so many threads, bytes beside the files. */
 double tune_stage_seconds(const struct quern_model *original, size_t tokens, size_t threads);
-size_t tune_stage_memory(const struct quern_model *original);
+size_t tune_stage_memory(const struct quern_model *original, bool feedback, size_t mem_limit);
 
 /* Tune the file at `rounded` and replace it, in one step, when the divergence on the text to stop by fell; else it stays as it is
  * and result->best_step is 0. Errors as tune_rounded, or of the texts; the file is untouched then. */
