@@ -1,3 +1,5 @@
+/* cpu.c - what this processor may run: the instructions must be there and, for vector state, the system must save their registers
+ * when it switches tasks. A level needs all of its members; a machine with some of them counts as the level below. */
 #include "cpu.h"
 
 #include <stdint.h>
@@ -17,6 +19,7 @@ const char *cpu_level_name(enum cpu_level level)
     return names[level];
 }
 
+/* The enum's order is that of the levels within a family; Arm's come after x86's. CPU_REF belongs to both. */
 bool cpu_has(const struct cpu *cpu, enum cpu_level level)
 {
     bool arm = cpu->level >= CPU_NEON;
@@ -38,6 +41,7 @@ bool cpu_cap(struct cpu *cpu, const char *word)
             if (!cpu_has(cpu, level))
                 return false;
             cpu->level = level;
+            /* A plain level's word means the level alone; its additions have words of their own. */
             if (level <= CPU_AVX512)
                 cpu->avx512_bf16 = cpu->avx512_vbmi = false;
             if (level == CPU_REF)
@@ -52,6 +56,7 @@ bool cpu_cap(struct cpu *cpu, const char *word)
 #if defined(__x86_64__) || defined(__aarch64__)
 struct feature { const char *word; bool there; };
 
+/* Words that do not fit are left out whole: half a word would be another feature. */
 static void list_features(struct cpu *cpu, const struct feature *list, size_t count)
 {
     size_t used = 0;
@@ -91,6 +96,7 @@ static bool bit(uint32_t word, int n)
     return word >> n & 1;
 }
 
+/* 48 bytes in three leaves of CPUID, filled up with blanks on either side. */
 static void read_name(char name[64])
 {
     uint32_t words[12] = { 0 };

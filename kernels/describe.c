@@ -1,4 +1,6 @@
-/* describe.c - what `quern --cpu` prints: the machine, and who serves each slot. */
+/* describe.c - what `quern --cpu` prints: the machine, and who serves each slot.
+ *
+ * A bug report's first question is which code ran; the answer is read from the table itself, so that it cannot be out of date. */
 #include "kernels.h"
 
 #include <stdarg.h>

@@ -4,6 +4,9 @@
 void dispatch_x86(struct kernels *table);                 /* kernels/x86/dispatch.c */
 void dispatch_arm(struct kernels *table);                 /* kernels/arm/dispatch.c */
 
+/* act: the form in which a format's products want their activations. Floats keep them as they are; formats with a scale per 32 or
+ * fewer values take int8 per 32, those with super-blocks int8 per 256 (kernels.h), as llama.cpp pairs them too: results compare
+ * closely with its own. A tile of 1: no chunk of rows is better than another. */
 static void serve(struct kernels *t, uint32_t format, enum act_kind act, matmul_fn *matmul, dequantize_fn *dequantize)
 {
     t->matmul[format].isa = t->dequantize[format].isa = "ref";
@@ -104,6 +107,7 @@ void kernels_init(struct kernels *table, const struct cpu *cpu)
 #endif
 }
 
+/* At least 64 bytes: no caller has to provide for nothing at all. */
 size_t kernels_scratch(const struct kernels *table, size_t cols)
 {
     size_t padded = act_layout(ACT_F32, cols).padded;
@@ -116,6 +120,7 @@ uint32_t kv_format(enum kv_type type)
     return formats[type];
 }
 
+/* n is a multiple of the type's block: kv.c refuses other models for Q8_0 and Q4_0, attention cuts at multiples of 32. */
 size_t kv_row_bytes(enum kv_type type, size_t n)
 {
     const struct format *format = format_find(kv_format(type));

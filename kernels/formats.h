@@ -1,7 +1,7 @@
 /* formats.h - the tensor types of GGUF: ids, block sizes, block layouts.
  *
- * The ids and layouts are facts of the file format (ggml's type numbers); formats.c has a static assert for the size of each
- * block, and tests/check_formats.c compares every type with reference vectors. */
+ * The ids and layouts are facts of the file format (ggml's type numbers); formats.c derives the size of each block from its parts,
+ * and tests/check_formats.c compares every type with reference vectors. */
 #ifndef QUERN_FORMATS_H
 #define QUERN_FORMATS_H
 

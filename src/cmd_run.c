@@ -113,6 +113,7 @@ struct run {
 
 /* ---- the prompt ------------------------------------------------------------------------------------------------- */
 
+/* Doubling, since a pipe has no size; one byte stays free for a NUL. */
 static bool read_all(struct run *r, FILE *in, const char *name)
 {
     size_t capacity = 0;
@@ -153,7 +154,8 @@ static bool read_prompt(struct run *r)
     return ok;
 }
 
-/* Refuse or replace what is not UTF-8. */
+/* Refuse or replace what is not UTF-8. A tokenizer would take such bytes one by one, and the model would answer something else than
+ * the user believes to have asked. The prompt is copied only when something has to be replaced. */
 static bool check_utf8(struct run *r)
 {
     struct text clean = {0};
@@ -189,7 +191,7 @@ static bool check_utf8(struct run *r)
 
 /* ---- output ----------------------------------------------------------------------------------------------------- */
 
-/* Write what the stream let out. */
+/* Write what the stream let out, at once: who waits for a word should not wait for a buffer. */
 static bool write_shown(struct run *r)
 {
     bool ok = !r->shown.failed || ERR(r->err, QUERN_EMEM, "not enough memory for the answer");
@@ -212,7 +214,7 @@ static bool show(struct run *r, const char *text, size_t n)
     return write_shown(r);
 }
 
-/* log sum exp over the vocabulary. */
+/* log sum exp over the vocabulary; in double, because it is subtracted from logits of its own size. */
 static double log_total(const float *logits, size_t n, float *max)
 {
     double sum = 0;
@@ -267,6 +269,7 @@ static bool show_logprobs(struct run *r, int32_t chosen, const float *logits)
     return ok;
 }
 
+/* Decode rates count one token less than were made: the first comes out of the prefill. */
 static double rate(size_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
 
 static bool show_object(struct run *r)
@@ -281,8 +284,9 @@ static bool show_object(struct run *r)
               ",\"ended\":\"%s\",\"finish_reason\":%s,\"prompt_tokens\":%zu,\"tokens\":%zu,\"seed\":%llu,\"load_seconds\":%.6f,"
               "\"prefill_seconds\":%.6f,\"prefill_tps\":%.3f,\"first_token_seconds\":%.6f,\"decode_seconds\":%.6f,"
               "\"decode_tps\":%.3f}\n",
-              r->ended->word, r->ended->finish, r->prompt_tokens, r->made, (unsigned long long)r->a->sampling.options.seed, r->load, r->prefill,
-              rate(r->prompt_tokens, r->prefill), r->first, r->decode, rate(r->made ? r->made - 1 : 0, r->decode));
+              r->ended->word, r->ended->finish, r->prompt_tokens, r->made, (unsigned long long)r->a->sampling.options.seed,
+              r->load, r->prefill, rate(r->prompt_tokens, r->prefill), r->first, r->decode,
+              rate(r->made ? r->made - 1 : 0, r->decode));
     bool ok = !t.failed || ERR(r->err, QUERN_EMEM, "not enough memory for the answer");
     if (ok && fwrite(t.data, 1, t.n, stdout) != t.n)
         ok = ERR_ERRNO(r->err, "cannot write to standard output");
@@ -340,6 +344,7 @@ static bool shift(struct run *r, const int32_t *tokens, size_t n)
     return ok;
 }
 
+/* The sampler sees the whole prompt, also what a shift forgets: penalties look back over the text, not over the cache. */
 static bool prefill(struct run *r)
 {
     for (size_t i = 0; i < r->prompt_tokens; i++)
@@ -378,6 +383,7 @@ static bool make_room(struct run *r)
     return true;
 }
 
+/* Tokens until something ends the text. The last one is shown but never computed: its logits would serve nobody. */
 static bool generate(struct run *r, double begin)
 {
     double first = 0;
@@ -428,6 +434,8 @@ static bool finish_text(struct run *r)
     return ok;
 }
 
+/* Everything that can be wrong with the command, cheapest first: flags, prompt, model, sampler, fit of prompt and context, memory;
+ * only then is memory taken. */
 static bool open_all(struct run *r, struct run_args *a, struct quern_logit_bias **bias)
 {
     const char *from_model[8];

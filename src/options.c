@@ -1,3 +1,5 @@
+/* options.c - words of the command line into a struct, by the verb's table. Help, manual and completions are printed from the same
+ * tables in options_print.c, so that none of them can forget an option. */
 #include "options.h"
 
 #include <errno.h>
@@ -6,6 +8,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* Tables nest once: a row of kind GROUP stands for a whole table (engine, sampling) whose fields begin at the row's own offset.
+ * After the group the walk goes on behind it. */
 const struct option *options_next(const struct verb *verb, struct option_walk *w, size_t *offset, const char **heading)
 {
     *heading = NULL;
@@ -82,6 +86,7 @@ const char *options_nearest(const char *word, const char *const *words, size_t c
     return found;
 }
 
+/* The word is escaped before it is shown: a file name with control characters may stand where an option was expected. */
 static bool unknown_option(const struct verb *verb, const char *name, struct quern_error *err)
 {
     struct option_walk walk = {0};
@@ -134,6 +139,8 @@ static bool read_u64(const char *word, uint64_t *out, const char **end)
     return errno == 0;
 }
 
+/* K, M, G and T are powers of 1024, with or without "i" and "B", so that sizes can be given back as quern prints them. Whole
+ * numbers only. */
 static bool read_bytes(const char *word, size_t *out)
 {
     const char *end;
@@ -156,6 +163,7 @@ static bool read_bytes(const char *word, size_t *out)
     return *end == 0 && n == (uint64_t)(size_t)n;
 }
 
+/* The list replaces the one that is there: the default's, or that of the same flag before (the last one counts, as for others). */
 static bool read_counts(struct option_counts *list, const char *word, struct quern_error *err)
 {
     size_t n = 1;
@@ -195,7 +203,47 @@ static bool read_real(const char *word, float *out)
     return *end == 0 && end != word && isfinite(value) && isfinite(*out) && !strpbrk(word, "xXnN");
 }
 
-/* Put one word into its field. */
+/* Texts are borrowed from argv, which outlives every verb; only the list is ours. */
+static bool add_text(const struct option *o, struct option_texts *list, const char *word, struct quern_error *err)
+{
+    size_t bytes;
+    /* Room for a power of two: it is used up when the count is one (or nothing). */
+    if ((list->count & (list->count - 1)) == 0) {
+        const char **items = NULL;
+        if (checked_mul(&bytes, list->count ? 2 * list->count : 1, sizeof *items))
+            items = realloc(list->items, bytes);
+        if (!items)
+            return ERR(err, QUERN_EMEM, "not enough memory for --%s", o->name);
+        list->items = items;
+    }
+    list->items[list->count++] = word;
+    return true;
+}
+
+/* strtoll takes blanks before the number; what a shell's quotes let through is refused here. */
+static bool read_int(const char *word, int32_t *out)
+{
+    char *stop;
+    errno = 0;
+    long long i = strtoll(word, &stop, 10);
+    if (stop == word || *stop || errno || i < INT32_MIN || i > INT32_MAX || *word == ' ')
+        return false;
+    *out = (int32_t)i;
+    return true;
+}
+
+static bool set_choice(const struct option *o, int *field, const char *word, struct quern_error *err)
+{
+    char allowed[300];
+    int choice = options_choice(o->choices, word);
+    snprintf(allowed, sizeof allowed, "one of %s", o->choices);
+    if (choice < 0)
+        return wrong(o, word, allowed, err);
+    *field = choice;
+    return true;
+}
+
+/* Put one word into its field, whose type follows from the option's kind (options.h). */
 static bool set_value(const struct option *o, void *field, const char *word, struct quern_error *err)
 {
     const char *end;
@@ -208,21 +256,8 @@ static bool set_value(const struct option *o, void *field, const char *word, str
     case OPTION_FILE:
         *(const char **)field = word;
         return true;
-    case OPTION_TEXTS: {
-        struct option_texts *list = field;
-        size_t bytes;
-        const char **items = NULL;
-        /* Grows to powers of two. */
-        if ((list->count & (list->count - 1)) == 0) {
-            if (checked_mul(&bytes, list->count ? 2 * list->count : 1, sizeof *items))
-                items = realloc(list->items, bytes);
-            if (!items)
-                return ERR(err, QUERN_EMEM, "not enough memory for --%s", o->name);
-            list->items = items;
-        }
-        list->items[list->count++] = word;
-        return true;
-    }
+    case OPTION_TEXTS:
+        return add_text(o, field, word, err);
     case OPTION_COUNT:
         if (!read_u64(word, &u, &end) || *end || u > SIZE_MAX)
             return wrong(o, word, "a number >= 0", err);
@@ -232,28 +267,14 @@ static bool set_value(const struct option *o, void *field, const char *word, str
         return read_counts(field, word, err) || (err->code == QUERN_EUSAGE && wrong(o, word, "a list of numbers like 1,2,4", err));
     case OPTION_BYTES:
         return read_bytes(word, field) || wrong(o, word, "a number of bytes (K, M, G, T may follow)", err);
-    case OPTION_INT: {
-        char *stop;
-        errno = 0;
-        long long i = strtoll(word, &stop, 10);
-        if (stop == word || *stop || errno || i < INT32_MIN || i > INT32_MAX || *word == ' ')
-            return wrong(o, word, "a whole number", err);
-        *(int32_t *)field = (int32_t)i;
-        return true;
-    }
+    case OPTION_INT:
+        return read_int(word, field) || wrong(o, word, "a whole number", err);
     case OPTION_SEED:
         return read_seed(word, field) || wrong(o, word, "a number from 0 to 18446744073709551615, or 'random'", err);
     case OPTION_REAL:
         return read_real(word, field) || wrong(o, word, "a finite number", err);
-    case OPTION_CHOICE: {
-        char allowed[300];
-        int choice = options_choice(o->choices, word);
-        snprintf(allowed, sizeof allowed, "one of %s", o->choices);
-        if (choice < 0)
-            return wrong(o, word, allowed, err);
-        *(int *)field = choice;
-        return true;
-    }
+    case OPTION_CHOICE:
+        return set_choice(o, field, word, err);
     case OPTION_GROUP:
         break;
     }
@@ -284,6 +305,7 @@ bool options_given(const struct verb *verb, const void *settings, const char *na
     return find(verb, name, strlen(name), 0, &offset, &index) && (args->given[index / 64] >> index % 64 & 1);
 }
 
+/* Defaults are words like the user's, read by the same code, so that what --help prints is what holds. */
 static bool set_defaults(const struct verb *verb, char *settings, struct quern_error *err)
 {
     struct option_walk walk = {0};
@@ -327,6 +349,7 @@ static bool read_option(const struct verb *verb, int argc, char **argv, int *i, 
             return ERR(err, QUERN_EUSAGE, "--%s needs an argument: %s", o->name, o->arg);
         value = argv[++*i];
     }
+    /* Which options were named, for --verbose and for values that a model recommends where the user said nothing. */
     args->given[index / 64] |= (uint64_t)1 << index % 64;
     return set_value(o, settings + offset, value, err);
 }
@@ -338,6 +361,7 @@ bool options_parse(const struct verb *verb, int argc, char **argv, void *setting
     args->operands = mem_take((size_t)argc, sizeof *args->operands, "the command line", err);
     if (!args->operands || !set_defaults(verb, settings, err))
         return false;
+    /* --help anywhere wins, also behind a word that would be an error: who asks for help may not know the rest yet. */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             args->help = true;

@@ -1,3 +1,9 @@
+/* sampler.c - from logits to a token: bias, penalties, DRY on single logits; then filters that shorten a sorted list of candidates;
+ * then temperature and one draw.
+ *
+ * The order of the filters is llama.cpp's default: top-k, typical, top-p, min-p, temperature last, so that the filters see the
+ * model's own probabilities. Nothing is allocated per token, and nothing depends on how libm rounds: the same seed gives the same
+ * text everywhere. */
 #include "sampler.h"
 
 #include <math.h>
@@ -29,7 +35,8 @@ struct quern_sampler {
 
 /* ---- arithmetic ------------------------------------------------------------------------------------------------- */
 
-/* exp(x) for x <= 0: 2^k * e^r with |r| <= ln(2)/2, Taylor to r^13 (error below 1e-17). Below -708 the result is 0. */
+/* libm's exp may differ in its last bit from system to system, and one bit can turn a draw. exp(x) for x <= 0: 2^k * e^r with
+ * |r| <= ln(2)/2, Taylor to r^13 (error below 1e-17). Below -708 the result is 0. */
 static double exp_negative(double x)
 {
     if (!(x > -708))
@@ -122,6 +129,7 @@ static void select_all(struct quern_sampler *s)
             s->list[s->count++] = (struct candidate){s->logits[i], s->logits[i], (int32_t)i};
 }
 
+/* Probabilities are never formed: filters compare exp(logit - max) with shares of its sum. */
 static float largest(const struct quern_sampler *s)
 {
     float max = -INFINITY;
@@ -175,7 +183,8 @@ static void filter_typical(struct quern_sampler *s, float p)
     heap_sort(s->list, s->count);
 }
 
-/* Top-p where no filter came before: sort only as much of the vocabulary as the cut needs. */
+/* Top-p where no filter came before: sort only as much of the vocabulary as the cut needs. A text's nucleus is mostly a few dozen
+ * tokens; 256 at first, whose sorting is little beside the pass over all logits. */
 static void nucleus_of_all(struct quern_sampler *s, float p)
 {
     select_all(s);
@@ -226,6 +235,9 @@ static int32_t past(const struct quern_sampler *s, size_t back)
     return s->history[(s->next + s->capacity - 1 - back) % s->capacity];
 }
 
+/* Each token of the window once, however often it occurs: counts[] collects the occurrences and is all zero again afterwards, which
+ * costs the window's length and not the vocabulary's. Dividing positive logits and multiplying negative ones lowers both (Keskar et
+ * al. 2019). */
 static void penalize(struct quern_sampler *s)
 {
     const struct quern_sampler_options *o = &s->options;
@@ -260,6 +272,7 @@ static void match_ends(const int32_t *text, int32_t *match, size_t n)
     }
 }
 
+/* Cut at 1e30: beyond it any multiplier has long forbidden the token, and a repetition may be thousands of tokens long. */
 static double power(double base, size_t exponent)
 {
     double result = 1;
@@ -331,6 +344,8 @@ static double weight(const struct quern_sampler *s, size_t i, float max)
     return exp_negative(((double)s->list[i].logit - max) / s->options.temperature);
 }
 
+/* One number from the generator per token, whatever the list: so a seed's later draws do not depend on how a filter cut. The last
+ * candidate takes what rounding leaves over. */
 static int32_t draw(struct quern_sampler *s)
 {
     float max = largest(s);
@@ -392,6 +407,8 @@ void quern_accept_token(struct quern_sampler *s, int32_t token)
 
 /* ---- open, close, describe -------------------------------------------------------------------------------------- */
 
+/* llama.cpp's defaults of 2026-08, so that another engine is not another temperament; but DRY, which is off in both, would look
+ * back over the whole context. */
 void quern_default_sampler(struct quern_sampler_options *options)
 {
     *options = (struct quern_sampler_options){

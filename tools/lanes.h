@@ -1,7 +1,7 @@
 /* lanes.h - the tools' inner loops that gain from wider vectors, one table of them per instruction set.
  *
- * All tables give the same bytes: the loops fix the order of their sums (rounding_lane.h) and nothing is contracted, so they are one
- * source, lanes_loops.h, which a small file per instruction set compiles with the flags that the Makefile has for its suffix.
+ * All tables give the same bytes: the loops fix the order of their sums (rounding_lane.h) and nothing is contracted, so they are
+ * one source, lanes_loops.h, which a small file per instruction set compiles with the flags that the Makefile has for its suffix.
  * AVX2 against plain SSE2, measured on Zen 4 with gcc 12: 0.49 ns per value and candidate against 2.1 ns. */
 #ifndef QUERN_LANES_H
 #define QUERN_LANES_H

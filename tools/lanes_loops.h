@@ -13,8 +13,9 @@ static void add_scaled(float *out, const float *x, float a, size_t n)
         out[i] += a * x[i];
 }
 
-static void subtract_four(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b, double c,
-                          double d, size_t n)
+/* The brackets are part of the result: another order of additions, another last bit. */
+static void subtract_four(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b,
+                          double c, double d, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         out[i] -= (a * x[i] + b * y[i]) + (c * z[i] + d * w[i]);

@@ -5,6 +5,8 @@
 #include "lanes.h"
 #include "rounding_grid.h"
 
+/* Some two dozen rows, looked through once per row of weights (and once per tensor by error feedback): a search costs thousands of
+ * times as much. */
 const struct encoder *encoder_find(uint32_t format)
 {
     for (size_t i = 0; i < encoders_block32_count; i++)
@@ -38,14 +40,17 @@ static void prepare(float *x, float *w, const float *from, const float *weight, 
             x[i] = fabsf(x[i]) < 1e-15f ? 0 : x[i] > 1e9f ? 1e9f : x[i] < -1e9f ? -1e9f : x[i];
         sum += weight ? (double)weight[i] : 1;
     }
+    /* Importances have any unit; the searches' tolerances want weights around 1. The floor keeps sums_error's divisions sound. */
     double mean = sum / e->block;
     for (uint32_t i = 0; i < e->block; i++)
         w[i] = weight && mean > 0 ? fmaxf((float)(weight[i] / mean), 1e-5f) : 1;
 }
 
-void rounding_search(const struct rounding *rounding, const struct encoder *e, struct block_code *code, const float *x, const float *weight)
+void rounding_search(const struct rounding *rounding, const struct encoder *e, struct block_code *code, const float *x,
+                     const float *weight)
 {
     float values[SUPER], weights[SUPER];
+    /* What a format does not use is zero, so that equal decisions are equal bytes. */
     memset(code, 0, sizeof *code);
     prepare(values, weights, x, weight, e);
     search_fn *search = e->search ? e->search : rounding->lanes->search[e->format];
@@ -77,6 +82,7 @@ void rounding_weigh(float *weight, const float *x, const float *importance, size
 {
     for (size_t from = 0; from < n; from += SUPER) {
         size_t to = from + SUPER < n ? from + SUPER : n;
+        /* The mean is that of a super-block whatever the format, so that one rule serves all of a file's types. */
         double square = 0;
         for (size_t i = from; i < to; i++)
             square += (double)x[i] * x[i];

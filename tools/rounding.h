@@ -1,9 +1,9 @@
 /* rounding.h - f32 rows to blocks of any standard tensor type, with the least weighted squared error that a search finds.
  *
- * The encoder of a type looks for the scales and codes that minimise sum over i of weight[i] * (x[i] - decoded[i])^2, where `decoded`
- * is what the file's reader will compute, half-precision scales included. A row's bytes depend on that row and its weights alone,
- * so rows may be rounded in any order by any number of threads. Values must be finite; weights finite and >= 0 (a block whose
- * weights are all zero is rounded as if they were one). Scales beyond the range of a half are cut to it. */
+ * The encoder of a type looks for the scales and codes that minimise sum over i of weight[i] * (x[i] - decoded[i])^2, where
+ * `decoded` is what the file's reader will compute, half-precision scales included. A row's bytes depend on that row and its
+ * weights alone, so rows may be rounded in any order by any number of threads. Values must be finite; weights finite and >= 0 (a
+ * block whose weights are all zero is rounded as if they were one). Scales beyond the range of a half are cut to it. */
 #ifndef QUERN_ROUNDING_H
 #define QUERN_ROUNDING_H
 

@@ -17,6 +17,7 @@ static void search_q4_0(const struct rounding *r, struct block_code *c, const fl
     signed_codes(c->code, x, 32, c->d, set);
 }
 
+/* One bit more: the same starts, in its wider codes. */
 static void search_q5_0(const struct rounding *r, struct block_code *c, const float *x, const float *w, int effort)
 {
     const struct code_set set = { -16, 15, 0 };
@@ -43,6 +44,7 @@ static void search_q8_0(const struct rounding *r, struct block_code *c, const fl
     signed_codes(c->code, x, 32, c->d, set);
 }
 
+/* Levels are searched as their values and become indices at the end. */
 static void search_iq4_nl(const struct rounding *r, struct block_code *c, const float *x, const float *w, int effort)
 {
     const struct code_set set = { -127, 113, 1 };
@@ -71,6 +73,7 @@ LANE_INLINE void affine_half(struct block_code *c, const float *x, const float *
     affine_codes(c->code, x, 32, c->d, c->m, high);
 }
 
+/* EFFORT_QUICK's grid of starts is 3 x 3, the finer one's 9 x 9 (enum effort says what that gains). */
 static void search_q4_1(const struct rounding *r, struct block_code *c, const float *x, const float *w, int effort)
 {
     struct sums a;

@@ -35,7 +35,8 @@ struct encoder {
 /* NULL for formats without blocks (F32, F16, BF16) or without an encoder. */
 const struct encoder *encoder_find(uint32_t format);
 /* One block as rounding_row sees it: x [block] any finite values, weight [block] or NULL. */
-void rounding_search(const struct rounding *rounding, const struct encoder *e, struct block_code *code, const float *x, const float *weight);
+void rounding_search(const struct rounding *rounding, const struct encoder *e, struct block_code *code, const float *x,
+                     const float *weight);
 /* The families: format, search, pack. */
 extern const struct encoder encoders_block32[], encoders_super[], encoders_grid[], encoders_ternary[];
 extern const size_t encoders_block32_count, encoders_super_count, encoders_grid_count, encoders_ternary_count;

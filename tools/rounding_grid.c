@@ -134,8 +134,8 @@ void codebook_nearest(const struct codebook *book, bool even, const float *x, co
     *sign = p.sign[0];
 }
 
-static void pick_codes(struct grid_pick *p, const struct rounding *r, const struct grid_shape *shape, const float *x, const float *w,
-                       float scale)
+static void pick_codes(struct grid_pick *p, const struct rounding *r, const struct grid_shape *shape, const float *x,
+                       const float *w, float scale)
 {
     const struct codebook *book = &r->books[shape->book];
     memset(p, 0, sizeof *p);
@@ -149,7 +149,8 @@ static void pick_codes(struct grid_pick *p, const struct rounding *r, const stru
 
 /* ---- the search over d --------------------------------------------------------------------------------------------- */
 
-/* Errors of a sub-block at scales from * RATIO^i. The lowest clips the largest value to a third of it. */
+/* Errors of a sub-block at scales from * RATIO^i. The lowest clips the largest value to a third of it. Each sample is a full search
+ * of the codebook, so they are few; between them the curve is read linearly, and settle_grid looks at both neighbours. */
 enum { SAMPLES = 9 };
 static const float RATIO = 1.18f;
 
@@ -160,7 +161,8 @@ struct grid_curve {
     int    best;
 };
 
-static void sample_curve(struct grid_curve *c, const struct rounding *r, const struct grid_shape *shape, const float *x, const float *w)
+static void sample_curve(struct grid_curve *c, const struct rounding *r, const struct grid_shape *shape, const float *x,
+                         const float *w)
 {
     const struct codebook *book = &r->books[shape->book];
     float top = 0;
@@ -212,6 +214,7 @@ static float choose_d(int *k, const struct grid_curve *curves, int subs, const s
     if (highest == -INFINITY)
         return 0;
     /* From the largest wish on the largest multiple (and a little above it) downwards. */
+    /* Quarter steps of RATIO over ten of them: finer than the samples that they are read from. */
     for (int i = 0; i < 40; i++) {
         double d = highest - odd[shape->scales - 1] - 1.5 + 0.25 * i, sum = 0;
         int pick[16];
@@ -239,7 +242,9 @@ struct grid_super {
     struct grid_pick pick[16];
 };
 
-static void settle_grid(struct grid_super *s, const struct rounding *r, const struct grid_shape *shape, const float *x, const float *w)
+/* Each sub-block's best codes at the step s->d, its multiple at most one from the one that it has. */
+static void settle_grid(struct grid_super *s, const struct rounding *r, const struct grid_shape *shape, const float *x,
+                        const float *w)
 {
     s->error = 0;
     for (int b = 0; b < SUPER / shape->length; b++) {
@@ -257,7 +262,9 @@ static void settle_grid(struct grid_super *s, const struct rounding *r, const st
     }
 }
 
-static void grid_search(const struct rounding *r, struct block_code *c, const float *x, const float *w, const struct grid_shape *shape)
+/* Curves of the sub-blocks, the d that suits them together, then codes and d in turn, each for the other as it stands. */
+static void grid_search(const struct rounding *r, struct block_code *c, const float *x, const float *w,
+                        const struct grid_shape *shape)
 {
     struct grid_curve curves[16];
     struct grid_super s, next;

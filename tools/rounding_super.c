@@ -13,6 +13,7 @@ static void pack_two_bits(uint8_t *out, const int16_t *code, int offset)
         out[i / 128 * 32 + i % 32] |= (uint8_t)(((code[i] + offset) & 3) << 2 * (i / 32 % 4));
 }
 
+/* 16 bytes of scale and minimum, a nibble each, 64 of codes, then d and the minimums' step. */
 static void pack_q2_k(void *out, const struct block_code *c)
 {
     uint8_t *o = out;
@@ -23,6 +24,7 @@ static void pack_q2_k(void *out, const struct block_code *c)
     store_u16(o + 82, half_bits(c->m));
 }
 
+/* 32 bytes of third bits, 64 of low bits, 12 of 6-bit scales with an offset of 32 (low nibbles, then pairs of high bits), d. */
 static void pack_q3_k(void *out, const struct block_code *c)
 {
     uint8_t *o = out;
@@ -38,7 +40,8 @@ static void pack_q3_k(void *out, const struct block_code *c)
     store_u16(o + 108, half_bits(c->d));
 }
 
-/* Eight 6-bit scales and eight 6-bit minimums in 12 bytes: the last four of each lie in nibbles and in the top bits of the first. */
+/* Eight 6-bit scales and eight 6-bit minimums in 12 bytes: the last four of each lie in nibbles and in the top bits of the first
+ * four. */
 static void pack_six_bits(uint8_t *o, const struct block_code *c)
 {
     for (int b = 0; b < 4; b++) {
@@ -76,6 +79,7 @@ static void pack_q5_k(void *out, const struct block_code *c)
     }
 }
 
+/* 128 bytes of low nibbles, 64 of pairs of high bits, 16 scales, d. A byte of high bits serves four values 32 apart. */
 static void pack_q6_k(void *out, const struct block_code *c)
 {
     uint8_t *o = out;

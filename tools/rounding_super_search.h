@@ -1,9 +1,9 @@
-/* rounding_super_search.h - the searches of the formats with 256 values per block and integer scales per 16 or 32 of them: Q2_K, Q3_K, Q4_K,
- * Q5_K, Q6_K, IQ4_XS.
+/* rounding_super_search.h - the searches of the formats with 256 values per block and integer scales per 16 or 32 of them: Q2_K,
+ * Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
  *
- * Each sub-block is searched alone first. The common step d (and that of the minimums) is then chosen so that the sub-blocks' wishes
- * round well, every sub-block is settled anew on the scales that can really be stored (its neighbours included), and d is refitted
- * to the codes; the last two alternate while the error falls.
+ * Each sub-block is searched alone first. The common step d (and that of the minimums) is then chosen so that the sub-blocks'
+ * wishes round well, every sub-block is settled anew on the scales that can really be stored (its neighbours included), and d is
+ * refitted to the codes; the last two alternate while the error falls.
  *
  * One source for every instruction set, as rounding_block32_search.h. */
 #ifndef QUERN_ROUNDING_SUPER_SEARCH_H
@@ -13,7 +13,8 @@
 
 /* The step d, of all that are tried, whose multiples k in [low, high] come nearest to the targets, weighted by the curvatures.
  * The target of largest magnitude is put at first, first + by, ... (`count` places); each start is refitted once. */
-static double common_step(const double *target, const double *curvature, int n, int low, int high, double first, double by, int count)
+static double common_step(const double *target, const double *curvature, int n, int low, int high, double first, double by,
+                          int count)
 {
     double top = 0, best = 0, least = INFINITY;
     for (int b = 0; b < n; b++)
@@ -76,6 +77,7 @@ LANE_INLINE double affine_settle(struct affine_super *s, int b, const float *x, 
         if (k < 0 || k > shape.limit)
             continue;
         float scale = s->d * (float)k;
+        /* Codes and minimum each follow from the other: a few turns, and mostly the second one changes nothing. */
         int last = -1;
         for (int turn = 0; turn < 3; turn++) {
             double minimum = (a.x - scale * a.q) / a.w;
@@ -114,6 +116,7 @@ static void affine_refit(struct affine_super *s, int subs)
         dd += k * k * a->qq, dm -= k * l * a->q, mm += l * l * a->w;
         dx += k * a->xq, mx -= l * a->x;
     }
+    /* Normal equations of the two steps; where the codes cannot tell scale from minimum (one of them unused), d alone is fitted. */
     double det = dd * mm - dm * dm;
     if (det > 1e-9 * dd * mm && det > 0) {
         double d = (dx * mm - mx * dm) / det, m = (mx * dd - dx * dm) / det;
@@ -137,9 +140,10 @@ LANE_INLINE void affine_super_search(struct block_code *c, const float *x, const
         scale_curve[b] = a->qq - a->q * a->q / a->w;
         minimum_curve[b] = a->w;
     }
-    s.d = half_round(common_step(scale, scale_curve, shape.subs, 0, shape.limit, shape.limit + 0.6, -0.2, shape.limit > 15 ? 24 : 16));
-    s.m = half_round(common_step(minimum, minimum_curve, shape.subs, 0, shape.limit, shape.limit + 0.6, -0.2,
-                                 shape.limit > 15 ? 24 : 16));
+    /* The largest wish at limit + 0.6 (cut to the limit) down to a few steps below it, where the others may round better. */
+    int starts = shape.limit > 15 ? 24 : 16;
+    s.d = half_round(common_step(scale, scale_curve, shape.subs, 0, shape.limit, shape.limit + 0.6, -0.2, starts));
+    s.m = half_round(common_step(minimum, minimum_curve, shape.subs, 0, shape.limit, shape.limit + 0.6, -0.2, starts));
     for (int b = 0; b < shape.subs; b++)
         s.scale[b] = s.d > 0 ? clamp_int(scale[b] / s.d, 0, shape.limit) : 0;
     affine_settle_all(&s, x, w, shape, 1);

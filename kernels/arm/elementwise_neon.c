@@ -1,4 +1,7 @@
-/* elementwise_neon.c - norms, rotations, gates, softmax. */
+/* elementwise_neon.c - norms, rotations, gates, softmax.
+ *
+ * Floats where the reference has doubles: the contracts in kernels.h leave room for it. Tails go through load_up_to_4, the same
+ * operations on padded lanes, because a value may not depend on where its piece of a vector ends. */
 #include "vector_neon.h"
 
 #include <math.h>
@@ -86,6 +89,7 @@ void rope_neon(float *x, const float *cs, size_t pairs, bool interleaved)
             vst1q_f32(x + i + pairs, b);
         }
     }
+    /* The tail with the same fused operations: a head_dim that is no multiple of 8 must not rotate its last pairs differently. */
     for (; i < pairs; i++) {
         float *a = x + i * step, *b = a + second, first = fmaf(-*b, cs[2 * i + 1], *a * cs[2 * i]);
         *b = fmaf(*b, cs[2 * i], *a * cs[2 * i + 1]);

@@ -9,6 +9,8 @@
 
 /* ---- through the reference's unpackers -------------------------------------------------------------------------- */
 
+/* Scales come per 16 values; a format with one per 32 has each twice, and every second is taken. Minimums: none of the formats that
+ * come this way has them. */
 static void run_small(struct run_arm *out, const uint8_t *bytes, size_t blocks, unpack_small_fn *unpack,
                       const struct format_arm *format)
 {
@@ -22,6 +24,7 @@ static void run_small(struct run_arm *out, const uint8_t *bytes, size_t blocks, 
     }
 }
 
+/* A run is exactly one block of 256 here, so `blocks` is always 1 for the formats below. */
 static void run_super(struct run_arm *out, const uint8_t *bytes, unpack_super_fn *unpack, unsigned sub)
 {
     struct super_block block;

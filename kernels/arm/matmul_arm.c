@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+/* Sixteen rows of a run stay near the core while 256 tokens pass, whose sums (16 KiB) are the larger part of the scratch. Never
+ * tuned on silicon. */
 enum { ROWS = 16, QUADS = ROWS / QUAD, BLOCK_TOKS = 256 };
 
 struct scratch_arm {
@@ -19,7 +21,7 @@ size_t matmul_scratch_arm(void)
     return sizeof(struct scratch_arm);
 }
 
-/* Scales side by side. */
+/* Scales side by side: the micro kernels multiply those of four rows with one instruction. */
 static void join(struct quad *quad, const struct shape_arm *shape)
 {
     int subs = 256 / (int)shape->sub;
@@ -57,6 +59,8 @@ static void decode_rows(struct scratch_arm *scratch, const struct matmul_job *jo
     }
 }
 
+/* What a token brings to a run, made once for all rows: sums of the activations, with which minimums are multiplied, at the
+ * format's own grain. */
 static void token_side(struct token_arm *out, const char *act, const struct act_layout *layout, size_t col,
                        const struct shape_arm *shape)
 {

@@ -1,4 +1,5 @@
-/* products_neon.c - each format with the neon micro kernels. */
+/* products_neon.c - each format with the neon micro kernels. Written out, one name per function: a search for matmul_q4_k_neon ends
+ * here, and from here leads to the format's run (formats_neon.c) and the level's micro kernels (micro_neon.c). */
 #include "arm.h"
 
 void matmul_q1_0_neon(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

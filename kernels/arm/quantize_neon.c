@@ -23,6 +23,7 @@ static ALWAYS_INLINE int16_t round_16(int8_t *q, const float *x, float scale)
     return vaddvq_s16(vaddq_s16(low, high));
 }
 
+/* One division per block; the multiplications then round exactly as the reference's, which divides nowhere else either. */
 static float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n)
 {
     uint32_t most = 0;
@@ -41,6 +42,7 @@ static float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n)
     return max / 127.0f;
 }
 
+/* Q8_0's scales are f16 (kernels.h says why it matters), Q8_K's are not. */
 static float kept_scale(enum act_kind kind, float d)
 {
     return kind == ACT_Q8_32 ? round_scale(d) : d;
@@ -52,6 +54,7 @@ static void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kin
     int8_t *q = out;
     float *d = (float *)(void *)((char *)out + layout.scales);
     int16_t *sums = (int16_t *)(void *)((char *)out + layout.sums);
+    /* Gaps and tails first: EXACT means every byte of the vector. */
     memset(q + layout.scales, 0, layout.bytes - layout.scales);
     size_t at = 0;
     for (; at + block <= cols; at += block)

@@ -1,3 +1,4 @@
+/* roof_i8mm.c - the roofs of smmla and bfmmla: as roof_dotprod.c, with 64 products (32 for bfloat16) per instruction. */
 #include <arm_neon.h>
 
 #include "roof.h"

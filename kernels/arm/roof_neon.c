@@ -1,7 +1,9 @@
+/* roof_neon.c - the roofs of Armv8.0: bytes read, int8 products, float multiply-adds. */
 #include <arm_neon.h>
 
 #include "roof.h"
 
+/* Exclusive-or, since it takes no time beside the loads and its result cannot be known without them. `bytes`: a multiple of 64. */
 uint64_t roof_read_neon(const void *p, size_t bytes)
 {
     const uint64_t *x = p;

@@ -1,4 +1,6 @@
-/* attention.c - scores against a tile of keys and sums over a tile of values, for each type of cache. */
+/* attention.c - scores against a tile of keys and sums over a tile of values, for each type of cache.
+ *
+ * One loop each; the type enters as its decoder and the bytes of a piece, so that all five types share the one specification. */
 #include "ref.h"
 
 enum { PIECE = 32 };                       /* values decoded at a time: a block of Q8_0 and Q4_0 */

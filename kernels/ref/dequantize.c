@@ -1,7 +1,10 @@
-/* dequantize.c - blocks to floats: the float formats directly, all others through their unpacker (unpack.h). */
+/* dequantize.c - blocks to floats: the float formats directly, all others through their unpacker (unpack.h).
+ *
+ * Here floats, not doubles: the value of a block is defined by the format in float arithmetic, and EXACT means those very bits. */
 #include "numbers.h"
 #include "ref.h"
 
+/* values, bytes: of one block. A product and a difference, each rounded; a fused one would give other bits. */
 static void expand_small(float *out, const void *blocks, size_t n, unpack_small_fn *unpack, size_t values, size_t bytes)
 {
     const char *block = blocks;
@@ -13,6 +16,7 @@ static void expand_small(float *out, const void *blocks, size_t n, unpack_small_
     }
 }
 
+/* d * sub and dmin * min are exact (unpack.h), so that grouping them first changes nothing but the count of roundings. */
 static void expand_super(float *out, const void *blocks, size_t n, unpack_super_fn *unpack, size_t bytes)
 {
     const char *block = blocks;

@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 
+/* eps is added before the root, inside the mean: it is a variance, not a length. */
 void rms_norm_ref(float *out, const float *x, const float *weight, size_t n, float eps)
 {
     double sum = 0;
@@ -14,6 +15,7 @@ void rms_norm_ref(float *out, const float *x, const float *weight, size_t n, flo
         out[i] = (float)(x[i] * scale * (weight ? weight[i] : 1));
 }
 
+/* Two passes: the mean of squares less the square of the mean would cancel where the mean is large. */
 void layer_norm_ref(float *out, const float *x, const float *weight, const float *bias, size_t n, float eps)
 {
     double sum = 0, squares = 0;
@@ -27,6 +29,7 @@ void layer_norm_ref(float *out, const float *x, const float *weight, const float
         out[i] = (float)((x[i] - mean) * scale * (weight ? weight[i] : 1) + (bias ? bias[i] : 0));
 }
 
+/* Both members are read before either is written: the rotation is in place. */
 void rope_ref(float *x, const float *cs, size_t pairs, bool interleaved)
 {
     for (size_t i = 0; i < pairs; i++) {
@@ -37,6 +40,7 @@ void rope_ref(float *x, const float *cs, size_t pairs, bool interleaved)
     }
 }
 
+/* exp overflows to Inf for very negative x, and x / Inf is the right limit, -0. */
 static double silu(double x)
 {
     return x / (1 + exp(-x));
@@ -111,6 +115,8 @@ void softmax_ref(float *x, size_t n)
         x[i] = sum == 0 ? 0 : (float)(shifted_exp(x[i], max) / sum);
 }
 
+/* What was summed under the old maximum is scaled to the new one. The first step comes with max = -INFINITY and sum = 0: its factor
+ * is 0, or 1 where every score is -INFINITY too, and either leaves the zeros alone. */
 float softmax_step_ref(float *scores, size_t n, float *max, float *sum)
 {
     float old = *max, top = largest(scores, n, old);

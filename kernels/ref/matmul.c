@@ -5,6 +5,7 @@
 #include "numbers.h"
 #include "ref.h"
 
+/* Both bound what stands on the stack: 256 bytes of sums, 1 KiB of decoded weights. 256 is a multiple of every format's block. */
 enum { TOKS_AT_ONCE = 32, COLS_AT_ONCE = 256 };
 
 static const char *act_of(const struct matmul_job *job, size_t tok)
@@ -12,6 +13,7 @@ static const char *act_of(const struct matmul_job *job, size_t tok)
     return (const char *)job->acts + tok * job->act_stride;
 }
 
+/* A token's results lie out_stride apart: rows are the inner dimension of `out`. */
 static void store(const struct matmul_job *job, size_t row, size_t tok, size_t n, const double *sums)
 {
     for (size_t t = 0; t < n; t++)
@@ -58,7 +60,8 @@ static int dot_16(const int8_t *q, const int8_t *x)
     return sum;
 }
 
-/* Blocks of 32, 64 or 128 values, activations ACT_Q8_32. */
+/* Blocks of 32, 64 or 128 values, activations ACT_Q8_32. Scales and minimums are constant over 16 columns at least, so the dot of
+ * 16 is the largest whole number that every format has; the activations' scale changes with every second of them. */
 static void multiply_small(const struct matmul_job *job, size_t row_begin, size_t row_end, unpack_small_fn *unpack, size_t values,
                            size_t bytes)
 {
@@ -85,7 +88,8 @@ static void multiply_small(const struct matmul_job *job, size_t row_begin, size_
         }
 }
 
-/* Blocks of 256 values, activations ACT_Q8_256. */
+/* Blocks of 256 values, activations ACT_Q8_256. One scale on each side: the whole block is one integer (unpack.h has its bound,
+ * that of the minimums is 16 * 63 * 16 * 127 < 2^21), and the only rounding is that of two products and two sums per block. */
 static void multiply_super(const struct matmul_job *job, size_t row_begin, size_t row_end, unpack_super_fn *unpack, size_t bytes)
 {
     struct act_layout layout = act_layout(ACT_Q8_256, job->cols);

@@ -71,6 +71,7 @@ static float quantize_block(int8_t *q, const float *x, size_t n)
     return max / 127.0f;
 }
 
+/* The tail of the last block counts as zeros, which neither raise its maximum nor its sums. */
 static void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kind, size_t block)
 {
     struct act_layout layout = act_layout(kind, cols);

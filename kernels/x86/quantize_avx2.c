@@ -41,6 +41,8 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
         memset(sums, 0, 2 * sizeof *sums * (size_t)quads);
         return bits >= 0x7f800000 ? nan : 0;
     }
+    /* cvtps rounds to nearest even, the mode that nobody changes. Sums of 16: sad against 0 adds bytes without sign, hence the
+     * offset of 128 per byte. */
     __m256 scale = _mm256_set1_ps(127.0f / max);
     for (int i = 0; i < quads; i++) {
         __m256i whole[4];
@@ -67,6 +69,7 @@ static ALWAYS_INLINE void prepare_q8(void *out, const float *x, size_t cols, enu
     for (size_t i = 0; i < blocks; i++) {
         size_t at = i * block;
         float scale = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, quads);
+        /* Q8_0's scales are f16, Q8_K's are not: kernels.h says why it matters. */
         d[i] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
     }
     memset(d + blocks, 0, layout.sums - layout.scales - blocks * sizeof *d);
@@ -85,8 +88,7 @@ void act_prepare_q8_256_avx2(void *out, const float *x, size_t cols)
 
 void quantize_f16_avx2(void *blocks, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i += 8)
-        {
+    for (size_t i = 0; i < n; i += 8) {
         __m128i halves = _mm256_cvtps_ph(load_8(x + i, n - i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         store_8_halves((char *)blocks + 2 * i, halves, n - i);
     }

@@ -17,7 +17,7 @@ static ALWAYS_INLINE uint32_t largest_bits(const __m512 *x, int vectors)
     return _mm512_reduce_max_epu32(most);
 }
 
-/* Sum of sixteen int8. */
+/* Sum of sixteen int8: sad against 0 adds bytes without sign, hence the offset of 128 each. */
 static ALWAYS_INLINE int16_t sum_of_16(__m128i q)
 {
     __m128i sums = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8((char)0x80)), _mm_setzero_si128());
@@ -61,6 +61,7 @@ static ALWAYS_INLINE void prepare_q8(void *out, const float *x, size_t cols, enu
     for (size_t i = 0; i < blocks; i++) {
         size_t at = i * block;
         float scale = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, vectors);
+        /* Q8_0's scales are f16, Q8_K's are not: kernels.h says why it matters. */
         d[i] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
     }
     memset(d + blocks, 0, layout.sums - layout.scales - blocks * sizeof *d);
