@@ -12,9 +12,12 @@
 #include "vector_avx2.h"
 #include "x86.h"
 
-/* 256 columns of a row, in the file's order. */
+/* 256 columns of a row, in the file's order. Blocks of 32 nibbles come in quarters as well (ORDER_QUARTERS): of two blocks the low
+ * nibbles are one vector and the high ones another, which one token takes as they are. An unpacker sets both forms of the values;
+ * what its caller does not read is not computed. */
 struct run {
     __m256i  q[8];          /* u8, value + offset; int8 where the shape has no room for an offset (top > 127) */
+    __m256i  pair[8];       /* quarters: q of two blocks at a time, their columns 0 to 15 and then 16 to 31 */
     __m256   scale[2];      /* small: per sub-block                                          */
     __m256   low;           /* small with minimums: per 32 columns                           */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
@@ -128,12 +131,45 @@ static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, con
     return total;
 }
 
+/* A token's run in the order of pair[]. */
+static ALWAYS_INLINE void x_in_quarters(int8_t *to, const int8_t *from)
+{
+    for (int k = 0; k < 4; k++) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(from + 64 * k));
+        __m256i b = _mm256_loadu_si256((const __m256i *)(from + 64 * k + 32));
+        _mm256_store_si256((__m256i *)(to + 64 * k), _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_store_si256((__m256i *)(to + 64 * k + 32), _mm256_permute2x128_si256(a, b, 0x31));
+    }
+}
+
+/* Integer dots of eight blocks of 32. A vector's halves are two blocks, so half as many sums across lanes are left as with one
+ * block to a vector (Q4_0, one token, one Zen 4 core: 21 against 17 GB/s from the cache). Two pairs of products of up to five bits
+ * fit int16: 4 * 31 * 127 = 15,748. */
+static ALWAYS_INLINE __m256i dot_quarters(const struct run *w, const int8_t *x, const struct panel_shape shape)
+{
+    const __m256i ones = _mm256_set1_epi16(1), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i dot[4];
+    for (int k = 0; k < 4; k++) {
+        __m256i a = pairs_of(w->pair[2 * k], _mm256_load_si256((const __m256i *)(x + 64 * k)), shape);
+        __m256i b = pairs_of(w->pair[2 * k + 1], _mm256_load_si256((const __m256i *)(x + 64 * k + 32)), shape);
+        dot[k] = comes_signed(shape) ? _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
+                                     : _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
+    }
+    return _mm256_permutevar8x32_epi32(sum_4_rows(dot[0], dot[1], dot[2], dot[3]), order);
+}
+
 /* Integer dots of the run's sub-blocks, in order. */
 static ALWAYS_INLINE void dot_small(__m256i idot[2], const struct run *w, const int8_t *x, const struct token_run *token,
                                     const struct panel_shape shape)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i dot[8];
+    if (shape.order == ORDER_QUARTERS) {
+        idot[0] = dot_quarters(w, x, shape);
+        if (shape.offset && !comes_signed(shape))
+            idot[0] = _mm256_add_epi32(idot[0], _mm256_load_si256((const __m256i *)token->init));
+        return;
+    }
     for (int k = 0; k < 8; k++)
         dot[k] = _mm256_madd_epi16(pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape), ones);
     if (shape.sub == 32) {
@@ -243,6 +279,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
     __m256i dots[DECODE_TOKS][2][8];             /* super: totals in [0] */
     struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
+    int8_t quarters[DECODE_TOKS][PANEL_COLS] __attribute__((aligned(32)));
     uint8_t copy[PANEL_COLS / 32 * 36];
     __m256 acc[DECODE_TOKS];
 
@@ -253,14 +290,19 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         memset(&rest, 0, sizeof rest);
     }
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++)
-            token_run_init(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, shape);
+        for (size_t t = 0; t < toks; t++) {
+            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
+            token_run_init(&token[t], act, &layout, run, shape);
+            if (shape.order == ORDER_QUARTERS)
+                x_in_quarters(quarters[t], (const int8_t *)act + run * PANEL_COLS);
+        }
         for (size_t r = 0; r < rows; r++) {
             struct run w;
             prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
             unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
             for (size_t t = 0; t < toks; t++) {
-                const int8_t *x = (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
+                const int8_t *x = shape.order == ORDER_QUARTERS
+                                      ? quarters[t] : (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
                 if (shape.kind == PANEL_SUPER) {
                     dots[t][0][r] = dot_super(&w, x, &token[t], shape);
                 } else {
@@ -387,6 +429,15 @@ static ALWAYS_INLINE __m256i nibbles_of_16(const uint8_t *bytes)
 {
     __m128i both = _mm_loadu_si128((const __m128i *)bytes);
     return _mm256_and_si256(_mm256_setr_m128i(both, _mm_srli_epi16(both, 4)), _mm256_set1_epi8(15));
+}
+
+/* The nibbles of two blocks of 32, `step` bytes apart, in quarters. */
+static ALWAYS_INLINE void nibbles_of_2_blocks(__m256i pair[2], const uint8_t *bytes, size_t step)
+{
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i both = _mm256_setr_m128i(_mm_loadu_si128((const __m128i *)bytes), _mm_loadu_si128((const __m128i *)(bytes + step)));
+    pair[0] = _mm256_and_si256(both, mask);
+    pair[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
 }
 
 /* 16 values, with an offset, by index. */

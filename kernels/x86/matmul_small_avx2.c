@@ -39,9 +39,11 @@ static ALWAYS_INLINE void run_q4_0_avx2(struct run *out, const uint8_t *bytes)
     out->scale[0] = halves_of_8_blocks(bytes, 18);
     for (int k = 0; k < 8; k++)
         out->q[k] = nibbles_of_16(bytes + 18 * k + 2);
+    for (int k = 0; k < 4; k++)
+        nibbles_of_2_blocks(out->pair + 2 * k, bytes + 36 * k + 2, 18);
 }
 
-#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1 }
+#define SHAPE_Q4_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 8, .top = 15, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_q4_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -65,9 +67,12 @@ static ALWAYS_INLINE void run_q4_1_avx2(struct run *out, const uint8_t *bytes)
     out->low = negated(halves_of_8_blocks(bytes + 2, 20));
     for (int k = 0; k < 8; k++)
         out->q[k] = nibbles_of_16(bytes + 20 * k + 4);
+    for (int k = 0; k < 4; k++)
+        nibbles_of_2_blocks(out->pair + 2 * k, bytes + 40 * k + 4, 20);
 }
 
-#define SHAPE_Q4_1 { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true }
+#define SHAPE_Q4_1 \
+    { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 15, .bytes = 160, .factor = 1, .mins = true, .order = ORDER_QUARTERS }
 
 static void decode_q4_1_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -151,9 +156,14 @@ static ALWAYS_INLINE void run_iq4_nl_avx2(struct run *out, const uint8_t *bytes)
     out->scale[0] = halves_of_8_blocks(bytes, 18);
     for (int k = 0; k < 8; k++)
         out->q[k] = look_up(values_iq4, 0, nibbles_of_16(bytes + 18 * k + 2));
+    for (int k = 0; k < 4; k++) {
+        nibbles_of_2_blocks(out->pair + 2 * k, bytes + 36 * k + 2, 18);
+        out->pair[2 * k] = look_up(values_iq4, 0, out->pair[2 * k]);
+        out->pair[2 * k + 1] = look_up(values_iq4, 0, out->pair[2 * k + 1]);
+    }
 }
 
-#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 255, .bytes = 144, .factor = 1 }
+#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 255, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_iq4_nl_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -179,9 +189,14 @@ static ALWAYS_INLINE void run_mxfp4_avx2(struct run *out, const uint8_t *bytes)
         out->q[k] = look_up(values_fp4, 16, nibbles_of_16(bytes + 17 * k + 1));
     }
     out->scale[0] = _mm256_loadu_ps(scale);
+    for (int k = 0; k < 4; k++) {
+        nibbles_of_2_blocks(out->pair + 2 * k, bytes + 34 * k + 1, 17);
+        out->pair[2 * k] = look_up(values_fp4, 16, out->pair[2 * k]);
+        out->pair[2 * k + 1] = look_up(values_fp4, 16, out->pair[2 * k + 1]);
+    }
 }
 
-#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 31, .bytes = 136, .factor = 1 }
+#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 31, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
 
 static void decode_mxfp4_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
