@@ -115,6 +115,7 @@ struct product {
     enum product_finish finish;
     float  factor;
     size_t chunk_rows, first_chunk;      /* set by run_products */
+    size_t large_rows, large_count;      /* the first chunks of few tokens, larger than the rest */
 };
 /* All of them as one stage. Products with no tokens are allowed. */
 void run_products(struct forward *f, struct product *list, size_t n);

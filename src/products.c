@@ -9,7 +9,7 @@
 
 /* Rows per chunk. With few tokens a chunk is bound by memory, and larger is better until one slow core would end the stage alone;
  * with many tokens the chunk's results are held in scratch, and 64 rows of 512 tokens (128 KiB) still lie in L2. */
-enum { ROWS_FEW = 256, ROWS_MANY = 64, TOKENS_FEW = 16, CHUNKS_PER_THREAD = 8 };
+enum { ROWS_FEW = 256, ROWS_LAST = 64, LAST_PER_THREAD = 4, ROWS_MANY = 64, TOKENS_FEW = 16, CHUNKS_PER_THREAD = 8 };
 
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
@@ -91,19 +91,31 @@ size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
     return many > few * TOKENS_FEW ? many : few * TOKENS_FEW;
 }
 
-/* Rows that a thread takes at a time: a share small enough that several fall to each thread, a multiple of the kernel's tile. */
-static size_t chunk_rows(const struct forward *f, const struct product *p)
+static size_t clamp(size_t x, size_t low, size_t high) { return x < low ? low : x > high ? high : x; }
+
+/* How the rows are cut. With many tokens evenly: a share small enough that several fall to each thread. With few, large pieces first
+ * and small ones at the end: each piece begins with what no core has asked for yet (on the Zen 4 at hand four threads read Q4_K at 69 %
+ * of the memory's rate in pieces of 32 rows, 90 % of 64, 94 % of 256), and the last piece is what the others wait for. All are
+ * multiples of the kernel's tile. */
+static void cut_rows(const struct forward *f, struct product *p)
 {
-    size_t tile = f->k->matmul[p->w->type].tile, most = p->toks > TOKENS_FEW ? ROWS_MANY : ROWS_FEW;
-    size_t rows = p->w->rows / (f->threads * CHUNKS_PER_THREAD);
-    if (tile == 0)
-        tile = 1;
-    if (rows < 16)
-        rows = 16;
-    if (rows > most || f->threads == 1)
-        rows = most;
-    rows -= rows % tile;
-    return rows ? rows : tile;
+    size_t tile = f->k->matmul[p->w->type].tile, rows = p->w->rows, threads = f->threads;
+    tile = tile ? tile : 1;
+    p->large_rows = p->large_count = 0;
+    if (p->toks > TOKENS_FEW) {
+        p->chunk_rows = threads == 1 ? ROWS_MANY : clamp(rows / (threads * CHUNKS_PER_THREAD), 16, ROWS_MANY);
+    } else if (threads == 1) {
+        p->chunk_rows = ROWS_FEW;
+    } else {
+        p->chunk_rows = clamp(rows / (threads * 2), 16, ROWS_LAST);
+        size_t end = threads * LAST_PER_THREAD * p->chunk_rows;
+        p->large_rows = end < rows ? clamp((rows - end) / threads, 0, ROWS_FEW) : 0;
+        p->large_rows -= p->large_rows % tile;
+        if (p->large_rows > p->chunk_rows)
+            p->large_count = (rows - end) / p->large_rows;
+    }
+    p->chunk_rows -= p->chunk_rows % tile;
+    p->chunk_rows = p->chunk_rows ? p->chunk_rows : tile;
 }
 
 /* Rows [begin, end) of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row,
@@ -182,8 +194,10 @@ static void product_chunk(void *arg, size_t index, size_t thread)
             high = middle;
     }
     const struct product *p = &s->list[low];
-    size_t begin = (index - p->first_chunk) * p->chunk_rows;
-    size_t rows = p->w->rows - begin < p->chunk_rows ? p->w->rows - begin : p->chunk_rows;
+    size_t nth = index - p->first_chunk, large = p->large_count, begin, rows;
+    begin = nth < large ? nth * p->large_rows : large * p->large_rows + (nth - large) * p->chunk_rows;
+    rows = nth < large ? p->large_rows : p->chunk_rows;
+    rows = p->w->rows - begin < rows ? p->w->rows - begin : rows;
     float *out = p->out + begin, *side = f->scratch[thread].rows;
     switch (p->finish) {
     case FINISH_STORE:
@@ -216,9 +230,9 @@ void run_products(struct forward *f, struct product *list, size_t n)
             continue;
         struct product *p = &list[s.n++];
         *p = list[i];
-        p->chunk_rows = chunk_rows(f, p);
+        cut_rows(f, p);
         p->first_chunk = chunks;
-        chunks += (p->w->rows + p->chunk_rows - 1) / p->chunk_rows;
+        chunks += p->large_count + (p->w->rows - p->large_count * p->large_rows + p->chunk_rows - 1) / p->chunk_rows;
     }
     if (chunks)
         pool_run(f->pool, product_chunk, &s, chunks);
