@@ -202,6 +202,8 @@ static bool write_shown(struct run *r)
     return ok;
 }
 
+/* Text on its way out: kept for --json, dropped for --logprobs (the lines have it), else through the stream, which holds back
+ * incomplete characters and escapes controls on a terminal. */
 static bool show(struct run *r, const char *text, size_t n)
 {
     if (r->a->json) {
@@ -226,6 +228,7 @@ static double log_total(const float *logits, size_t n, float *max)
     return *max + log(sum);
 }
 
+/* id, text and log probability, as the inside of a JSON object. */
 static void add_token(struct run *r, struct text *line, int32_t id, double logprob)
 {
     char piece[1024];
@@ -306,7 +309,7 @@ static void show_timings(const struct run *r)
 
 /* ---- the run ---------------------------------------------------------------------------------------------------- */
 
-/* Prompt to tokens, and does it fit? Before any compute. */
+/* Prompt to tokens, and does it fit? Before any compute. An open end (-n -1) asks for the prompt's own tokens only. */
 static bool encode(struct run *r)
 {
     const struct run_args *a = r->a;
@@ -418,7 +421,8 @@ static bool generate(struct run *r, double begin)
     return true;
 }
 
-/* What is still held goes out, also after an error or an interruption. */
+/* What is still held goes out, also after an error or an interruption: the half of a stop string, bytes that waited for the rest of
+ * their character. A terminal's next prompt gets a line of its own; a pipe gets the model's bytes and nothing else. */
 static bool finish_text(struct run *r)
 {
     const char *out;

@@ -3,6 +3,7 @@
 
 #include "options.h"
 
+/* 100 columns: most terminals are that wide, and sentences beginning at column 30 need the room. */
 enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
 
 /* `text` in lines of at most HELP_WIDTH columns, the first starting at `column`, the others at `indent`. */
@@ -29,6 +30,8 @@ static void print_wrapped(FILE *out, const char *text, size_t column, size_t ind
     fputc('\n', out);
 }
 
+/* Default and choices come from the row's other fields, so that a help text never repeats what may change elsewhere. A name that
+ * reaches the column of explanations gets a line of its own. */
 static void print_option(FILE *out, const struct option *o)
 {
     char left[200];
@@ -94,6 +97,7 @@ void options_overview(FILE *out, const struct program *program)
 
 /* ---- settings --------------------------------------------------------------------------------------------------- */
 
+/* The value as it could stand on a command line. */
 static void print_value(FILE *out, const struct option *o, const void *field)
 {
     const struct option_texts *texts = field;
@@ -235,6 +239,7 @@ static void print_choices(FILE *out, const char *choices, char between)
         fputc(*choices == '|' ? between : *choices, out);
 }
 
+/* "quern-quantize" as part of a shell function's name. */
 static void identifier(char *out, size_t size, const char *name)
 {
     snprintf(out, size, "%s", name);
@@ -243,6 +248,7 @@ static void identifier(char *out, size_t size, const char *name)
             *out = '_';
 }
 
+/* The words that may follow the verb: after an option its choices, files or nothing; otherwise every option of the verb. */
 static void bash_verb(FILE *out, const struct verb *verb, const char *indent)
 {
     struct option_walk walk = {0};
@@ -274,6 +280,8 @@ static void bash_verb(FILE *out, const struct verb *verb, const char *indent)
     fputs("'\n", out);
 }
 
+/* A program with one main purpose completes its options at once; its other verbs are named first, so they are told by word 1, and
+ * "*" comes last. */
 static void bash(FILE *out, const struct program *p, const char *id)
 {
     fprintf(out, "# bash completion for %s, written by '%s --generate bash'\n_%s()\n{\n", p->name, p->name, id);

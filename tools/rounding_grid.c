@@ -16,6 +16,7 @@ struct grid_shape {
     float        unit;
 };
 
+/* IQ1's levels are -1, 0, 1, all moved up or down by this. */
 static const float IQ1_SHIFT = 0.125f;
 
 /* What a scale leads to in one sub-block. */
@@ -25,6 +26,7 @@ struct grid_pick {
     uint8_t  sign[4], shift[4];
 };
 
+/* What a refit of d needs: d = xq / qq for the codes as they are. q without its scale. */
 static void pick_add(struct grid_pick *p, float x, float w, float q)
 {
     p->xq += (double)w * x * q;
@@ -46,6 +48,7 @@ static float pick_shifted(struct grid_pick *p, const struct codebook *book, cons
     return least;
 }
 
+/* Each group with its own shift, or (IQ1_S) all groups with the one that suits them together; both shifts are searched in full. */
 static void pick_signed_levels(struct grid_pick *p, const struct codebook *book, const struct grid_shape *shape, const float *x,
                                const float *w, float scale)
 {
@@ -73,7 +76,7 @@ static void pick_signed_levels(struct grid_pick *p, const struct codebook *book,
     }
 }
 
-/* Magnitudes of one entry: costs without and surcharges with the wrong sign. */
+/* Magnitudes of one entry: costs without and surcharges with the wrong sign, (a + q)^2 - (a - q)^2 = 4 a q. */
 static void group_costs(float cost[GROUP_MAX][LEVELS_MAX], float flip[GROUP_MAX][LEVELS_MAX], const struct codebook *book,
                         const float *x, const float *w, float scale)
 {
