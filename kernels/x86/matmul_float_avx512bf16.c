@@ -38,16 +38,21 @@ struct rows_of_16 {
     size_t         stride, rows;
 };
 
-/* 32 columns from column c on, `left` of them there (1 to 32 or more): v[i] is pair i of the 16 rows. `ahead`: so many bytes
- * further stands what will be read soon; 0: nothing. */
-static ALWAYS_INLINE void load_pairs(__m512i v[16], const struct rows_of_16 *from, size_t c, size_t left, size_t ahead)
+/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, and for a call's first rows, for which
+ * nobody has asked, their own later columns as well. */
+struct ahead { size_t tile, run; };
+
+/* 32 columns from column c on, `left` of them there (1 to 32 or more): v[i] is pair i of the 16 rows. */
+static ALWAYS_INLINE void load_pairs(__m512i v[16], const struct rows_of_16 *from, size_t c, size_t left, struct ahead ahead)
 {
     const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
 #pragma GCC unroll 16
     for (size_t r = 0; r < 16; r++) {
         const uint8_t *at = from->first + (r < from->rows ? r : from->rows - 1) * from->stride + 2 * c;
-        if (ahead)
-            _mm_prefetch((const char *)at + ahead, _MM_HINT_T1);
+        if (ahead.tile)
+            _mm_prefetch((const char *)at + ahead.tile, _MM_HINT_T1);
+        if (ahead.run)
+            _mm_prefetch((const char *)at + ahead.run, _MM_HINT_T1);
         v[r] = _mm512_maskz_loadu_epi16(mask, at);
     }
     transpose_16x16(v);
@@ -60,15 +65,14 @@ static ALWAYS_INLINE __m512bh broadcast_pair(const uint8_t *x, size_t pair)
     return (__m512bh)_mm512_set1_epi32(value);
 }
 
-/* How far ahead of rows in work to ask for lines: the next rows; for a call's first rows, for which nobody has asked, their own
- * later columns. */
-static size_t ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end)
+static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t step)
 {
-    return row == row_begin ? 2 * PANEL_COLS : row + PANEL_ROWS < row_end ? PANEL_ROWS * job->row_bytes : 0;
+    return (struct ahead){ .tile = row + step < row_end ? step * job->row_bytes : 0,
+                           .run = row == row_begin ? 2 * PANEL_COLS : 0 };
 }
 
 /* Up to 16 rows by one to four tokens: what a panel would hold stays in registers. */
-static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, size_t ahead, int toks)
+static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, int toks)
 {
     const struct rows_of_16 from = { (const uint8_t *)job->weights + row * job->row_bytes, job->row_bytes, rows };
     __m512 acc[FEW];
@@ -101,7 +105,7 @@ static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, s
         _mm512_mask_storeu_ps(job->out + (size_t)t * job->out_stride + row, lanes_16(rows), acc[t]);
 }
 
-static void few(const struct matmul_job *job, size_t row, size_t rows, size_t ahead)
+static void few(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead)
 {
     if (job->toks == 1)
         rows == PANEL_ROWS ? few_tokens(job, row, PANEL_ROWS, ahead, 1) : few_tokens(job, row, rows, ahead, 1);
@@ -141,7 +145,7 @@ static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct pair_pane
 
 /* A run of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. */
 static size_t fill_panels(struct pair_panel *panels, const struct matmul_job *job, size_t row, size_t rows, size_t run,
-                          size_t ahead)
+                          struct ahead ahead)
 {
     const size_t count = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS;
     for (size_t p = 0; p < count; p++) {
@@ -182,7 +186,7 @@ static void multiply_run(struct many_scratch *scratch, const struct matmul_job *
 }
 
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
-                           size_t toks, size_t ahead)
+                           size_t toks, struct ahead ahead)
 {
     memset(scratch->acc, 0, (toks + 1) * sizeof scratch->acc[0]);
     for (size_t run = 0; run < job->cols; run += PANEL_COLS)
@@ -195,13 +199,14 @@ void matmul_bf16_avx512bf16(const struct matmul_job *job, size_t row_begin, size
 {
     if (job->toks <= FEW) {
         for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
-            few(job, row, row_end - row < PANEL_ROWS ? row_end - row : PANEL_ROWS, ahead_of(job, row, row_begin, row_end));
+            few(job, row, row_end - row < PANEL_ROWS ? row_end - row : PANEL_ROWS,
+                ahead_of(job, row, row_begin, row_end, PANEL_ROWS));
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
         for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS) {
             const size_t rows = row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS;
-            const size_t ahead = row + BLOCK_ROWS < row_end ? BLOCK_ROWS * job->row_bytes : 0;
+            const struct ahead ahead = ahead_of(job, row, row_begin, row_end, BLOCK_ROWS);
             multiply_block(scratch, job, row, rows, tok, job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, ahead);
         }
 }
