@@ -14,19 +14,30 @@ static const char *roof_text(char out[16], const struct bench_stage *s)
     return out;
 }
 
+/* In a table of Markdown a bar would end the cell. */
+static const char *cell_name(char out[64], enum stage stage, bool md)
+{
+    char *to = out;
+    for (const char *from = stage_name(stage); *from; *to++ = *from++)
+        if (md && *from == '|')
+            *to++ = '\\';
+    *to = 0;
+    return out;
+}
+
 static void print_stage_table(const struct bench_row *row, const struct bench_stage *s, size_t n, bool md)
 {
     const char *format = md ? "| %s | %.3f | %.1f %% | %.1f %% | %.2f | %.3f | %.1f | %.0f | %s |\n"
                             : "  %-22s %9.3f %7.1f %% %7.1f %% %10.2f %9.3f %8.1f %8.0f %8s\n";
     double seconds = 0, waiting = 0, bytes = 0, ops = 0;
-    char roof[16];
+    char roof[16], name[64];
     if (md)
         puts("\n| stage | ms | of all | waiting | MB | Gop | GB/s | Gop/s | of roof |\n|---|---|---|---|---|---|---|---|---|");
     else
         printf("\n  %-22s %9s %9s %9s %10s %9s %8s %8s %8s\n", "stage", "ms", "of all", "waiting", "MB", "Gop", "GB/s", "Gop/s",
                "roof");
     for (size_t i = 0; i < n; i++) {
-        printf(format, stage_name(s[i].stage), 1e3 * s[i].seconds, 100 * s[i].share, 100 * s[i].waiting, 1e-6 * s[i].bytes,
+        printf(format, cell_name(name, s[i].stage, md), 1e3 * s[i].seconds, 100 * s[i].share, 100 * s[i].waiting, 1e-6 * s[i].bytes,
                1e-9 * s[i].ops, s[i].gbps, s[i].gops, roof_text(roof, &s[i]));
         seconds += s[i].seconds, bytes += s[i].bytes, ops += s[i].ops, waiting += s[i].share * s[i].waiting;
     }

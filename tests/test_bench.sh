@@ -41,8 +41,9 @@ check 'the roofs of each number of threads' \
     '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 2>/dev/null | grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'
 for format in table md csv json jsonl; do
     "$quern" bench --synthetic tiny:q4_k_m -p 40 -n 2 -t 2 -r 1 --stages --format $format >"$dir/stages.$format" 2>/dev/null
-    check "stages as $format" '[ "$(grep -o "gate|up + activation" "$dir/stages.$format" | wc -l)" -eq 2 ]'
+    check "stages as $format" '[ "$(grep -oE "gate.?\|up \+ activation" "$dir/stages.$format" | wc -l)" -eq 2 ]'
 done
+check 'cells of md' '[ "$(sed "s/\\\\|//g" "$dir/stages.md" | grep "^| .* activation" | tr -cd "|\n" | sort -u)" = "||||||||||" ]'
 check 'stages add up' 'awk -F, "\$1 == \"prefill\" { sum += \$8 } END { exit !(sum > 0.998 && sum < 1.002) }" "$dir/stages.csv"'
 check 'stage columns' '[ "$(tr -cd ",\n" <"$dir/stages.csv" | sort -u | wc -l)" -eq 1 ]'
 check 'nothing to do' '[ -z "$("$quern" bench --synthetic tiny:q4_0 -p 0 -n 0 -t 1,2 2>/dev/null)" ]'
