@@ -305,7 +305,8 @@ static ALWAYS_INLINE void few_blocks(const struct matmul_job *job, struct row_ra
     few_rows_finish(&scratch->rows[0], shape);
     for (size_t block = all.begin; block < all.end; block += FEW_BLOCK) {
         size_t rows = all.end - block < FEW_BLOCK ? all.end - block : FEW_BLOCK, groups = (rows + FEW_ROWS - 1) / FEW_ROWS;
-        memset(scratch->acc, 0, sizeof scratch->acc);
+        for (size_t i = 0; i < FEW_BLOCK; i++)             /* memset becomes rep stos, which is slow to begin */
+            _mm512_store_ps(scratch->acc[i], _mm512_setzero_ps());
         for (size_t run = 0; run < runs; run++)
             for (size_t g = 0; g < groups; g++, turn ^= 1) {
                 bool last_group = g + 1 == groups, last = last_group && run + 1 == runs;
