@@ -117,7 +117,8 @@ static void scale_row(float *x, float factor, size_t n)
 }
 
 /* One tile for the queries of the block that see some of it. */
-static void attend_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores, struct rows *rows)
+static void attend_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores,
+                        struct rows *rows)
 {
     struct forward *f = s->f;
     const struct layer *l = s->a->layer;
@@ -139,12 +140,13 @@ static void attend_tile(const struct attend_stage *s, const struct block *b, siz
         if (factor != 1)
             scale_row(rows->out + i * vd, factor, vd);
     }
-    f->k->attn_mix[b->kv->type].fn(rows->out + row * vd, vd, scores + row * ATTN_TILE, count, kv_value(b->kv, s->shape, b->head, tile),
-                                   s->shape->value_row, ATTN_TILE, vd);
+    f->k->attn_mix[b->kv->type].fn(rows->out + row * vd, vd, scores + row * ATTN_TILE, count,
+                                   kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
 }
 
 /* All tiles of one span, from nothing. */
-static void attend_span(const struct attend_stage *s, const struct block *b, size_t span, const float *q, float *scores, struct rows *rows)
+static void attend_span(const struct attend_stage *s, const struct block *b, size_t span, const float *q, float *scores,
+                        struct rows *rows)
 {
     struct forward *f = s->f;
     size_t n = b->toks * s->group, last = f->pos[b->first + b->toks - 1];

@@ -52,8 +52,10 @@ static ALWAYS_INLINE void transpose_16(__m512 *v)
     __m512 t[16];
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
-        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1])), cd = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
-        __m512d ef = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1])), gh = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
+        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1]));
+        __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
+        __m512d ef = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1]));
+        __m512d gh = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
         t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
         t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
         t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ef, gh));
@@ -125,8 +127,8 @@ static ALWAYS_INLINE void score_queries(float *scores, const float *q, size_t q_
         }
 }
 
-static void score_piece(float *scores, const float *q, size_t q_stride, size_t nq, const float *keys, size_t nk, size_t n, bool first,
-                        const float *scale)
+static void score_piece(float *scores, const float *q, size_t q_stride, size_t nq, const float *keys, size_t nk, size_t n,
+                        bool first, const float *scale)
 {
     for (; nq >= 6; nq -= 6, scores += 6 * ATTN_TILE, q += 6 * q_stride)
         score_queries(scores, q, q_stride, keys, nk, n, first, scale, 6);
@@ -172,8 +174,8 @@ static ALWAYS_INLINE void scores_few(float *scores, const float *q, size_t q_str
     }
 }
 
-static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
-                                    size_t head_dim, float scale, enum kv_type type)
+static ALWAYS_INLINE void scores_of(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride,
+                                    size_t nk, size_t head_dim, float scale, enum kv_type type)
 {
     _Alignas(64) float keys[PIECE * ATTN_TILE];
     switch (nq) {
@@ -223,8 +225,8 @@ void attn_scores_q4_0_avx512(float *scores, const float *q, size_t q_stride, siz
 }
 
 /* `queries` queries by 16 * vectors columns from c on. */
-static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk, size_t c,
-                                    size_t head_dim, int queries, int vectors, enum kv_type type)
+static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk,
+                                    size_t c, size_t head_dim, int queries, int vectors, enum kv_type type)
 {
     __m512 acc[24];
     __mmask16 mask[8];
@@ -285,8 +287,8 @@ static void mix_f32(float *out, size_t out_stride, const float *probs, size_t nq
     mix_rows(out, out_stride, probs, nq, v, v_stride, nk, head_dim, KV_F32);
 }
 
-static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
-                              size_t head_dim, enum kv_type type)
+static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride,
+                              size_t nk, size_t head_dim, enum kv_type type)
 {
     _Alignas(64) float values[ATTN_TILE * PIECE];
     if (nq <= FEW) {

@@ -172,8 +172,8 @@ static ALWAYS_INLINE size_t sub_place(size_t s, const struct panel_shape shape)
                                          : four + in * 16;
 }
 
-/* The eight rows whose run is unpacked between the dots. Memory is read block by block, run by run of a block's rows; the same run of
- * the next block's rows is asked for meanwhile, and, as nobody has asked for them, the later runs of the call's first block. */
+/* The eight rows whose run is unpacked between the dots. Memory is read block by block, run by run of a block's rows; the same run
+ * of the next block's rows is asked for meanwhile, and, as nobody has asked for them, the later runs of the call's first block. */
 struct few_source {
     const struct matmul_job *job;
     uint8_t *copy;
@@ -289,8 +289,8 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
 /* Results of up to FEW_BLOCK rows: acc[row / G][lane] to out. */
 void few_store_avx512(const struct matmul_job *job, size_t row, size_t rows, const float (*acc)[16], size_t G);
 
-static ALWAYS_INLINE void few_blocks(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch, run_fn *unpack,
-                                     const struct panel_shape shape, const int G)
+static ALWAYS_INLINE void few_blocks(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch,
+                                     run_fn *unpack, const struct panel_shape shape, const int G)
 {
     const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS;
     struct few_source from = { .job = job, .copy = scratch->copy, .begin = all.begin, .end = all.end, .row = all.begin };
@@ -325,8 +325,8 @@ static ALWAYS_INLINE int few_groups(size_t toks)
     return toks > 8 ? 1 : toks > 4 ? 2 : 4;
 }
 
-static ALWAYS_INLINE void few_format(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch, run_fn *unpack,
-                                     const struct panel_shape shape)
+static ALWAYS_INLINE void few_format(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch,
+                                     run_fn *unpack, const struct panel_shape shape)
 {
     if (few_groups(job->toks) == 1)
         few_blocks(job, all, scratch, unpack, shape, 1);
