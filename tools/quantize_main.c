@@ -469,10 +469,11 @@ static void print_plan(const struct run *r)
     printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
            8.0 * (double)after / (double)(values ? values : 1), quantize_memory(&r->job));
     if (r->args->tune) {
-        size_t tokens = tune_stage_tokens(r->model, r->args->tune_tokens);
+        bool feedback = r->adaptive && !r->args->no_feedback;
+        size_t tokens = tune_stage_tokens(r->model, feedback, r->args->tune_tokens);
         printf("tuning: %zu tokens, about %.0f s, %zu bytes beside the files\n", tokens,
                tune_stage_seconds(r->model, tokens, pool_threads(r->pool)),
-               tune_stage_memory(r->model, r->adaptive && !r->args->no_feedback, r->args->mem_limit));
+               tune_stage_memory(r->model, feedback, r->args->mem_limit));
     }
 }
 

@@ -26,13 +26,14 @@ static bool codes_move(const struct quern_model *original, bool feedback, size_t
 
 /* The divergence of 5.8 million parameters falls little more after these tokens (bench/results, 2026-11-21-tune.md); a larger model
  * gets what the same number of multiplications buys, but no fewer than show all of its scales a gradient that is not mere noise. */
-size_t tune_stage_tokens(const struct quern_model *original, size_t asked)
+size_t tune_stage_tokens(const struct quern_model *original, bool feedback, size_t asked)
 {
     const double least = 65536;
     struct tune_options o;
     tune_default(&o);
     double tokens = 0x1p46 / ((double)original->model.parameters + 1);
-    return asked ? asked : (size_t)(tokens < least ? least : tokens > (double)o.tokens ? (double)o.tokens : tokens);
+    double most = feedback ? least : (double)o.tokens;
+    return asked ? asked : (size_t)(tokens < least ? least : tokens > most ? most : tokens);
 }
 
 /* Forward through both models, back through one: 8 multiplications and additions per parameter and token. Measured on tiny-books:
@@ -63,8 +64,11 @@ bool tune_stage_run(struct tune_result *result, const struct quern_model *origin
     tune_default(&o);
     size_t context = original->model.hyper.context;
     o.length = context && context < o.length ? context : o.length;
-    o.tokens = tune_stage_tokens(original, stage->tokens);
+    o.tokens = tune_stage_tokens(original, stage->feedback, stage->tokens);
     o.code_rate = codes_move(original, stage->feedback, stage->mem_limit) ? o.code_rate : 0;
+    /* What errors were fed back by is this same text: at full rates what is learned then no longer helps other texts. */
+    if (stage->feedback)
+        o.scale_rate = o.norm_rate = 0.0005;
     o.mem_limit = stage->mem_limit, o.pool = stage->pool, o.stop = stage->stop, o.show = stage->show, o.show_arg = stage->show_arg;
     bool ok = calibration_open(&fit, stage->calibration, CALIBRATION_FIT, original, o.length, err) &&
               calibration_open(&other, stage->stop_text, CALIBRATION_STOP, original, o.length, err);

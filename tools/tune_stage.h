@@ -21,8 +21,8 @@ struct tune_stage {
 
 /* QUERN_EUNSUPPORTED with the reason when the gradients of this model are not known: asked before the work of rounding. */
 bool tune_stage_possible(const struct quern_model *original, struct pool *pool, struct quern_error *err);
-/* Tokens to learn from, `asked` or what the model's size suggests. */
-size_t tune_stage_tokens(const struct quern_model *original, size_t asked);
+/* Tokens to learn from, `asked` or what the model's size and the way of rounding suggest. */
+size_t tune_stage_tokens(const struct quern_model *original, bool feedback, size_t asked);
 /* What that will take, roughly: seconds with so many threads, bytes beside the files. */
 double tune_stage_seconds(const struct quern_model *original, size_t tokens, size_t threads);
 size_t tune_stage_memory(const struct quern_model *original, bool feedback, size_t mem_limit);
