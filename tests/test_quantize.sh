@@ -127,7 +127,7 @@ texts="--calibration fit.txt --heldout held.txt"
 "$quantize" "$small" adaptive1 --bpw 6 $texts --threads 1 --save-recipe recipe.json >report 2>&1
 check "adaptive: exit 0" test -s adaptive1
 check "adaptive: a report" grep -q "held out: KL" report
-check "a text too short for error feedback is said so" grep -q "no error feedback: the calibration text has" report
+check "a text too short for error feedback is said so" grep -q "no error feedback: .* tokens" report
 "$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1; check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
 check "adaptive: within the size" test "$(stat -c %s adaptive1)" -le 730000 -a "$(stat -c %s adaptive1)" -gt 600000
 "$build/quern" show adaptive1 >shown
