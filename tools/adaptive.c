@@ -1,5 +1,9 @@
 #include "adaptive.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "imprint.h"
 
 enum { CHUNK = 256 };
@@ -36,6 +40,68 @@ static void show_share(void *arg, double share)
         s->o->show(s->o->show_arg, s->what, share);
 }
 
+/* Counts of what the journal holds of an importance matrix; its record is the last of them. */
+struct kept_counts { uint64_t count; uint32_t chunks, chunk_size; };
+
+static bool keep_importances(struct journal *j, const struct imatrix *m, struct quern_error *err)
+{
+    struct kept_counts counts = { m->count, m->chunks, m->chunk_size };
+    char name[160];
+    for (size_t i = 0; j && i < m->count; i++) {
+        const struct imatrix_entry *e = &m->entries[i];
+        snprintf(name, sizeof name, "importance %.120s", e->name);
+        if (!journal_add(j, name, e->mean, e->inputs * sizeof *e->mean, err))
+            return false;
+        snprintf(name, sizeof name, "seen %.120s", e->name);
+        if (!journal_add(j, name, e->tokens, sizeof *e->tokens, err))
+            return false;
+    }
+    return journal_add(j, "importances", &counts, sizeof counts, err);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
+}
+
+/* *found: the matrix is there, as importance_gather made it. */
+static bool find_importances(struct imatrix *m, struct journal *j, const struct gguf *g, const char *dataset, bool *found,
+                             struct quern_error *err)
+{
+    struct kept_counts counts;
+    *m = (struct imatrix){ 0 };
+    if (!(*found = journal_find(j, "importances", &counts, sizeof counts)))
+        return true;
+    arena_init(&m->arena, 0);
+    m->entries = arena_take(&m->arena, g->tensor_count, sizeof *m->entries, "importances", err);
+    m->dataset = m->entries ? arena_text(&m->arena, dataset, strlen(dataset), err) : NULL;
+    bool ok = m->dataset != NULL;
+    for (size_t i = 0; ok && i < g->tensor_count; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        struct imatrix_entry *e = &m->entries[m->count];
+        char name[160];
+        float tokens;
+        snprintf(name, sizeof name, "seen %.*s", (int)(t->name.n < 120 ? t->name.n : 120), t->name.text);
+        if (!journal_find(j, name, &tokens, sizeof tokens))
+            continue;
+        *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = 1 };
+        e->name = arena_text(&m->arena, t->name.text, t->name.n, err);
+        e->mean = e->name ? arena_take(&m->arena, e->inputs, sizeof *e->mean, "importances", err) : NULL;
+        e->tokens = e->mean ? arena_take(&m->arena, 1, sizeof *e->tokens, "importances", err) : NULL;
+        if (!(ok = e->tokens != NULL))
+            break;
+        *e->tokens = tokens;
+        snprintf(name, sizeof name, "importance %.120s", e->name);
+        m->count += journal_find(j, name, e->mean, e->inputs * sizeof *e->mean);
+    }
+    qsort(m->entries, ok ? m->count : 0, sizeof *m->entries, by_name);
+    m->chunks = counts.chunks, m->chunk_size = counts.chunk_size;
+    *found = ok && m->count == counts.count;
+    if (!*found)
+        imatrix_close(m);
+    return ok;
+}
+
 bool adaptive_gather(struct imatrix *out, const struct quern_model *source, struct pool *pool, const volatile int *stop,
                      const struct adaptive_options *o, struct quern_error *err)
 {
@@ -46,7 +112,11 @@ bool adaptive_gather(struct imatrix *out, const struct quern_model *source, stru
                                           .show = show_share, .show_arg = &shower };
     if (!calibration_open(&text, o->calibration, CALIBRATION_FIT, source, CHUNK, err))
         return false;
-    bool ok = importance_gather(out, source, &text, &options, err);
+    bool found, ok = find_importances(out, o->journal, &source->gguf, text.name, &found, err);
+    if (ok && !found && (ok = importance_gather(out, source, &text, &options, err)) && !keep_importances(o->journal, out, err)) {
+        imatrix_close(out);
+        ok = false;
+    }
     calibration_close(&text);
     return ok;
 }
@@ -65,7 +135,7 @@ bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct 
     struct calibration text;
     struct adaptive_work work = adaptive_work(source, p->count);
     struct plan_options options = { .budget = budget, .chunks = work.anchor_chunks, .search_chunks = work.search_chunks,
-                                    .trials = work.trials, .show = o->show, .show_arg = o->show_arg };
+                                    .trials = work.trials, .journal = o->journal, .show = o->show, .show_arg = o->show_arg };
     if (!calibration_open(&text, o->calibration, CALIBRATION_FIT, source, work.chunk, err))
         return false;
     bool ok = (!measure || plan_measure(p, job, source, &text, &options, err)) && plan_allocate(p, budget, err) &&

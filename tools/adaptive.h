@@ -14,6 +14,7 @@ struct adaptive_options {
     bool        fisher;              /* importances count tokens by their squared gradient */
     bool        guided;              /* second moments too */
     bool        search;
+    struct journal *journal;         /* results of earlier runs, and this one's; NULL: none */
     void (*show)(void *arg, const char *what, double share);
     void  *show_arg;
 };

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,12 +101,27 @@ struct measuring {
 static bool measure_one(struct measuring *m, size_t i, size_t c, double *kl, struct quern_error *err)
 {
     const struct plan_tensor *t = &m->p->tensors[i];
+    char name[64];
+    snprintf(name, sizeof name, "kl %zu %u", t->tensor, t->type[c]);
+    if (journal_find(m->options->journal, name, kl, sizeof *kl))
+        return true;
     if (!quantize_tensor(m->job, t->tensor, t->type[c], m->blocks, err))
         return false;
     variant_set(&m->variant, t->tensor, t->type[c], m->blocks);
     bool ok = measure_kl(&m->measure, &m->variant.model, NULL, kl, err);
     variant_set(&m->variant, t->tensor, 0, NULL);
-    return ok;
+    return ok && journal_add(m->options->journal, name, kl, sizeof *kl, err);
+}
+
+/* Errors of the tensor's types on a sample of its rows. */
+static bool sample_errors(struct measuring *m, struct plan_tensor *t, struct quern_error *err)
+{
+    char name[64];
+    size_t bytes = t->count * sizeof *t->error;
+    snprintf(name, sizeof name, "errors %zu", t->tensor);
+    return journal_find(m->options->journal, name, t->error, bytes) ||
+           (quantize_errors(m->job, t->tensor, t->type, t->count, SAMPLE_VALUES, t->error, err) &&
+            journal_add(m->options->journal, name, t->error, bytes, err));
 }
 
 /* The type whose bytes per value are nearest to `bits`; never one that decodes to the same size class twice (`not`). */
@@ -162,7 +178,7 @@ static bool measure_tensor(struct measuring *m, struct plan *p, size_t i, double
 {
     struct plan_tensor *t = &p->tensors[i];
     double kl_low = 0, kl_high = 0;
-    if (!quantize_errors(m->job, t->tensor, t->type, t->count, SAMPLE_VALUES, t->error, err))
+    if (!sample_errors(m, t, err))
         return false;
     size_t high = nearest_type(t, bits, t->count), low = nearest_type(t, bits - 1.3, high);
     if (low == t->count)
@@ -215,7 +231,8 @@ struct search {
     struct measuring  m;
     struct plan      *p;
     size_t            budget;
-    void            **held;      /* [count] blocks of the chosen types */
+    void            **held;      /* [count] blocks of the chosen types; NULL: not rounded yet */
+    size_t            measured;  /* passes so far, which name the journal's records */
     double           *now, *next;/* [points] KL of the choice, of a trial */
     bool             *refused;   /* [count * count] pairs that were tried in vain */
 };
@@ -284,16 +301,39 @@ static bool hold(struct search *s, size_t i, size_t c, void **blocks, struct que
 static void unhold(struct search *s, size_t i)
 {
     const struct plan_tensor *t = &s->p->tensors[i];
-    variant_set(&s->m.variant, t->tensor, t->type[s->p->items[i].chosen], s->held[i]);
+    variant_set(&s->m.variant, t->tensor, s->held[i] ? t->type[s->p->items[i].chosen] : 0, s->held[i]);
+}
+
+/* Round what is chosen and not rounded yet: after passes that the journal knew there may be much of it. */
+static bool hold_all(struct search *s, struct quern_error *err)
+{
+    for (size_t i = 0; i < s->p->count; i++)
+        if (!s->held[i] && !hold(s, i, s->p->items[i].chosen, &s->held[i], err))
+            return false;
+    return true;
+}
+
+/* KL of every position with the choice as it is and, where `w` is given, with that swap. *up, *down: its tensors where they had to
+ * be rounded for it. */
+static bool measure_choice(struct search *s, const struct swap *w, double *kl, void **up, void **down, struct quern_error *err)
+{
+    double mean;
+    char name[64];
+    size_t bytes = s->m.measure.points * sizeof *kl;
+    snprintf(name, sizeof name, "search %zu", s->measured++);
+    if (journal_find(s->m.options->journal, name, kl, bytes))
+        return true;
+    return hold_all(s, err) && (!w || (hold(s, w->up, w->up_to, up, err) && hold(s, w->down, w->down_to, down, err))) &&
+           measure_kl(&s->m.measure, &s->m.variant.model, kl, &mean, err) &&
+           journal_add(s->m.options->journal, name, kl, bytes, err);
 }
 
 /* Try one swap; keep it when it lowers the KL by more than twice its standard error. */
 static bool try_swap(struct search *s, const struct swap *w, bool *kept, struct quern_error *err)
 {
     void *up = NULL, *down = NULL;
-    double mean = 0, error = 0, unused;
-    bool ok = hold(s, w->up, w->up_to, &up, err) && hold(s, w->down, w->down_to, &down, err) &&
-              measure_kl(&s->m.measure, &s->m.variant.model, s->next, &unused, err);
+    double mean = 0, error = 0;
+    bool ok = measure_choice(s, w, s->next, &up, &down, err);
     *kept = false;
     if (ok) {
         measure_paired(s->now, s->next, s->m.measure.points, &mean, &error);
@@ -310,6 +350,8 @@ static bool try_swap(struct search *s, const struct swap *w, bool *kept, struct 
     free(s->held[w->down]);
     s->held[w->up] = up, s->held[w->down] = down;
     s->p->items[w->up].chosen = w->up_to, s->p->items[w->down].chosen = w->down_to;
+    unhold(s, w->up);
+    unhold(s, w->down);
     double *old = s->now;
     s->now = s->next, s->next = old;
     return true;
@@ -332,10 +374,7 @@ static bool search_begin(struct search *s, const struct quern_model *source, con
     s->next = s->now ? mem_take(s->m.measure.points, sizeof *s->next, "results", err) : NULL;
     if (!s->next)
         return false;
-    for (size_t i = 0; i < p->count; i++)
-        if (!hold(s, i, p->items[i].chosen, &s->held[i], err))
-            return false;
-    return measure_kl(&s->m.measure, &s->m.variant.model, s->now, &p->measured, err);
+    return measure_choice(s, NULL, s->now, NULL, NULL, err);
 }
 
 static bool search_run(struct search *s, struct swap *list, size_t most, struct quern_error *err)

@@ -10,6 +10,7 @@
 
 #include "allocate.h"
 #include "calibration.h"
+#include "journal.h"
 #include "measure.h"
 #include "quantize.h"
 
@@ -37,6 +38,7 @@ struct plan_options {
     size_t budget;                       /* bytes of all tensors that are decided about */
     size_t chunks, search_chunks;        /* of the text: for the anchors, and after those for the search */
     size_t trials;                       /* swaps that may be tried */
+    struct journal *journal;             /* of measurements; NULL: none */
     void (*show)(void *arg, const char *what, double share);   /* may be NULL */
     void  *show_arg;
 };

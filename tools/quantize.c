@@ -409,10 +409,44 @@ static bool write_keys(const struct quantize_job *job, struct gguf_writer *w, st
            gguf_writer_u32(w, "quantize.imatrix.chunks_count", job->matrix->chunks, err);
 }
 
+static bool sink_nothing(void *arg, const void *rows, size_t bytes, struct quern_error *err)
+{
+    (void)arg, (void)rows, (void)bytes, (void)err;
+    return true;
+}
+
+/* The note of a tensor that stands in the file already. A kill may have come between the tensor's last bytes and its note: then it is
+ * rounded again, to nowhere. */
+static bool recall_note(const struct quantize_job *job, size_t i, struct quern_error *err)
+{
+    struct target nowhere = { .sink = sink_nothing };
+    char name[32];
+    if (!job->notes || job->plan[i].format == job->input->tensors[i].type)
+        return true;
+    snprintf(name, sizeof name, "note %zu", i);
+    return journal_find(job->journal, name, &job->notes[i], sizeof job->notes[i]) ||
+           round_tensor(job, i, job->plan[i].format, &nowhere, err);
+}
+
+static bool keep_note(const struct quantize_job *job, size_t i, struct quern_error *err)
+{
+    char name[32];
+    snprintf(name, sizeof name, "note %zu", i);
+    return !job->notes || journal_add(job->journal, name, &job->notes[i], sizeof job->notes[i], err);
+}
+
+bool quantize_recall(const struct quantize_job *job, struct quern_error *err)
+{
+    for (size_t i = 0; i < job->input->tensor_count; i++)
+        if (!recall_note(job, i, err))
+            return false;
+    return true;
+}
+
 static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w, struct quern_error *err)
 {
     const struct gguf *g = job->input;
-    size_t done = 0, total = 1;
+    size_t done = 0, total = 1, standing;
     for (size_t i = 0; i < g->tensor_count; i++) {
         struct gguf_tensor t = g->tensors[i];
         t.type = job->plan[i].format;
@@ -421,11 +455,18 @@ static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w,
         if (!gguf_writer_tensor(w, &t, err))
             return false;
     }
-    for (size_t i = 0; i < g->tensor_count; i++) {
+    if (!gguf_writer_begin(w, &standing, err))
+        return false;
+    for (size_t i = 0; i < standing; i++) {
+        if (!recall_note(job, i, err))
+            return false;
+        done += quantize_tensor_bytes(job, i);
+    }
+    for (size_t i = standing; i < g->tensor_count; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
         if (job->plan[i].format != t->type) {
             struct target to = { sink_writer, w, &done, total };
-            if (!round_tensor(job, i, job->plan[i].format, &to, err))
+            if (!round_tensor(job, i, job->plan[i].format, &to, err) || !keep_note(job, i, err))
                 return false;
             continue;
         }
@@ -438,12 +479,15 @@ static bool write_tensors(const struct quantize_job *job, struct gguf_writer *w,
 
 bool quantize_write(const struct quantize_job *job, const char *path, bool force, struct quern_error *err)
 {
-    struct gguf_writer_options options = { .force = force, .inputs = job->input->parts, .input_count = job->input->part_count };
+    struct gguf_writer_options options = { .force = force, .inputs = job->input->parts, .input_count = job->input->part_count,
+                                           .resume = job->journal != NULL };
     size_t memory = quantize_memory(job);
     if (job->mem_limit && memory > job->mem_limit)
         return ERR(err, QUERN_EMEM, "rounding takes %zu bytes of buffers, the limit is %zu", memory, job->mem_limit);
     struct gguf_writer *w = gguf_writer_open(path, &options, err);
     bool ok = w && write_keys(job, w, err) && write_tensors(job, w, err) && gguf_writer_commit(w, err);
+    if (w && !ok && err->code == QUERN_EINTERRUPT)
+        gguf_writer_leave(w);
     gguf_writer_close(w);
     return ok;
 }

@@ -6,6 +6,7 @@
 #define QUERN_QUANTIZE_H
 
 #include "imatrix.h"
+#include "journal.h"
 #include "kernels.h"
 #include "pool.h"
 #include "preset.h"
@@ -24,6 +25,7 @@ struct quantize_job {
     struct refine_note     *notes;         /* [input->tensor_count] what became of it; NULL: no one asks */
     const struct kernels   *kernels;
     struct pool            *pool;
+    struct journal         *journal;       /* go on where an earlier run with the same one ended; NULL: start anew */
     size_t                  mem_limit;     /* bytes of buffers; 0: none                             */
     const volatile int     *stop;          /* non-zero: end with QUERN_EINTERRUPT; NULL: none       */
     void                  (*show)(void *arg, double share);   /* progress, 0..1; NULL: none         */
@@ -49,7 +51,10 @@ bool quantize_errors(const struct quantize_job *job, size_t i, const uint32_t *f
 
 /* Write the result. QUERN_EUSAGE: the output is the input, or exists and `force` is not set; QUERN_EFORMAT: a value that is not
  * finite
- * (tensor, row and column named); QUERN_EMEM, QUERN_EIO, QUERN_EINTERRUPT. No file is left behind then. */
+ * (tensor, row and column named); QUERN_EMEM, QUERN_EIO, QUERN_EINTERRUPT. No file is left behind then; but with a journal an
+ * interrupted run leaves what it has, under a hidden name, for the next. */
 bool quantize_write(const struct quantize_job *job, const char *path, bool force, struct quern_error *err);
+/* Fill job->notes for a file that an earlier run with the same journal wrote. */
+bool quantize_recall(const struct quantize_job *job, struct quern_error *err);
 
 #endif

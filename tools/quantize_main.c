@@ -11,6 +11,7 @@
 #include "receipt.h"
 #include "recipe.h"
 #include "source.h"
+#include "workplace.h"
 #include "tune_stage.h"
 
 struct quantize_args {
@@ -89,7 +90,8 @@ static const struct verb verb_quantize = {
     .details =
         "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets "
         "the bytes that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of "
-        "them is found out by running the model on text: each tensor is rounded alone and the KL divergence from the source measured. "
+        "them is found out by running the model on text: each tensor is rounded alone and the KL divergence from the source "
+        "measured. "
         "Values are then rounded one after the other, each error made so far corrected in those still open, as second moments of "
         "the inputs over the same text say. With --plain the mix is llama.cpp's own, and nothing is measured.\n"
         "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
@@ -124,7 +126,8 @@ struct run {
     struct quantize_job  job;
     struct refine        refine;
     bool                 have_refine;
-    char                *stats;          /* what was gathered for this run, to be removed */
+    struct workplace     work;           /* empty with --dry-run */
+    char                 cpu[sizeof ((struct cpu *)0)->features + 32];
 };
 
 static void run_free(struct run *r)
@@ -136,9 +139,6 @@ static void run_free(struct run *r)
     free(r->job.notes);
     if (r->have_refine)
         refine_close(&r->refine);
-    if (r->stats)
-        unlink(r->stats);
-    free(r->stats);
     rounding_close(r->rounding);
     pool_close(r->pool);
     if (r->have_matrix)
@@ -148,6 +148,7 @@ static void run_free(struct run *r)
     if (r->have_input)
         gguf_close(&r->input);
     source_close(&r->source);
+    workplace_close(&r->work);
 }
 
 /* --type is said once for the mix and any number of times as REGEX=TYPE. */
@@ -218,7 +219,8 @@ static bool open_inputs(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
     const char *output = a->args.operand_count > 1 ? a->args.operands[1] : NULL;
-    if (!read_types(r, err) || !source_open(&r->source, a->args.operands[0], output, r->job.stop, err) ||
+    if (!read_types(r, err) || (!a->dry_run && !workplace_open(&r->work, output, err)) ||
+        !source_open(&r->source, a->args.operands[0], output, r->job.stop, err) ||
         !(r->have_input = gguf_open(&r->input, r->source.path, NULL, err)))
         return false;
     if (a->imatrix && !(r->have_matrix = imatrix_open(&r->matrix, a->imatrix, err)))
@@ -228,6 +230,7 @@ static bool open_inputs(struct run *r, struct quern_error *err)
     if (!cpu_cap(&cpu, getenv("QUERN_CPU")))
         return ERR(err, QUERN_EUSAGE, "QUERN_CPU: unknown or unavailable level '%s'", getenv("QUERN_CPU"));
     kernels_init(&r->kernels, &cpu);
+    snprintf(r->cpu, sizeof r->cpu, "%s %s", cpu_level_name(cpu.level), cpu.features);
     r->plan = mem_take(r->input.tensor_count, sizeof *r->plan, "the plan", err);
     r->rounding = r->plan ? rounding_open(err) : NULL;
     r->pool = r->rounding ? pool_open(a->threads ? a->threads : pool_default_threads(NULL, 0), err) : NULL;
@@ -315,18 +318,6 @@ static void show_step(void *arg, const char *what, double share)
     progress_show(p, share);
 }
 
-/* The folder and a hidden name of our own beside the output. */
-static char *beside(const char *path, const char *what, struct quern_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash - path) + 1 : 0;
-    size_t size = strlen(path) + 64;
-    char *name = mem_take(size, 1, "a path", err);
-    if (name)
-        snprintf(name, size, "%.*s.%s.quern-%s-%ld", folder, path, slash ? slash + 1 : path, what, (long)getpid());
-    return name;
-}
-
 /* Second moments for error feedback: the user's, or gathered now. A model or a text that gives none is rounded without. */
 static bool open_moments(struct run *r, const struct adaptive_options *how, struct quern_error *err)
 {
@@ -340,9 +331,10 @@ static bool open_moments(struct run *r, const struct adaptive_options *how, stru
             cli_warn("no error feedback: this architecture's inputs cannot be looked at");
             return true;
         }
-        if (!(path = r->stats = beside(a->args.operands[1], "stats", err)))
-            return false;
-        if (!adaptive_imprint(path, r->model, a->mem_limit, r->pool, r->job.stop, how, err)) {
+        path = r->work.stats;
+        if (!workplace_has(&r->work, "stats", path) &&
+            !(adaptive_imprint(path, r->model, a->mem_limit, r->pool, r->job.stop, how, err) &&
+              workplace_finished(&r->work, "stats", path, err))) {
             if (err->code != QUERN_EUSAGE)
                 return false;
             cli_warn("no error feedback: %s", err->text);
@@ -360,7 +352,7 @@ static bool decide(struct run *r, struct quern_error *err)
     const struct quantize_args *a = r->args;
     struct quern_model_options how = { .threads = a->threads };
     struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
-                                        .show = show_step, .show_arg = &r->progress };
+                                        .journal = r->work.journal, .show = show_step, .show_arg = &r->progress };
     size_t file, budget, fixed;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
     if (!(r->model = quern_open_model(r->source.path, &how, err)))
@@ -419,15 +411,53 @@ static bool open_source_model(struct run *r, struct quern_error *err)
     return !a->tune || tune_stage_possible(r->model, r->pool, err);
 }
 
+/* Everything that the rounded file depends on: program, processor, command, files. Threads change nothing and are left out, so a
+ * run may be taken up again with fewer. */
+static void hash_run(const struct run *r, char key[65])
+{
+    const struct quantize_args *a = r->args;
+    const char *files[] = { a->imatrix, a->calibration, a->recipe, a->stats, r->source.converted ? NULL : a->args.operands[0] };
+    struct sha256 h;
+    char text[200];
+    int n = snprintf(text, sizeof text, "%d%d%d%d%d %d %d %zu %zu %a %.60s", a->lax_imatrix, a->plain, a->requantize, a->no_search,
+                     a->no_feedback, a->weights, a->gather, a->size, a->mem_limit, (double)a->bpw, a->ratio ? a->ratio : "");
+    sha256_begin(&h);
+    workplace_hash_file(&h, "/proc/self/exe");
+    sha256_add(&h, r->cpu, strlen(r->cpu) + 1);
+    sha256_add(&h, text, (size_t)n + 1);
+    for (size_t i = 0; i < a->types.count; i++)
+        sha256_add(&h, a->types.items[i], strlen(a->types.items[i]) + 1);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        workplace_hash_file(&h, files[i]);
+    if (r->source.converted)
+        workplace_hash_folder(&h, a->args.operands[0]);
+    /* Parts of a split file are known by their inodes and their ends. */
+    for (size_t i = 0; !r->source.converted && i < r->input.part_count; i++) {
+        const struct map *part = &r->input.parts[i];
+        size_t end = part->size < 65536 ? part->size : 65536;
+        sha256_add(&h, &part->inode, sizeof part->inode);
+        sha256_add(&h, &part->size, sizeof part->size);
+        sha256_add(&h, part->data, end);
+        sha256_add(&h, part->data + part->size - end, end);
+    }
+    sha256_end(&h, key);
+}
+
 static bool prepare(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
+    char key[65];
     if (!open_inputs(r, err) || !check_output(r, err))
         return false;
+    hash_run(r, key);
+    if (!a->dry_run && !workplace_begin(&r->work, key, err))
+        return false;
+    if (r->work.again)
+        fprintf(stderr, "going on where an earlier run of this command ended\n");
     r->job = (struct quantize_job){
         .input = &r->input, .plan = r->plan, .matrix = r->have_matrix ? &r->matrix : NULL, .matrix_path = a->imatrix,
         .weights = (enum rounding_weights)a->weights, .rounding = r->rounding, .kernels = &r->kernels, .pool = r->pool,
-        .mem_limit = a->mem_limit, .stop = r->job.stop,
+        .journal = r->work.journal, .mem_limit = a->mem_limit, .stop = r->job.stop,
     };
     if (r->adaptive) {
         if (!decide(r, err))
@@ -543,25 +573,26 @@ static void print_feedback(const struct run *r)
     }
 }
 
+/* Round to `path`, or find there what an earlier run rounded. */
+static bool round_file(struct run *r, const char *path, bool force, struct quern_error *err)
+{
+    if (path == r->work.rounded && workplace_has(&r->work, "rounded", path))
+        return quantize_recall(&r->job, err);
+    r->job.show = show_progress, r->job.show_arg = &r->progress;
+    progress_begin(&r->progress, "rounding");
+    bool ok = quantize_write(&r->job, path, force, err);
+    progress_end(&r->progress);
+    return ok && (path != r->work.rounded || workplace_finished(&r->work, "rounded", path, err));
+}
+
 static bool write_output(struct run *r, struct quern_error *err)
 {
     const char *output = r->args->args.operands[1];
     bool receipt = r->adaptive || r->args->fail_if || r->args->tune;
-    char *rounded = receipt ? beside(output, "rounded", err) : NULL;
-    if (receipt && !rounded)
+    if (!round_file(r, receipt ? r->work.rounded : output, receipt || r->args->force, err))
         return false;
-    r->job.show = show_progress, r->job.show_arg = &r->progress;
-    progress_begin(&r->progress, "rounding");
-    bool ok = quantize_write(&r->job, receipt ? rounded : output, r->args->force, err);
-    progress_end(&r->progress);
-    if (ok)
-        print_feedback(r);
-    if (ok && receipt)
-        ok = stamp(r, rounded, output, err);
-    if (rounded)
-        unlink(rounded);
-    free(rounded);
-    return ok;
+    print_feedback(r);
+    return !receipt || stamp(r, r->work.rounded, output, err);
 }
 
 static int run_quantize(int argc, char **argv)
@@ -583,6 +614,10 @@ static int run_quantize(int argc, char **argv)
     } else {
         if (!write_output(&r, &err))
             code = cli_fail(&err);
+    }
+    if (code > 128 && r.work.journal) {
+        r.work.keep = true;
+        fprintf(stderr, "interrupted; the same command goes on from here\n");
     }
     run_free(&r);
     return cli_end(&verb_quantize, &args, code);

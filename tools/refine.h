@@ -49,8 +49,8 @@ void refine_close(struct refine *r);
 
 /* Bytes for a tensor with n inputs, rounded `rows` rows at a time to rows of `row_bytes`. */
 size_t refine_memory(size_t n, size_t rows, size_t row_bytes);
-/* Get ready for an expert of a tensor (0 where it is none). note->outcome says whether refine_rows may be called (REFINE_DONE) or why
- * not. False only for QUERN_EMEM without a limit. */
+/* Get ready for an expert of a tensor (0 where it is none). note->outcome says whether refine_rows may be called (REFINE_DONE) or
+ * why not. False only for QUERN_EMEM without a limit. */
 bool refine_begin(struct refine *r, struct gguf_string name, size_t expert, size_t n, uint32_t format, size_t memory,
                   struct pool *pool, struct refine_note *note, struct quern_error *err);
 /* Some rows of that tensor: w f32 [rows][n], out as feedback_round; losses are added to the note. */

@@ -29,7 +29,11 @@ bool source_open(struct source *s, const char *path, const char *output, const v
     s->converted = mem_take(size, 1, "a path", err);
     if (!s->converted)
         return false;
-    snprintf(s->converted, size, "%.*s%s.%s.quern-source-%ld", prefix, folder, output ? "" : "/", name, (long)getpid());
+    /* Beside an output the name is fixed: what a killed run left is written over, not left lying. */
+    if (output)
+        snprintf(s->converted, size, "%.*s.%s.quern-source", prefix, folder, name);
+    else
+        snprintf(s->converted, size, "%s/.%s.quern-source-%ld", folder, name, (long)getpid());
     struct convert_options how = { .type = FORMAT_COUNT, .force = true, .stop = stop };
     if (!convert_model(path, s->converted, &how, err)) {
         source_close(s);
