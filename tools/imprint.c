@@ -19,7 +19,7 @@ static const size_t LOGIT_BYTES = (size_t)512 << 20;
 static const float MASSIVE = 16, GRADIENT_MOST = 16;
 /* Multiplications that the default number of tokens may cost, about: a quarter of an hour on four cores, when there are
  * gradients. */
-static const double DEFAULT_WORK = 5e13;
+static const double DEFAULT_WORK = 3e13;
 enum { FEWEST_TOKENS = 8192, MOST_TOKENS = 131072 };
 
 size_t imprint_tokens(const struct quern_model *model)
