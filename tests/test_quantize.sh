@@ -131,7 +131,11 @@ check "a text too short for error feedback is said so" grep -q "no error feedbac
 "$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1; check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
 check "adaptive: within the size" test "$(stat -c %s adaptive1)" -le 730000 -a "$(stat -c %s adaptive1)" -gt 600000
 "$build/quern" show adaptive1 >shown
-check "the receipt is shown" test "$(grep -c 'quern.receipt.' shown)" = 20
+check "the receipt is shown" test "$(grep -c 'quern.receipt.' shown)" = 22
+"$quantize" "$small" fallen --plain --type Q4_K_M --heldout held.txt --fail-if 'kld>1' >/dev/null 2>&1
+"$build/quern" show --full fallen >shown
+check "the receipt counts fallbacks" grep -q 'receipt.fallbacks  u32 = 35$' shown
+check "... and names them with the reason" grep -q 'fallback_tensors .*"rows do not divide into the blocks: blk.0.attn_q.weight, ' shown
 "$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1; check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
 "$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1; check "a recipe for another size" grep -q "predicted" plan
 head -c 24000 "$root/models/calibration.txt" >long.txt
@@ -140,6 +144,13 @@ for threads in 1 4; do
 done
 check "error feedback: its count" grep -qE "^error feedback: [1-9][0-9]* tensors" report
 check "error feedback: 1 and 4 threads" cmp -s feedback1 feedback4
+# The receipt's errors are those of the values in the file: feedback gives other ones than the search at the same types.
+"$quantize" "$small" searched --recipe recipe.json --calibration long.txt --heldout held.txt --no-feedback >/dev/null 2>&1
+key() { "$build/quern" show --full "$1" | sed -n "s/^  quern.receipt.$2  *[a-z0-9]*\(\[[0-9]*\]\)\{0,1\} = //p"; }
+errors=$(key searched tensor_errors)
+check "errors of what is written" test -n "$errors" -a "$errors" != "$(key feedback1 tensor_errors)"
+check "as many with feedback as were told" test "$(key feedback1 feedback)" = "$(sed -n 's/^error feedback: \([0-9]*\) .*/\1/p' report)"
+check "without feedback none" test "$(key searched feedback)" = 0
 refused "a gate refuses" 7 "kld is" "$small" out --recipe recipe.json $texts --fail-if 'kld>0.000001'
 "$quantize" "$small" gated --recipe recipe.json $texts --fail-if 'kld>0.5' >/dev/null 2>&1; check "a gate lets pass" test -s gated
 refused "no gate" 2 "no gate such as" "$small" out --bpw 6 --fail-if 'kld'

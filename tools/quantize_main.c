@@ -6,8 +6,10 @@
 
 #include "adaptive.h"
 #include "cli.h"
+#include "fallbacks.h"
 #include "imprint_verb.h"
 #include "quantize.h"
+#include "quantize_report.h"
 #include "receipt.h"
 #include "recipe.h"
 #include "source.h"
@@ -248,8 +250,9 @@ static bool check_twice(const struct run *r, struct quern_error *err)
                r->args->args.operands[0], shown, format_find(twice->type)->name);
 }
 
-/* Bytes of the file with the types that the plan has now, the header as the input's and room for what will be added to it. */
-enum { HEADER_ROOM = 2048 };
+/* Bytes of the file with the types that the plan has now, the header as the input's and room for what will be added to it: keys and
+ * texts of the receipt, its list of fallbacks, and 4 bytes of error for each tensor. */
+enum { HEADER_ROOM = 2048 + FALLBACK_BYTES };
 
 static size_t file_bytes(const struct run *r)
 {
@@ -376,7 +379,7 @@ static bool decide(struct run *r, struct quern_error *err)
         for (size_t i = 0; i < r->choice.count; i++)
             r->choice.items[i].chosen = 0;
         plan_apply(&r->choice, r->plan);
-        fixed = file_bytes(r) - plan_bytes(&r->choice) + HEADER_ROOM;
+        fixed = file_bytes(r) - plan_bytes(&r->choice) + HEADER_ROOM + 4 * r->input.tensor_count;
         budget = file > fixed ? file - fixed : 0;
         if (!adaptive_plan(&r->choice, &r->job, r->model, budget, !measured, &options, err))
             return false;
@@ -469,42 +472,13 @@ static bool prepare(struct run *r, struct quern_error *err)
     return check_importances(r, err) && open_source_model(r, err);
 }
 
-/* One line per tensor, and the sums. */
-static void print_plan(const struct run *r)
+/* What tuning will take, beside the plan. */
+static void print_tuning(const struct run *r)
 {
-    static const char *const reasons[] = { "kept", "mix", "rule", "rows do not divide", "measured" };
-    size_t before = 0, after = 0, values = 0;
-    for (size_t i = 0; i < r->input.tensor_count; i++) {
-        const struct gguf_tensor *t = &r->input.tensors[i];
-        const struct plan_item *item = &r->plan[i];
-        char shown[100];
-        size_t bytes = quantize_tensor_bytes(&r->job, i);
-        text_escape(shown, sizeof shown, t->name.text, t->name.n);
-        printf("%-40s %6zu x %-6zu  %-5s -> %-7s  %12zu bytes  %s", shown, t->shape[0], t->shape[1] * t->shape[2] * t->shape[3],
-               format_find(t->type)->name, format_find(item->format)->name, bytes, reasons[item->reason]);
-        if (item->reason == PLAN_FALLBACK)
-            printf(" into %s's blocks", format_find(item->wanted)->name);
-        if (item->needs_importance && !r->have_matrix)
-            printf(", needs --imatrix");
-        printf("\n");
-        before += t->bytes, after += bytes, values += t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3];
-    }
-    if (r->choice.count)
-        printf("KL: %.5f predicted", r->choice.predicted);
-    if (r->choice.measured > 0)
-        printf(", %.5f +- %.5f measured on calibration text, %zu of %zu swaps kept", r->choice.measured, r->choice.measured_error,
-               r->choice.swaps, r->choice.tried);
-    if (r->choice.count)
-        printf("\n");
-    printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
-           8.0 * (double)after / (double)(values ? values : 1), quantize_memory(&r->job));
-    if (r->args->tune) {
-        bool feedback = r->adaptive && !r->args->no_feedback;
-        size_t tokens = tune_stage_tokens(r->model, feedback, r->args->tune_tokens);
-        printf("tuning: %zu tokens, about %.0f s, %zu bytes beside the files\n", tokens,
-               tune_stage_seconds(r->model, tokens, pool_threads(r->pool)),
-               tune_stage_memory(r->model, feedback, r->args->mem_limit));
-    }
+    bool feedback = r->adaptive && !r->args->no_feedback;
+    size_t tokens = tune_stage_tokens(r->model, feedback, r->args->tune_tokens);
+    printf("tuning: %zu tokens, about %.0f s, %zu bytes beside the files\n", tokens,
+           tune_stage_seconds(r->model, tokens, pool_threads(r->pool)), tune_stage_memory(r->model, feedback, r->args->mem_limit));
 }
 
 static void show_progress(void *arg, double share)
@@ -552,27 +526,6 @@ static bool stamp(struct run *r, const char *rounded, const char *output, struct
     return ok;
 }
 
-/* What error feedback did, and every tensor that goes without, with the reason. */
-static void print_feedback(const struct run *r)
-{
-    size_t done = 0;
-    char shown[100];
-    if (!r->job.refine)
-        return;
-    for (size_t i = 0; i < r->input.tensor_count; i++)
-        done += r->job.notes[i].experts > r->job.notes[i].without;
-    fprintf(stderr, "error feedback: %zu tensors\n", done);
-    for (size_t i = 0; i < r->input.tensor_count; i++) {
-        const struct refine_note *note = &r->job.notes[i];
-        text_escape(shown, sizeof shown, r->input.tensors[i].name.text, r->input.tensors[i].name.n);
-        if (note->without)
-            fprintf(stderr, "  %s: %zu of %zu without: %s (%zu tokens, %zu inputs)\n", shown, note->without, note->experts,
-                    refine_reason(note->outcome), note->tokens, r->input.tensors[i].shape[0]);
-        if (note->dead)
-            fprintf(stderr, "  %s: %zu inputs never moved\n", shown, note->dead);
-    }
-}
-
 /* Round to `path`, or find there what an earlier run rounded. */
 static bool round_file(struct run *r, const char *path, bool force, struct quern_error *err)
 {
@@ -591,7 +544,7 @@ static bool write_output(struct run *r, struct quern_error *err)
     bool receipt = r->adaptive || r->args->fail_if || r->args->tune;
     if (!round_file(r, receipt ? r->work.rounded : output, receipt || r->args->force, err))
         return false;
-    print_feedback(r);
+    report_feedback(&r->job);
     return !receipt || stamp(r, r->work.rounded, output, err);
 }
 
@@ -610,7 +563,9 @@ static int run_quantize(int argc, char **argv)
     } else if (!prepare(&r, &err)) {
         code = cli_fail(&err);
     } else if (args.dry_run) {
-        print_plan(&r);
+        report_plan(&r.job, &r.choice);
+        if (args.tune)
+            print_tuning(&r);
     } else {
         if (!write_output(&r, &err))
             code = cli_fail(&err);

@@ -6,6 +6,7 @@
 
 #include "calibration.h"
 #include "sha256.h"
+#include "written.h"
 
 static const char *base_name(const char *path)
 {
@@ -30,24 +31,25 @@ static void hash_source(const struct gguf *g, char out[65])
     sha256_end(&h, out);
 }
 
-static bool tensor_errors(struct receipt *r, const struct quantize_job *job, struct quern_error *err)
+/* Of what is in the file now: feedback and tuning move values away from where the search alone would have them. */
+static bool tensor_errors(struct receipt *r, const struct quantize_job *job, const struct gguf *rounded, struct quern_error *err)
 {
+    if (rounded->tensor_count != job->input->tensor_count)
+        return ERR(err, QUERN_EFORMAT, "the rounded file has %zu tensors, its source %zu", rounded->tensor_count,
+                   job->input->tensor_count);
     r->error_count = job->input->tensor_count;
     r->errors = mem_take(r->error_count, sizeof *r->errors, "errors", err);
     for (size_t i = 0; r->errors && i < r->error_count; i++) {
         double error;
-        if (job->plan[i].format == job->input->tensors[i].type)
-            continue;
-        if (!quantize_errors(job, i, &job->plan[i].format, 1, (size_t)1 << 16, &error, err))
+        if (!written_error(job, i, &rounded->tensors[i], &error, err))
             return false;
         r->errors[i] = (float)error;
     }
     return r->errors != NULL;
 }
 
-bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model
-                  *source,
-                  const struct receipt_options *o, struct quern_error *err)
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
+                  const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
 {
     size_t context = source->model.hyper.context < 512 ? source->model.hyper.context : 512;
     struct calibration fit = { 0 }, held = { 0 };
@@ -57,6 +59,7 @@ bool receipt_make(struct receipt *r, const struct quantize_job *job, const struc
                                  .pool = o->pool, .stop = o->stop, .progress = o->show, .progress_arg = o->show_arg };
     bool ok = calibration_open(&fit, o->calibration, CALIBRATION_FIT, source, context, err) &&
               calibration_open(&held, o->heldout, CALIBRATION_HELDOUT, source, context, err);
+    fallbacks_list(&r->fallbacks, job);
     if (ok) {
         hash_text(&fit, r->calibration_hash);
         hash_text(&held, r->heldout_hash);
@@ -65,7 +68,8 @@ bool receipt_make(struct receipt *r, const struct quantize_job *job, const struc
         if (!strcmp(r->calibration_hash, r->heldout_hash))
             ok = ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
     }
-    ok = ok && tensor_errors(r, job, err) && eval_tokens(&r->result, rounded, source, held.tokens, held.count, &eval, err);
+    ok = ok && tensor_errors(r, job, &rounded->gguf, err) &&
+         eval_tokens(&r->result, rounded, source, held.tokens, held.count, &eval, err);
     calibration_close(&fit);
     calibration_close(&held);
     return ok;
@@ -106,6 +110,11 @@ static bool write_receipt(const struct receipt *r, struct gguf_writer *w, struct
                              gguf_writer_f32(w, "quern.receipt.tune_kld_before", (float)r->tuned.before, err) &&
                              gguf_writer_f32(w, "quern.receipt.tune_kld_after", (float)r->tuned.after, err)))
         return false;
+    const struct fallbacks *f = &r->fallbacks;
+    if (!gguf_writer_u32(w, "quern.receipt.feedback", (uint32_t)f->refined, err) ||
+        !gguf_writer_u32(w, "quern.receipt.fallbacks", (uint32_t)f->count, err) ||
+        (f->reasons && !gguf_writer_array(w, "quern.receipt.fallback_tensors", GGUF_STRING, f->packed, f->reasons, f->bytes, err)))
+        return false;
     uint8_t *packed = mem_take(r->error_count, 4, "errors", err);
     for (size_t i = 0; packed && i < r->error_count; i++) {
         uint32_t bits;
@@ -141,9 +150,8 @@ bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error 
 {
     static const char *const names[] = { "kld_median", "kld_999", "kld", "ppl_ratio", "top1" };
     const struct eval_result *e = r ? &r->result : NULL;
-    const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0, e ? e->perplexity / e->base_perplexity
-                              : 0,
-                              e ? e->same_top : 0 };
+    const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0,
+                              e ? e->perplexity / e->base_perplexity : 0, e ? e->same_top : 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i]);
         const char *sign = gate + n;

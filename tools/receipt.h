@@ -5,6 +5,7 @@
 #define QUERN_RECEIPT_H
 
 #include "eval.h"
+#include "fallbacks.h"
 #include "gguf.h"
 #include "quantize.h"
 #include "tune.h"
@@ -13,8 +14,9 @@ struct receipt {
     char   source_hash[65], calibration_hash[65], heldout_hash[65];
     const char *source, *calibration, *heldout;      /* names, without folders */
     double predicted;                                /* KL by the plan, 0: none */
-    float *errors;                                   /* [tensor_count] importance-weighted relative squared error, 0: kept */
+    float *errors;                                   /* [tensor_count] relative squared error as written (written.h) */
     size_t error_count;
+    struct fallbacks fallbacks;
     struct eval_result result;                       /* rounded against source */
     struct tune_result tuned;                        /* tokens 0: was not      */
 };
@@ -28,9 +30,8 @@ struct receipt_options {
 };
 
 /* Measure. `rounded` and `source` are open models; names must outlive the receipt. */
-bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded, const struct quern_model
-                  *source,
-                  const struct receipt_options *options, struct quern_error *err);
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
+                  const struct quern_model *source, const struct receipt_options *options, struct quern_error *err);
 void receipt_free(struct receipt *r);
 /* The file `rounded` again at `path`, with the receipt among its keys; atomic, and never onto `source`'s files. */
 bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const struct gguf *source, const char *path, bool force,
