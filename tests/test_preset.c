@@ -164,7 +164,7 @@ static void rules_come_first(void)
     free(plan);
     regfree(&rules[0].pattern);
     regfree(&rules[1].pattern);
-    static const char *const wrong[] = { "attn_v", "=Q4_K", "a=Q9_K", "a=I32", "(=Q4_K" };
+    static const char *const wrong[] = { "attn_v", "=Q4_K", "a=Q9_K", "a=I32", "a=NVFP4", "(=Q4_K" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CHECK(!type_rule_parse(&rules[0], wrong[i], &err) && err.code == QUERN_EUSAGE, "%s", wrong[i]);
     gguf_close(&g);

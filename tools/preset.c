@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "rounding.h"
+
 /* File types with a mix of their own; the numbers are general.file_type's. */
 enum file_type {
     ALL_F32 = 0, MOSTLY_F16 = 1, MOSTLY_Q4_0 = 2, MOSTLY_Q4_1 = 3, MOSTLY_Q8_0 = 7, MOSTLY_Q5_0 = 8, MOSTLY_Q5_1 = 9, MOSTLY_Q2_K = 10,
@@ -60,6 +62,8 @@ bool type_rule_parse(struct type_rule *rule, const char *text, struct quern_erro
     const struct format *format = format_by_name(equals + 1);
     if (!format || !format->weights)
         return ERR(err, QUERN_EUSAGE, "'%s': unknown tensor type '%s'", shown, equals + 1);
+    if (!rounding_supports(format->id))
+        return ERR(err, QUERN_EUSAGE, "'%s': %s can be read but not made", shown, format->name);
     memcpy(pattern, text, (size_t)(equals - text));
     pattern[equals - text] = '\0';
     int code = regcomp(&rule->pattern, pattern, REG_EXTENDED | REG_NOSUB);
