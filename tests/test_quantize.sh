@@ -93,6 +93,19 @@ fi
 (ulimit -f 1000; "$quantize" "$model" out --plain --type Q4_K_M 2>stderr); code=$?
 check "file size limit: exit 6, no file" test $code -eq 6 -a ! -e out -a -z "$(ls -A | grep '^\.out')"
 
+# Free space is looked at before the work, hidden files counted: a file system of 4 MB, where mounting is allowed.
+mkdir tiny
+small_disk() { unshare -rm sh -c 'mount -t tmpfs -o size=4000k none tiny 2>/dev/null || exit 99; "$@"' sh "$@"; }
+if small_disk true 2>/dev/null; then
+    small_disk "$quantize" "$model" tiny/out --plain --type Q4_K_M 2>stderr; check "room for the file alone" test $? -eq 0
+    begin=$(date +%s)
+    small_disk "$quantize" "$model" tiny/out --type Q4_K_M 2>stderr; code=$?
+    check "no room for the hidden files: exit 6" test $code -eq 6 -a $(($(date +%s) - begin)) -lt 5
+    check "... needed and free are told" grep -qE "the hidden ones beside it take about [0-9]{7,} bytes, [0-9]{7} are free" stderr
+else
+    echo "SKIPPED free space: no file system may be mounted here"
+fi
+
 # kill -9 (G13): no file or the whole one; the next run gives the same bytes as one that was never disturbed.
 "$quantize" "$model" whole --plain --type IQ4_XS --imatrix "$matrix"
 broken=0

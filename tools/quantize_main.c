@@ -349,6 +349,45 @@ static bool open_moments(struct run *r, const struct adaptive_options *how, stru
     return r->have_refine;
 }
 
+/* Bytes of second moments: one triangle for each input (k, v and gate share those of q and up) and its held-out vectors. */
+static size_t moments_bytes(const struct gguf *g)
+{
+    static const char *const shared[] = { "attn_k.", "attn_v.", "ffn_gate", "_embd." };
+    double bytes = 0;
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        bool counts = preset_may_round(t);
+        for (size_t k = 0; k < sizeof shared / sizeof *shared; k++)
+            counts = counts && !memmem(t->name.text, t->name.n, shared[k], strlen(shared[k]));
+        if (counts)
+            bytes += (double)t->shape[0] * ((double)t->shape[0] + 1) * 2 * (double)t->shape[2] + 4096.0 * (double)t->shape[0];
+    }
+    return bytes < 0x1p62 ? (size_t)bytes : SIZE_MAX;
+}
+
+/* Room on the disk, before hours of work: the file, the same before its receipt, second moments, the journal. */
+static bool check_space(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    size_t file, before = 0, more = 0;
+    bool staged = r->adaptive || a->fail_if || a->tune;
+    if (a->dry_run)
+        return true;
+    if (!preset_plan(r->plan, &r->input, r->preset ? r->preset : preset_find("Q4_K_M"), r->rules, r->rule_count, true, err) ||
+        !wanted_bytes(r, &file, err))
+        return false;
+    for (size_t i = 0; i < r->input.part_count; i++)
+        before += r->input.parts[i].size;
+    /* More than everything as it is, is never written. */
+    file = file < before ? file : before;
+    if (r->adaptive) {
+        struct adaptive_work work = adaptive_work(r->model, r->input.tensor_count);
+        more = (work.trials + 2) * work.search_chunks * work.chunk * sizeof(double) * !a->no_search;
+        more += a->no_feedback || a->stats ? 0 : moments_bytes(&r->input);
+    }
+    return workplace_space(&r->work, a->args.operands[1], file + (staged ? file + more : 0), err);
+}
+
 /* Find out what each tensor needs. */
 static bool decide(struct run *r, struct quern_error *err)
 {
@@ -358,7 +397,7 @@ static bool decide(struct run *r, struct quern_error *err)
                                         .journal = r->work.journal, .show = show_step, .show_arg = &r->progress };
     size_t file, budget, fixed;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
-    if (!(r->model = quern_open_model(r->source.path, &how, err)))
+    if (!(r->model = quern_open_model(r->source.path, &how, err)) || !check_space(r, err))
         return false;
     if (!r->have_matrix && importance_possible(r->model, r->pool)) {
         if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
@@ -465,7 +504,8 @@ static bool prepare(struct run *r, struct quern_error *err)
     if (r->adaptive) {
         if (!decide(r, err))
             return false;
-    } else if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err)) {
+    } else if (!check_space(r, err) ||
+               !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err)) {
         return false;
     }
     r->job.file_type = r->preset->file_type;

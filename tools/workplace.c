@@ -1,10 +1,12 @@
 #include "workplace.h"
 
 #include <dirent.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct identity { int64_t bytes, inode, device, seconds, nanoseconds; };
@@ -75,6 +77,37 @@ void workplace_close(struct workplace *w)
     free(w->stats);
     free(w->rounded);
     *w = (struct workplace){ 0 };
+}
+
+/* Bytes on the disk of a hidden file, and of what a resuming writer has of it. */
+static size_t standing(const char *path)
+{
+    struct quern_error ignored;
+    struct stat st;
+    char *partial = path ? workplace_path(path, "partial", &ignored) : NULL;
+    size_t bytes = path && stat(path, &st) == 0 ? (size_t)st.st_blocks * 512 : 0;
+    bytes += partial && stat(partial, &st) == 0 ? (size_t)st.st_blocks * 512 : 0;
+    free(partial);
+    return bytes;
+}
+
+bool workplace_space(const struct workplace *w, const char *output, size_t needed, struct quern_error *err)
+{
+    struct statvfs fs;
+    size_t there = standing(w->stats) + standing(w->rounded);
+    char *file = workplace_path(output, "journal", err), *slash = file ? strrchr(file, '/') : NULL;
+    if (!file)
+        return false;
+    if (slash)
+        slash[1] = 0;
+    bool told = statvfs(slash ? file : ".", &fs) == 0;
+    free(file);
+    uint64_t block = told && fs.f_frsize ? fs.f_frsize : told ? fs.f_bsize : 0;
+    needed = needed > there ? needed - there : 0;
+    if (!block || needed / block <= fs.f_bavail)
+        return true;
+    return ERR(err, QUERN_EIO, "cannot write '%s': the file and the hidden ones beside it take about %zu bytes, %ju are free", output,
+               needed, (uintmax_t)(fs.f_bavail * block));
 }
 
 bool workplace_finished(struct workplace *w, const char *record, const char *path, struct quern_error *err)

@@ -28,6 +28,10 @@ bool workplace_open(struct workplace *w, const char *output, struct quern_error 
 bool workplace_begin(struct workplace *w, const char *key, struct quern_error *err);
 void workplace_close(struct workplace *w);
 
+/* Is there room for `needed` more bytes where the output will stand? What an earlier run left of the same work counts as there
+ * already. QUERN_EIO tells both figures. Where the file system does not say, the answer is yes. */
+bool workplace_space(const struct workplace *w, const char *output, size_t needed, struct quern_error *err);
+
 /* A file of ours is finished: note its size, time and inode under `record`. */
 bool workplace_finished(struct workplace *w, const char *record, const char *path, struct quern_error *err);
 /* Is the file still the one that was noted? */
