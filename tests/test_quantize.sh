@@ -49,7 +49,8 @@ for type in Q4_K_M Q3_K_M Q2_K IQ4_XS; do
 done
 
 "$quantize" "$model" --plain --type Q4_K_M --dry-run >plan
-check "dry run: 56 tensors and the sum" test "$(wc -l <plan)" = 57
+check "dry run: 56 tensors, the sum, the time" test "$(wc -l <plan)" = 58
+check "a dry run tells the time" grep -qE "^time: about [0-9]+ s: plan 0 s, .* rounding [0-9.]+ s, error feedback 0 s, receipt 0 s$" plan
 "$quantize" "$model" --plain --type Q4_K_M --type 'blk\.0\.attn_v=Q8_0' --type-override 'ffn_up=IQ4_XS' --dry-run >plan
 check "rules" test "$(grep -c 'Q8_0 .*rule' plan) $(grep -c 'IQ4_XS .*rule' plan)" = "1 6"
 "$quantize" "$shared/models/babyllama361/babyllama361-F32.gguf" --plain --type Q4_K_M --dry-run >plan
@@ -151,6 +152,7 @@ check "the receipt counts fallbacks" grep -q 'receipt.fallbacks  u32 = 35$' show
 check "... and names them with the reason" grep -q 'fallback_tensors .*"rows do not divide into the blocks: blk.0.attn_q.weight, ' shown
 "$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1; check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
 "$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1; check "a recipe for another size" grep -q "predicted" plan
+check "... and its time, with feedback" grep -qE "^time: about [1-9][0-9]* s: .* receipt [0-9]+ s$" plan
 head -c 24000 "$root/models/calibration.txt" >long.txt
 for threads in 1 4; do
     "$quantize" "$small" feedback$threads --recipe recipe.json --calibration long.txt --heldout held.txt --threads $threads >report 2>&1

@@ -31,6 +31,29 @@ struct adaptive_work adaptive_work(const struct quern_model *source, size_t tens
     return w;
 }
 
+/* Bytes of second moments: one triangle for each input (k, v and gate share those of q and up) and its held-out vectors. */
+static size_t moments_bytes(const struct gguf *g)
+{
+    static const char *const shared[] = { "attn_k.", "attn_v.", "ffn_gate", "_embd." };
+    double bytes = 0;
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        bool counts = preset_may_round(t);
+        for (size_t k = 0; k < sizeof shared / sizeof *shared; k++)
+            counts = counts && !memmem(t->name.text, t->name.n, shared[k], strlen(shared[k]));
+        if (counts)
+            bytes += (double)t->shape[0] * ((double)t->shape[0] + 1) * 2 * (double)t->shape[2] + 4096.0 * (double)t->shape[0];
+    }
+    return bytes < 0x1p62 ? (size_t)bytes : SIZE_MAX;
+}
+
+size_t adaptive_disk(const struct quern_model *source, bool search, bool moments)
+{
+    struct adaptive_work work = adaptive_work(source, source->gguf.tensor_count);
+    size_t journal = search ? (work.trials + 2) * work.search_chunks * work.chunk * sizeof(double) : 0;
+    return journal + (moments ? moments_bytes(&source->gguf) : 0);
+}
+
 struct shower { const struct adaptive_options *o; const char *what; };
 
 static void show_share(void *arg, double share)

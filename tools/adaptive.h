@@ -23,6 +23,8 @@ struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks
 
 /* What will be looked at for a model of so many parameters and so many tensors to decide about. */
 struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors);
+/* About the bytes on the disk beside the rounded file: the search's results in the journal, second moments. */
+size_t adaptive_disk(const struct quern_model *source, bool search, bool moments);
 /* Gather importances into *out. */
 bool adaptive_gather(struct imatrix *out, const struct quern_model *source, struct pool *pool, const volatile int *stop,
                      const struct adaptive_options *options, struct quern_error *err);

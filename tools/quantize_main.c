@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "adaptive.h"
@@ -114,6 +115,7 @@ struct run {
     struct quern_model  *model;          /* NULL with --plain */
     struct plan          choice;
     bool                 adaptive;
+    double               planned;        /* seconds that deciding took */
     struct gguf          input;
     struct imatrix       matrix;
     bool                 have_input, have_matrix;
@@ -349,22 +351,6 @@ static bool open_moments(struct run *r, const struct adaptive_options *how, stru
     return r->have_refine;
 }
 
-/* Bytes of second moments: one triangle for each input (k, v and gate share those of q and up) and its held-out vectors. */
-static size_t moments_bytes(const struct gguf *g)
-{
-    static const char *const shared[] = { "attn_k.", "attn_v.", "ffn_gate", "_embd." };
-    double bytes = 0;
-    for (size_t i = 0; i < g->tensor_count; i++) {
-        const struct gguf_tensor *t = &g->tensors[i];
-        bool counts = preset_may_round(t);
-        for (size_t k = 0; k < sizeof shared / sizeof *shared; k++)
-            counts = counts && !memmem(t->name.text, t->name.n, shared[k], strlen(shared[k]));
-        if (counts)
-            bytes += (double)t->shape[0] * ((double)t->shape[0] + 1) * 2 * (double)t->shape[2] + 4096.0 * (double)t->shape[0];
-    }
-    return bytes < 0x1p62 ? (size_t)bytes : SIZE_MAX;
-}
-
 /* Room on the disk, before hours of work: the file, the same before its receipt, second moments, the journal. */
 static bool check_space(struct run *r, struct quern_error *err)
 {
@@ -380,11 +366,8 @@ static bool check_space(struct run *r, struct quern_error *err)
         before += r->input.parts[i].size;
     /* More than everything as it is, is never written. */
     file = file < before ? file : before;
-    if (r->adaptive) {
-        struct adaptive_work work = adaptive_work(r->model, r->input.tensor_count);
-        more = (work.trials + 2) * work.search_chunks * work.chunk * sizeof(double) * !a->no_search;
-        more += a->no_feedback || a->stats ? 0 : moments_bytes(&r->input);
-    }
+    if (r->adaptive)
+        more = adaptive_disk(r->model, !a->no_search, !a->no_feedback && !a->stats);
     return workplace_space(&r->work, a->args.operands[1], file + (staged ? file + more : 0), err);
 }
 
@@ -502,14 +485,28 @@ static bool prepare(struct run *r, struct quern_error *err)
         .journal = r->work.journal, .mem_limit = a->mem_limit, .stop = r->job.stop,
     };
     if (r->adaptive) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
         if (!decide(r, err))
             return false;
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        r->planned = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
     } else if (!check_space(r, err) ||
                !preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) || !check_twice(r, err)) {
         return false;
     }
     r->job.file_type = r->preset->file_type;
     return check_importances(r, err) && open_source_model(r, err);
+}
+
+static bool print_time(const struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    bool feedback = r->adaptive && !a->no_feedback && (a->stats || importance_possible(r->model, r->pool));
+    struct report_work work = { .model = r->model, .calibration = a->calibration, .heldout = a->heldout, .planned = r->planned,
+                                .moments = feedback && !a->stats, .feedback = feedback,
+                                .receipt = r->adaptive || a->fail_if || a->tune };
+    return report_time(&r->job, &work, err);
 }
 
 /* What tuning will take, beside the plan. */
@@ -604,7 +601,9 @@ static int run_quantize(int argc, char **argv)
         code = cli_fail(&err);
     } else if (args.dry_run) {
         report_plan(&r.job, &r.choice);
-        if (args.tune)
+        if (!print_time(&r, &err))
+            code = cli_fail(&err);
+        else if (args.tune)
             print_tuning(&r);
     } else {
         if (!write_output(&r, &err))

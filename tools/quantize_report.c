@@ -1,6 +1,9 @@
 #include "quantize_report.h"
 
 #include <stdio.h>
+#include <time.h>
+
+#include "imprint.h"
 
 void report_plan(const struct quantize_job *job, const struct plan *choice)
 {
@@ -30,6 +33,109 @@ void report_plan(const struct quantize_job *job, const struct plan *choice)
         printf("\n");
     printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
            8.0 * (double)after / (double)(values ? values : 1), quantize_memory(job));
+}
+
+/* ---- time ---------------------------------------------------------------------------------------------------------------- */
+
+/* Multiplications of error feedback per value and input, beside those that a forward pass does as fast: the losses of three ways
+ * on two texts, the carrying, and a descent that moves a part of the codes. An estimate. */
+static const double FEEDBACK_PASSES = 12;
+/* Values of a type that are timed. */
+static const size_t TIMED_VALUES = (size_t)1 << 16;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double tensor_values(const struct gguf_tensor *t)
+{
+    return (double)t->shape[0] * (double)t->shape[1] * (double)t->shape[2] * (double)t->shape[3];
+}
+
+/* Seconds to round a value of tensor i; the better of two, as the first reads the file. */
+static bool time_value(const struct quantize_job *job, size_t i, double *seconds, struct quern_error *err)
+{
+    const struct gguf_tensor *t = &job->input->tensors[i];
+    size_t rows = t->shape[1] * t->shape[2] * t->shape[3], wanted = TIMED_VALUES / t->shape[0] + 1;
+    size_t every = rows > wanted ? rows / wanted : 1, sampled = (rows + every - 1) / every;
+    for (int turn = 0; turn < 2; turn++) {
+        double error, begin = now();
+        if (!quantize_errors(job, i, &job->plan[i].format, 1, TIMED_VALUES, &error, err))
+            return false;
+        double each = (now() - begin) / ((double)sampled * (double)t->shape[0]);
+        *seconds = turn && *seconds < each ? *seconds : each;
+    }
+    return true;
+}
+
+/* The search of all tensors, one of each type timed. */
+static bool search_seconds(const struct quantize_job *job, double *seconds, struct quern_error *err)
+{
+    double each[FORMAT_COUNT] = { 0 };
+    *seconds = 0;
+    for (size_t i = 0; i < job->input->tensor_count; i++) {
+        const struct gguf_tensor *t = &job->input->tensors[i];
+        uint32_t format = job->plan[i].format;
+        if (format == t->type || !(tensor_values(t) > 0))
+            continue;
+        if (!(each[format] > 0) && !time_value(job, i, &each[format], err))
+            return false;
+        *seconds += each[format] * tensor_values(t);
+    }
+    return true;
+}
+
+/* Multiplications per second of a forward pass, and the texts' tokens. The best of three: the first reads the file, and others use
+ * the machine too. */
+static bool forward_rate(const struct quantize_job *job, const struct report_work *w, double *rate, double *fit, double *held,
+                         struct quern_error *err)
+{
+    struct calibration text = { 0 }, other = { 0 };
+    struct measure m = { 0 };
+    size_t context = w->model->model.hyper.context, chunk = context && context < 256 ? context : 256;
+    bool ok = calibration_open(&text, w->calibration, CALIBRATION_FIT, w->model, chunk, err) &&
+              calibration_open(&other, w->heldout, CALIBRATION_HELDOUT, w->model, chunk, err);
+    *rate = 0;
+    for (int turn = 0; ok && turn < 3; turn++) {
+        double begin = now();
+        ok = measure_init(&m, w->model, text.tokens, chunk, 1, job->pool, job->stop, err);
+        double seen = (double)w->model->model.parameters * (double)chunk / (now() - begin);
+        *rate = seen > *rate ? seen : *rate;
+        measure_free(&m);
+    }
+    *fit = (double)text.count, *held = (double)other.count;
+    calibration_close(&text);
+    calibration_close(&other);
+    return ok;
+}
+
+bool report_time(const struct quantize_job *job, const struct report_work *w, struct quern_error *err)
+{
+    double search, rate = 1, fit = 0, held = 0, moments = 0, feedback = 0, receipt = 0;
+    if (!search_seconds(job, &search, err) || (w->model && !forward_rate(job, w, &rate, &fit, &held, err)))
+        return false;
+    double parameters = w->model ? (double)w->model->model.parameters + 1 : 1, most = 0x1p44 / parameters;
+    double tokens = w->model ? (double)imprint_tokens(w->model) : 0;
+    tokens = tokens < fit ? tokens : fit;
+    if (w->moments)
+        moments = tokens * parameters / rate;
+    for (size_t i = 0; i < job->input->tensor_count; i++) {
+        const struct gguf_tensor *t = &job->input->tensors[i];
+        double n = (double)t->shape[0];
+        if (job->plan[i].format == t->type || !feedback_supports(job->plan[i].format) || t->dims < 2)
+            continue;
+        /* A triangle of products per token; the factor of each matrix in doubles. */
+        moments += w->moments ? tokens * n * n / 2 / rate : 0;
+        feedback += w->feedback ? (FEEDBACK_PASSES * n * tensor_values(t) + 2 * n * n * n) / rate : 0;
+    }
+    if (w->receipt)
+        receipt = 2 * (held < most ? held : most) * parameters / rate;
+    printf("time: about %.0f s: plan %.0f s, second moments %.0f s, rounding %.1f s, error feedback %.0f s, receipt %.0f s\n",
+           w->planned + moments + search + feedback + receipt, w->planned, moments, search, feedback, receipt);
+    return true;
 }
 
 void report_feedback(const struct quantize_job *job)

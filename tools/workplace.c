@@ -106,8 +106,8 @@ bool workplace_space(const struct workplace *w, const char *output, size_t neede
     needed = needed > there ? needed - there : 0;
     if (!block || needed / block <= fs.f_bavail)
         return true;
-    return ERR(err, QUERN_EIO, "cannot write '%s': the file and the hidden ones beside it take about %zu bytes, %ju are free", output,
-               needed, (uintmax_t)(fs.f_bavail * block));
+    return ERR(err, QUERN_EIO, "cannot write '%s': the file and the hidden ones beside it take about %zu bytes, %ju are free",
+               output, needed, (uintmax_t)(fs.f_bavail * block));
 }
 
 bool workplace_finished(struct workplace *w, const char *record, const char *path, struct quern_error *err)
