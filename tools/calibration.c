@@ -49,9 +49,10 @@ static bool find_text(struct calibration *c, const char *path, enum calibration_
 
 static bool one_token_only(const struct calibration *c)
 {
-    /* A tokenizer may put a blank before the first word. */
-    for (size_t i = 2; i < c->count; i++)
-        if (c->tokens[i] != c->tokens[1] && i % c->chunk)
+    /* A tokenizer may put a blank before the first word, which may be as many tokens as it has bytes, and a beginning before
+     * that. */
+    for (size_t i = 8; i < c->count; i++)
+        if (c->tokens[i] != c->tokens[c->chunk - 1] && i % c->chunk)
             return false;
     return true;
 }
@@ -62,6 +63,10 @@ bool calibration_open(struct calibration *c, const char *path, enum calibration_
     *c = (struct calibration){ .chunk = chunk };
     bool ok = find_text(c, path, part, err) && quern_encode_text(model, c->text, c->bytes, false, false, &c->tokens, &c->count,
                                                                  err);
+    /* No text has NULs, nearly every other file does; UTF-16 too, which would be read as noise. */
+    if (ok && memchr(c->text, 0, c->bytes))
+        ok = ERR(err, QUERN_EUSAGE, "%s: no text but binary data (%zu tokens), it has a NUL at byte %zu", path ? path : c->name,
+                 c->count, (size_t)((const char *)memchr(c->text, 0, c->bytes) - c->text));
     if (ok && c->count < chunk)
         ok = ERR(err, QUERN_EUSAGE, "%s: %zu tokens, at least %zu are needed", path ? path : c->name, c->count, chunk);
     if (ok) {

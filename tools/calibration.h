@@ -25,8 +25,8 @@ struct calibration {
 };
 
 /* `path` NULL: the text inside the program. Tokens are cut into chunks of `chunk`, whose first is replaced by the beginning token
- * where the model has that habit; what does not fill a chunk is left out. QUERN_EUSAGE for a text of less than one chunk or of
- * one token over and over, naming the count. */
+ * where the model has that habit; what does not fill a chunk is left out. QUERN_EUSAGE for a text of less than one chunk, of
+ * one token over and over, or with a NUL in it, naming the count. */
 bool calibration_open(struct calibration *c, const char *path, enum calibration_part part, const struct quern_model *model,
                       size_t chunk, struct quern_error *err);
 void calibration_close(struct calibration *c);

@@ -7,6 +7,7 @@
 
 #include "adaptive.h"
 #include "cli.h"
+#include "compare.h"
 #include "fallbacks.h"
 #include "imprint_verb.h"
 #include "quantize.h"
@@ -75,7 +76,8 @@ static const struct option quantize_options[] = {
       "plain|guarded", NULL, NULL },
     { "plain", 0, OPTION_SWITCH, AT(plain), NULL, NULL, "exactly llama.cpp's mix under the name of --type", NULL, NULL, NULL },
     { "dry-run", 'n', OPTION_SWITCH, AT(dry_run), NULL, NULL, "print the plan, write nothing", NULL, NULL, NULL },
-    { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL, "replace an existing output", NULL, NULL, NULL },
+    { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL,
+      "replace an existing output; write one that is worse than plain rounding, too", NULL, NULL, NULL },
     { "requantize", 0, OPTION_SWITCH, AT(requantize), NULL, NULL, "accept an input that is rounded already", NULL,
       "allow-requantize", NULL },
     { "threads", 0, OPTION_COUNT, AT(threads), "N", NULL, "threads (default: the physical cores)", NULL, NULL, NULL },
@@ -538,6 +540,17 @@ static bool tune(struct run *r, const char *rounded, struct tune_result *result,
     return ok;
 }
 
+/* A result that is worse than what no effort gives is refused too. */
+static bool compare(struct run *r, const struct receipt *receipt, const struct receipt_options *options, struct quern_error *err)
+{
+    if (!compare_needed(&r->job, receipt))
+        return true;
+    progress_begin(&r->progress, "comparing");
+    bool ok = compare_with_plain(receipt, &r->job, r->model, r->work.plain, r->args->force, options, err);
+    progress_end(&r->progress);
+    return ok;
+}
+
 /* Measure the rounded file on held-out text and, when no gate refuses it, write it again with the receipt. */
 static bool stamp(struct run *r, const char *rounded, const char *output, struct quern_error *err)
 {
@@ -557,6 +570,7 @@ static bool stamp(struct run *r, const char *rounded, const char *output, struct
     if (ok)
         receipt_print(&receipt);
     ok = ok && (!a->fail_if || receipt_gate(&receipt, a->fail_if, err)) &&
+         compare(r, &receipt, &options, err) &&
          receipt_stamp(&receipt, &model->gguf, &r->input, output, a->force, err);
     receipt_free(&receipt);
     quern_close_model(model);

@@ -48,15 +48,37 @@ static bool tensor_errors(struct receipt *r, const struct quantize_job *job, con
     return r->errors != NULL;
 }
 
-bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
-                  const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
+static size_t context_of(const struct quern_model *source)
 {
-    size_t context = source->model.hyper.context < 512 ? source->model.hyper.context : 512;
-    struct calibration fit = { 0 }, held = { 0 };
+    return source->model.hyper.context < 512 ? source->model.hyper.context : 512;
+}
+
+static bool measure(struct eval_result *result, const struct quern_model *model, const struct quern_model *source,
+                    const struct calibration *held, const struct receipt_options *o, struct quern_error *err)
+{
+    size_t context = context_of(source);
     /* 16k tokens of a 1B model, all of quern's own text for small ones. */
     double most = 0x1p44 / ((double)source->model.parameters + 1) / (double)context;
     struct eval_options eval = { .context = context, .chunks = most < 8 ? 8 : most > 4096 ? 4096 : (size_t)most, .kv = KV_F16,
                                  .pool = o->pool, .stop = o->stop, .progress = o->show, .progress_arg = o->show_arg };
+    return eval_tokens(result, model, source, held->tokens, held->count, &eval, err);
+}
+
+bool receipt_measure(struct eval_result *result, const struct quern_model *model, const struct quern_model *source,
+                     const struct receipt_options *o, struct quern_error *err)
+{
+    struct calibration held = { 0 };
+    bool ok = calibration_open(&held, o->heldout, CALIBRATION_HELDOUT, source, context_of(source), err) &&
+              measure(result, model, source, &held, o, err);
+    calibration_close(&held);
+    return ok;
+}
+
+bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
+                  const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
+{
+    size_t context = context_of(source);
+    struct calibration fit = { 0 }, held = { 0 };
     bool ok = calibration_open(&fit, o->calibration, CALIBRATION_FIT, source, context, err) &&
               calibration_open(&held, o->heldout, CALIBRATION_HELDOUT, source, context, err);
     fallbacks_list(&r->fallbacks, job);
@@ -68,8 +90,7 @@ bool receipt_make(struct receipt *r, const struct quantize_job *job, const struc
         if (!strcmp(r->calibration_hash, r->heldout_hash))
             ok = ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
     }
-    ok = ok && tensor_errors(r, job, &rounded->gguf, err) &&
-         eval_tokens(&r->result, rounded, source, held.tokens, held.count, &eval, err);
+    ok = ok && tensor_errors(r, job, &rounded->gguf, err) && measure(&r->result, rounded, source, &held, o, err);
     calibration_close(&fit);
     calibration_close(&held);
     return ok;

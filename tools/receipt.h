@@ -32,6 +32,9 @@ struct receipt_options {
 /* Measure. `rounded` and `source` are open models; names must outlive the receipt. */
 bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
                   const struct quern_model *source, const struct receipt_options *options, struct quern_error *err);
+/* The measurement alone: another model against the source, on the receipt's tokens. */
+bool receipt_measure(struct eval_result *result, const struct quern_model *model, const struct quern_model *source,
+                     const struct receipt_options *options, struct quern_error *err);
 void receipt_free(struct receipt *r);
 /* The file `rounded` again at `path`, with the receipt among its keys; atomic, and never onto `source`'s files. */
 bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const struct gguf *source, const char *path, bool force,

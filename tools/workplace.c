@@ -38,7 +38,8 @@ bool workplace_open(struct workplace *w, const char *output, struct quern_error 
     char *path = workplace_path(output, "journal", err);
     w->stats = path ? workplace_path(output, "stats", err) : NULL;
     w->rounded = w->stats ? workplace_path(output, "rounded", err) : NULL;
-    w->journal = w->rounded ? journal_open(path, err) : NULL;
+    w->plain = w->rounded ? workplace_path(output, "plain", err) : NULL;
+    w->journal = w->plain ? journal_open(path, err) : NULL;
     free(path);
     if (!w->journal)
         workplace_close(w);
@@ -63,6 +64,7 @@ bool workplace_begin(struct workplace *w, const char *key, struct quern_error *e
     if (!w->again) {
         drop(w->stats);
         drop(w->rounded);
+        drop(w->plain);
     }
     return true;
 }
@@ -72,10 +74,12 @@ void workplace_close(struct workplace *w)
     if (w->journal && !w->keep) {
         drop(w->stats);
         drop(w->rounded);
+        drop(w->plain);
     }
     journal_close(w->journal, w->keep);
     free(w->stats);
     free(w->rounded);
+    free(w->plain);
     *w = (struct workplace){ 0 };
 }
 

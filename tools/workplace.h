@@ -3,6 +3,7 @@
  *     .OUT.quern-journal    results of finished steps (journal.h); its lock keeps a second run for the same output away
  *     .OUT.quern-stats      second moments of the calibration text
  *     .OUT.quern-rounded    the file before its receipt
+ *     .OUT.quern-plain      the file to compare with (compare.h)
  *     .OUT.quern-source     a checkpoint's folder as one file (source.h)
  *
  * Their names are fixed, so the run after a kill -9 finds them: with the same key it goes on where the other ended, with another
@@ -15,7 +16,7 @@
 
 struct workplace {
     struct journal *journal;
-    char *stats, *rounded;       /* paths */
+    char *stats, *rounded, *plain;   /* paths */
     bool  again;                 /* an earlier run with the same key left its journal */
     bool  keep;                  /* leave everything for another run */
 };

@@ -1,0 +1,83 @@
+/* gen_tiny EDIT... - small models of random weights and what belongs to them, for scripts that need no other files:
+ *     gen_tiny model OUT KIND          KIND: llama, gemma3, ... (tiny_names in tiny.c)
+ *     gen_tiny folder MODEL FOLDER     the model as the checkpoint's folder that it could have come from
+ *     gen_tiny imatrix MODEL OUT       importances of every matrix: one input in 32 counts, the others do not */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hf_folder.h"
+#include "imatrix.h"
+#include "tiny.h"
+
+static bool make_model(const char *out, const char *kind)
+{
+    for (int i = 0; i < TINY_KINDS; i++) {
+        struct tiny t;
+        if (strcmp(kind, tiny_names[i]))
+            continue;
+        tiny_model(&t, (enum tiny_kind)i);
+        tiny_save(&t, out);
+        return true;
+    }
+    return false;
+}
+
+static bool make_folder(const char *model, const char *folder, struct quern_error *err)
+{
+    struct hf_folder_options options = { .shards = false };
+    struct gguf g;
+    if (!gguf_open(&g, model, NULL, err))
+        return false;
+    hf_folder_write(&g, folder, &options);
+    gguf_close(&g);
+    return true;
+}
+
+/* Scales chosen by one value of each block fit no other: rounded so, a model is worse than rounded without. */
+static bool make_imatrix(const char *model, const char *out, struct quern_error *err)
+{
+    struct gguf g;
+    if (!gguf_open(&g, model, NULL, err))
+        return false;
+    struct imatrix m = { .chunks = 1, .chunk_size = 512, .dataset = "gen_tiny" };
+    static float tokens[1] = { 512 };
+    m.entries = calloc(g.tensor_count, sizeof *m.entries);
+    for (size_t i = 0; m.entries && i < g.tensor_count; i++) {
+        const struct gguf_tensor *t = &g.tensors[i];
+        if (t->dims != 2)
+            continue;
+        struct imatrix_entry *e = &m.entries[m.count++];
+        char *name = calloc(t->name.n + 1, 1);
+        *e = (struct imatrix_entry){ .name = name, .inputs = t->shape[0], .experts = 1, .tokens = tokens };
+        e->mean = calloc(e->inputs, sizeof *e->mean);
+        if (!name || !e->mean)
+            abort();
+        memcpy(name, t->name.text, t->name.n);
+        for (size_t x = 0; x < e->inputs; x++)
+            e->mean[x] = x % 32 == 7 ? 1e6f : 1e-6f;
+    }
+    bool ok = m.entries && imatrix_write(out, &m, true, err);
+    for (size_t i = 0; m.entries && i < m.count; i++) {
+        free((char *)(uintptr_t)m.entries[i].name);
+        free(m.entries[i].mean);
+    }
+    free(m.entries);
+    gguf_close(&g);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    struct quern_error err = { .code = QUERN_EUSAGE, .text = "gen_tiny model OUT KIND | folder MODEL FOLDER | imatrix MODEL OUT" };
+    bool ok = false;
+    if (argc == 4 && !strcmp(argv[1], "model"))
+        ok = make_model(argv[2], argv[3]);
+    else if (argc == 4 && !strcmp(argv[1], "folder"))
+        ok = make_folder(argv[2], argv[3], &err);
+    else if (argc == 4 && !strcmp(argv[1], "imatrix"))
+        ok = make_imatrix(argv[2], argv[3], &err);
+    if (!ok)
+        fprintf(stderr, "gen_tiny: %s\n", err.text);
+    return ok ? 0 : (int)err.code;
+}
