@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 root=$PWD
 build=$root/${BUILD:-build}
 shared_quantize=$build/quern-quantize
+case $build in *asan*)
+    echo "SKIPPED quantize_bad: takes away /proc, threads and stack, which the sanitizers need; test_fault_quantize runs there"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0 ;;
+esac
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/qbad.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" && chmod 755 . || exit 1
