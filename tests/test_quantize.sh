@@ -176,6 +176,11 @@ refused "too small a size" 2 "smallest types" "$small" out --size 100K $texts
 head -c 3000 /dev/zero | tr '\0' a >same; refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same
 echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of another model" 3 "has no tensor" "$small" out --recipe bad.json $texts
 echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
+# --mem-limit bounds calibration and planning too: refused with the figures, or less text at once.
+refused "too little memory for importances" 5 "gathering importances takes at least" "$small" out --bpw 6 $texts --mem-limit 100K
+refused "too little memory for the plan" 5 "planning takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M
+"$quantize" "$small" narrow --bpw 6 $texts --no-search --no-feedback --mem-limit 8M >/dev/null 2>&1
+check "a limit that fits one sequence" test -s narrow
 # Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the file.
 kld() { "$build/quern" show "$1" | awk '/quern.receipt.kld_mean/ { print $NF }'; }
 tune="--recipe recipe.json $texts --no-feedback --tune --tune-tokens 16384"

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "imprint.h"
+#include "runner.h"
 
 enum { CHUNK = 256 };
 
@@ -131,7 +132,8 @@ bool adaptive_gather(struct imatrix *out, const struct quern_model *source, stru
     struct calibration text;
     struct shower shower = { o, "importances" };
     struct adaptive_work work = adaptive_work(source, 1);
-    struct importance_options options = { .fisher = o->fisher, .tokens = work.gather_tokens, .pool = pool, .stop = stop,
+    struct importance_options options = { .fisher = o->fisher, .tokens = work.gather_tokens, .mem_limit = o->mem_limit,
+                                          .pool = pool, .stop = stop,
                                           .show = show_share, .show_arg = &shower };
     if (!calibration_open(&text, o->calibration, CALIBRATION_FIT, source, CHUNK, err))
         return false;
@@ -152,6 +154,30 @@ bool adaptive_imprint(const char *path, const struct quern_model *source, size_t
     return imprint_write(source, path, &options, err);
 }
 
+/* Measuring holds the source's probabilities, a runner and the tensors that stand in for the source's: one, or with the search all
+ * that are chosen. Under a limit fewer chunks are looked at, down to one. */
+static bool fit_memory(struct plan_options *options, const struct plan *p, const struct quern_model *source, size_t chunk,
+                       const struct adaptive_options *o, struct pool *pool, struct quern_error *err)
+{
+    struct runner_shape shape = { .context = chunk, .sequences = 1, .batch = chunk, .rows = chunk, .kv = KV_F32 };
+    size_t cache, scratch, largest = 0, one = measure_bytes(source, chunk, 1);
+    if (!o->mem_limit)
+        return true;
+    if (!runner_bytes(&cache, &scratch, source, &shape, pool_threads(pool), err))
+        return false;
+    for (size_t i = 0; i < p->count; i++)
+        for (size_t c = 0; c < p->tensors[i].count; c++)
+            largest = p->tensors[i].choice[c].bytes > largest ? p->tensors[i].choice[c].bytes : largest;
+    size_t fixed = cache + scratch + (o->search ? options->budget + 2 * largest : largest);
+    if (fixed + one > o->mem_limit)
+        return ERR(err, QUERN_EMEM, "planning takes at least %zu bytes, the limit is %zu%s", fixed + one, o->mem_limit,
+                   o->search ? " (less with --no-search)" : "");
+    size_t most = (o->mem_limit - fixed) / one;
+    options->chunks = options->chunks < most ? options->chunks : most;
+    options->search_chunks = options->search_chunks < most ? options->search_chunks : most;
+    return true;
+}
+
 bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct quern_model *source, size_t budget, bool measure,
                    const struct adaptive_options *o, struct quern_error *err)
 {
@@ -161,7 +187,8 @@ bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct 
                                     .trials = work.trials, .journal = o->journal, .show = o->show, .show_arg = o->show_arg };
     if (!calibration_open(&text, o->calibration, CALIBRATION_FIT, source, work.chunk, err))
         return false;
-    bool ok = (!measure || plan_measure(p, job, source, &text, &options, err)) && plan_allocate(p, budget, err) &&
+    bool ok = fit_memory(&options, p, source, work.chunk, o, job->pool, err) &&
+              (!measure || plan_measure(p, job, source, &text, &options, err)) && plan_allocate(p, budget, err) &&
               (!o->search || plan_search(p, job, source, &text, &options, err));
     calibration_close(&text);
     return ok;

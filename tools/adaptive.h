@@ -14,6 +14,7 @@ struct adaptive_options {
     bool        fisher;              /* importances count tokens by their squared gradient */
     bool        guided;              /* second moments too */
     bool        search;
+    size_t      mem_limit;           /* bytes of buffers, 0: any; a lower one means less text at once, or QUERN_EMEM */
     struct journal *journal;         /* results of earlier runs, and this one's; NULL: none */
     void (*show)(void *arg, const char *what, double share);
     void  *show_arg;

@@ -15,6 +15,7 @@ struct gathering {
     double  *weight;          /* [tensors] sum of the tokens' weights                      */
     size_t  *tokens;          /* [tensors]                                                 */
     size_t   length;          /* of a sequence */
+    size_t   most;            /* tokens that go through the model together */
     bool     fisher, failed;
 };
 
@@ -93,7 +94,7 @@ struct passes {
 static bool run_passes(struct gathering *g, struct passes *p, const struct calibration *text, size_t count,
                        const struct importance_options *o, struct quern_error *err)
 {
-    size_t vocab = g->model->model.hyper.vocab, stride = dense_stride(vocab), step = TOGETHER * text->chunk;
+    size_t vocab = g->model->model.hyper.vocab, stride = dense_stride(vocab), step = g->most;
     struct backward_hooks hooks = { .arg = g, .input = g->fisher ? NULL : see_input, .linear = g->fisher ? see_linear : NULL };
     uint64_t state = 1;
     for (size_t at = 0; at < count; at += step) {
@@ -171,8 +172,18 @@ bool importance_gather(struct imatrix *out, const struct quern_model *model, con
     struct gathering g = { .model = model, .length = text->chunk, .fisher = o->fisher };
     struct passes p = { 0 };
     *out = (struct imatrix){ 0 };
-    if (!backward_init(&p.b, &model->model, &model->kernels, o->pool, most, text->chunk, err))
-        return false;
+    /* Bytes of the passes, their logits and gradients, and the sums; fewer sequences together where that is too much. */
+    for (;; most = most / text->chunk / 2 * text->chunk) {
+        if (!backward_init(&p.b, &model->model, &model->kernels, o->pool, most, text->chunk, err))
+            return false;
+        size_t needed = p.b.bytes + most * stride * sizeof(float) * (o->fisher ? 2 : 1) + tensors * 3 * sizeof(double);
+        if (!o->mem_limit || needed <= o->mem_limit)
+            break;
+        backward_free(&p.b);
+        if (most == text->chunk)
+            return ERR(err, QUERN_EMEM, "gathering importances takes at least %zu bytes, the limit is %zu", needed, o->mem_limit);
+    }
+    g.most = most;
     count = count ? count : text->chunk;
     bool ok = (g.sums = mem_take(tensors, sizeof *g.sums, "sums", err)) != NULL &&
               (g.weight = mem_take(tensors, sizeof *g.weight, "sums", err)) != NULL &&

@@ -14,6 +14,7 @@
 struct importance_options {
     bool         fisher;
     size_t       tokens;         /* at most; 0: all */
+    size_t       mem_limit;      /* bytes of buffers; 0: any. Fewer sequences go through the model together */
     struct pool *pool;
     const volatile int *stop;    /* may be NULL */
     void (*show)(void *arg, double share);
@@ -22,7 +23,8 @@ struct importance_options {
 
 /* Can this model be looked into (backward.h)? */
 bool importance_possible(const struct quern_model *model, struct pool *pool);
-/* Free with imatrix_close. QUERN_EUNSUPPORTED as backward_init, QUERN_EINTERRUPT, QUERN_EMEM. */
+/* Free with imatrix_close. QUERN_EUNSUPPORTED as backward_init, QUERN_EINTERRUPT, QUERN_EMEM (the limit is too low even for one
+ * sequence: both figures are told). */
 bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
                        const struct importance_options *options, struct quern_error *err);
 

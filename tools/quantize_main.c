@@ -379,6 +379,7 @@ static bool decide(struct run *r, struct quern_error *err)
     const struct quantize_args *a = r->args;
     struct quern_model_options how = { .threads = a->threads };
     struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
+                                        .mem_limit = a->mem_limit,
                                         .journal = r->work.journal, .show = show_step, .show_arg = &r->progress };
     size_t file, budget, fixed;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;

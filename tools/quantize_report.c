@@ -37,9 +37,10 @@ void report_plan(const struct quantize_job *job, const struct plan *choice)
 
 /* ---- time ---------------------------------------------------------------------------------------------------------------- */
 
-/* Multiplications of error feedback per value and input, beside those that a forward pass does as fast: the losses of three ways
- * on two texts, the carrying, and a descent that moves a part of the codes. An estimate. */
-static const double FEEDBACK_PASSES = 12;
+/* Error feedback per value and input, in multiplications of a forward pass: the losses of three ways on two texts, the carrying and
+ * a descent that moves a part of the codes, all of them sums of vectors, which are slower than products of matrices. Fitted to a
+ * single run on tiny-books at Q4_K_M: rough. */
+static const double FEEDBACK_PASSES = 40;
 /* Values of a type that are timed. */
 static const size_t TIMED_VALUES = (size_t)1 << 16;
 
