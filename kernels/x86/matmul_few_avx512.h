@@ -198,11 +198,12 @@ static ALWAYS_INLINE void few_unpack_row(struct few_rows *to, size_t r, const st
 static ALWAYS_INLINE void few_scale_small(__m512 *sum, const __m512i *idot, const struct few_rows *w, const struct few_run *t,
                                           size_t s, const struct panel_shape shape, const int G)
 {
+    const int groups = FEW_ROWS / G;
     __m512i dot[FEW_ROWS];
     __m512 dx = _mm512_load_ps(t->dx[s * shape.sub / 32]);
     fold_lanes(dot, idot, G);
 #pragma GCC unroll 8
-    for (int p = 0; p < FEW_ROWS / G; p++) {
+    for (int p = 0; p < groups; p++) {
         __m512 scale = _mm512_mul_ps(spread_floats(&w->scale.f[s][p * G], G), dx);
         sum[p] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[p]), sum[p]);
         if (shape.mins)
@@ -214,11 +215,12 @@ static ALWAYS_INLINE void few_scale_small(__m512 *sum, const __m512i *idot, cons
 static ALWAYS_INLINE void few_finish_super(__m512 *sum, const __m512i *total, const struct few_rows *w, const struct few_run *t,
                                            const struct panel_shape shape, const int G)
 {
+    const int groups = FEW_ROWS / G, pairs = PANEL_COLS / (int)shape.sub / 2 / G;
     __m512 dx = _mm512_load_ps(t->dx[0]);
     __m512i whole[FEW_ROWS];
     fold_lanes(whole, total, G);
 #pragma GCC unroll 8
-    for (int p = 0; p < FEW_ROWS / G; p++)
+    for (int p = 0; p < groups; p++)
         sum[p] = _mm512_fmadd_ps(_mm512_mul_ps(spread_floats(w->d + p * G, G), dx), _mm512_cvtepi32_ps(whole[p]), sum[p]);
     if (!shape.mins)
         return;
@@ -227,12 +229,12 @@ static ALWAYS_INLINE void few_finish_super(__m512 *sum, const __m512i *total, co
     for (int r = 0; r < FEW_ROWS; r++) {
         low[r] = _mm512_setzero_si512();
 #pragma GCC unroll 8
-        for (int p = 0; p < PANEL_COLS / (int)shape.sub / 2 / G; p++)
+        for (int p = 0; p < pairs; p++)
             low[r] = _mm512_dpwssd_epi32(low[r], spread(&w->min.i[r][2 * G * p], G), _mm512_load_si512(t->sums[p]));
     }
     fold_lanes(low, low, G);
 #pragma GCC unroll 8
-    for (int p = 0; p < FEW_ROWS / G; p++)
+    for (int p = 0; p < groups; p++)
         sum[p] = _mm512_fnmadd_ps(_mm512_mul_ps(spread_floats(w->dmin + p * G, G), dx), _mm512_cvtepi32_ps(low[p]), sum[p]);
 }
 
@@ -240,7 +242,7 @@ static ALWAYS_INLINE void few_finish_super(__m512 *sum, const __m512i *total, co
 static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *w, const struct few_run *t, struct few_rows *next,
                                        const struct few_source *from, run_fn *unpack, const struct panel_shape shape, const int G)
 {
-    const int steps = (int)shape.sub / (4 * G);
+    const int steps = (int)shape.sub / (4 * G), groups = FEW_ROWS / G;
     const size_t subs = PANEL_COLS / shape.sub;
     __m512i total[FEW_ROWS], idot[FEW_ROWS];
     __m512 sum[FEW_ROWS];
@@ -248,7 +250,7 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
     for (int r = 0; r < FEW_ROWS; r++)
         total[r] = _mm512_setzero_si512();
 #pragma GCC unroll 8
-    for (int p = 0; p < FEW_ROWS / G; p++)
+    for (int p = 0; p < groups; p++)
         sum[p] = _mm512_load_ps(acc[p]);
 #pragma GCC unroll 1
     for (size_t s = 0; s < subs; s++) {
@@ -280,7 +282,7 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
         few_finish_super(sum, total, w, t, shape, G);
     few_rows_finish(next, shape);
 #pragma GCC unroll 8
-    for (int p = 0; p < FEW_ROWS / G; p++)
+    for (int p = 0; p < groups; p++)
         _mm512_store_ps(acc[p], sum[p]);
 }
 
