@@ -27,7 +27,7 @@ static void fill(struct journal *j)
     struct quern_error err;
     for (int i = 0; i < 3; i++) {
         double values[4] = { i, 2 * i, 0.5, 7 };
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "record %d", i);
         CHECK(journal_add(j, name, values, sizeof values, &err), "%s", err.text);
     }
@@ -38,7 +38,7 @@ static int count(struct journal *j)
     int n = 0;
     for (int i = 0; i < 3; i++) {
         double values[4];
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "record %d", i);
         if (journal_find(j, name, values, sizeof values)) {
             CHECK(values[0] == i && values[1] == 2 * i && values[3] == 7, "record %d: %g %g", i, values[0], values[1]);
