@@ -277,7 +277,8 @@ static size_t led_cache(const char *root, size_t cpu)
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/size", cpu, index);
         if (!read_text(text, sizeof text, root, path) || !isdigit((unsigned char)text[0]))
             continue;
-        size_t bytes = strtoul(text, &end, 10) << (*end == 'K' ? 10 : *end == 'M' ? 20 : 0);
+        size_t bytes = strtoul(text, &end, 10);      /* in a statement of its own: `end` is read below */
+        bytes <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/shared_cpu_list", cpu, index);
         bool known = read_text(text, sizeof text, root, path) && parse_list(sharers, MACHINE_CPUS, text);
         for (size_t i = 0; known && i < cpu && i < MACHINE_CPUS; i++)
