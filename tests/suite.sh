@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 export BUILD=${BUILD:-build}
 passed=0 failed=0 skipped=0
 export QUERN_TMP=$(mktemp -d)
+chmod 711 "$QUERN_TMP"      # tests that run a program as another user let it in by name
 trap 'rm -rf "$QUERN_TMP"' EXIT
 
 count() {   # NAME OUTPUT STATUS
