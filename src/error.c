@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* A sentence that does not fit ends in "...", so that no reader takes a cut number for a whole one. */
 static void format_text(struct quern_error *err, const char *format, va_list args)
@@ -62,27 +61,12 @@ void *mem_take(size_t count, size_t size, const char *what, struct quern_error *
     return p;
 }
 
-void mem_huge(void *p, size_t bytes)
-{
-#ifdef MADV_HUGEPAGE
-    enum { PAGE = 2 << 20, LEAST = 16 << 20 };
-    uintptr_t begin = ((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1), end = ((uintptr_t)p + bytes) & ~(uintptr_t)(PAGE - 1);
-    if (bytes >= LEAST && begin < end)
-        (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
-#else
-    (void)p;
-    (void)bytes;
-#endif
-}
-
 void *mem_take_aligned(size_t count, size_t size, const char *what, struct quern_error *err)
 {
     size_t bytes;
     void *p = NULL;
     if (!checked_mul(&bytes, count, size) || !checked_align(&bytes, bytes ? bytes : 1, 64) || !(p = aligned_alloc(64, bytes)))
         ERR(err, QUERN_EMEM, "not enough memory for %s (%zu x %zu bytes)", what, count, size);
-    else
-        mem_huge(p, bytes);
     return p;
 }
 

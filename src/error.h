@@ -60,12 +60,8 @@ static inline bool checked_align(size_t *out, size_t a, size_t to)
 /* malloc/calloc that fill `err` (QUERN_EMEM, with `what` and the bytes) and give NULL. count * size is checked; a
  * request for 0 bytes gives a valid pointer. The caller frees with free(). mem_take zeroes. */
 void *mem_take(size_t count, size_t size, const char *what, struct quern_error *err);
-/* 64-byte aligned, not zeroed; freed with free(). For scratch and tensors that kernels read; large ones ask for huge pages. */
+/* 64-byte aligned, not zeroed; freed with free(). For scratch and tensors that kernels read. */
 void *mem_take_aligned(size_t count, size_t size, const char *what, struct quern_error *err);
-/* Ask the system for huge pages where a large piece (16 MiB and more) has not been touched yet: walks over caches and activations
- * miss the TLB at every row otherwise. Decode at a depth of 4096 took 53 tokens/s without and 58 to 64 with (1B Q4_K_M, 4 threads,
- * Zen 4). Advice only. */
-void mem_huge(void *p, size_t bytes);
 /* Duplicate `n` bytes of `text` and a closing NUL. */
 char *mem_copy_text(const char *text, size_t n, struct quern_error *err);
 

@@ -112,7 +112,6 @@ bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t con
         return false;
     }
     /* 64 bytes more were taken than needed: rows begin at cache lines, so that no vector load touches two. */
-    mem_huge(kv->memory, bytes);
     kv->data = (unsigned char *)kv->memory + (64 - (uintptr_t)kv->memory % 64) % 64;
     kv->state = (float *)(void *)(kv->data + kv->data_bytes);
     return true;

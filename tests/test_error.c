@@ -2,10 +2,7 @@
 #include "test.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arena.h"
 #include "error.h"
@@ -66,34 +63,6 @@ static void test_arena_limit(void)
     CHECK(arena.slabs == NULL && arena.bytes == 0, "freed");
 }
 
-/* The area around `p` in the kernel's list carries the flag of advised huge pages ("hg"). Skipped where the system has no list, no
- * huge pages, or an allocator of its own (sanitizers). */
-static void test_large_pieces_ask_for_huge_pages(void)
-{
-    struct quern_error err;
-    size_t bytes = (size_t)64 << 20;
-    char *p = mem_take_aligned(bytes, 1, "a large piece", &err), line[4096];
-    uintptr_t at = (uintptr_t)p + bytes / 2;
-    FILE *list = fopen("/proc/self/smaps", "re");
-    bool inside = false, seen = false, asked = false;
-    while (list && fgets(line, sizeof line, list)) {
-        unsigned long begin, end;
-        if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
-            inside = at >= begin && at < end;
-        if (inside && !strncmp(line, "VmFlags:", 8)) {
-            seen = true;
-            asked = strstr(line, " hg") != NULL;
-        }
-    }
-    if (list)
-        fclose(list);
-    free(p);
-    if (!seen || access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0)
-        test_skip("large pieces ask for huge pages", "the system does not tell");
-    else
-        CHECK(asked, "a piece of %zu bytes is not advised", bytes);
-}
-
 int main(void)
 {
     TEST(test_long_text_is_cut_visibly);
@@ -101,6 +70,5 @@ int main(void)
     TEST(test_checked_arithmetic);
     TEST(test_escape);
     TEST(test_arena_limit);
-    TEST(test_large_pieces_ask_for_huge_pages);
     return test_end();
 }
