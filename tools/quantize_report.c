@@ -1,5 +1,6 @@
 #include "quantize_report.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -135,7 +136,7 @@ bool report_time(const struct quantize_job *job, const struct report_work *w, st
     if (w->receipt)
         receipt = 2 * (held < most ? held : most) * parameters / rate;
     printf("time: about %.0f s: plan %.0f s, second moments %.0f s, rounding %.1f s, error feedback %.0f s, receipt %.0f s\n",
-           w->planned + moments + search + feedback + receipt, w->planned, moments, search, feedback, receipt);
+           ceil(w->planned + moments + search + feedback + receipt), w->planned, moments, search, feedback, receipt);
     return true;
 }
 
