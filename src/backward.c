@@ -1,26 +1,11 @@
-#include "backward.h"
-
+/* The whole pass: what it supports, its memory, embedding, layers one after the other, logits. A layer's halves are in
+ * backward_attention.c and backward_dense.c, what they are made of in backward_linear.c, backward_stages.c and backward_ops.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backward_ops.h"
+#include "backward_parts.h"
 
-/* What one layer computes, and the gradients of it. All [n][dense_stride(its width)]. */
-struct backward_layer {
-    float *h, *q, *k, *v, *out, *proj;         /* attention: normed input; q, k as multiplied; values mixed; projected   */
-    float *q_raw, *k_raw;                      /* before their norms (NULL without)                                      */
-    float *mid, *h2, *gate, *up, *act, *down;  /* feed-forward: residual before it, normed; ...                          */
-    float *dx, *dh, *dh_more, *dq, *dk, *dv, *dout, *dproj, *dgate, *dup, *dact;
-    float *w, *wt, *more;                      /* a band of a matrix, its transpose, its share of a gradient             */
-    float *probs;                              /* per thread 2 * length                                                  */
-    float *partial;                            /* a norm's weight gradients, per block of tokens                         */
-    size_t widest_norm, bytes;
-    float *all[32];
-    size_t count;
-};
-
-enum { TOKEN_BLOCK = 32 };
 /* Matrices are decoded in bands of rows of at most so many values (64 MiB): the head of a large vocabulary would take gigabytes. */
 static const size_t BAND_VALUES = (size_t)1 << 24;
 
@@ -114,14 +99,6 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Rows of a matrix that are worked on together. */
-static size_t band_rows(const struct backward *b, const struct matrix *w)
-{
-    size_t rows = b->band / dense_stride(w->cols);
-    rows = rows < 64 ? 64 : rows - rows % 64;
-    return rows < w->rows ? rows : w->rows;
-}
-
 static bool take_layer(struct backward *b, size_t length, struct quern_error *err)
 {
     struct backward_layer *l = b->buffers;
@@ -140,19 +117,20 @@ static bool take_layer(struct backward *b, size_t length, struct quern_error *er
         more = most(more, m->cols);
     }
     l->widest_norm = most(h->width, most(q, k));
-    return take(l, &l->h, n, h->width, err) && take(l, &l->q, n, q, err) && take(l, &l->k, n, k, err) && take(l, &l->v, n, v,
-                                                                                                              err) &&
-           take(l, &l->out, n, out, err) && take(l, &l->proj, n, h->width, err) &&
-           (!norms || (take(l, &l->q_raw, n, q, err) && take(l, &l->k_raw, n, k, err))) && take(l, &l->mid, n, h->width, err) &&
-           take(l, &l->h2, n, h->width, err) && take(l, &l->gate, n, ff, err) && take(l, &l->up, n, ff, err) &&
-           take(l, &l->act, n, ff, err) && take(l, &l->down, n, h->width, err) && take(l, &l->dx, n, h->width, err) &&
-           take(l, &l->dh, n, h->width, err) && take(l, &l->dh_more, n, h->width, err) && take(l, &l->dq, n, q, err) &&
-           take(l, &l->dk, n, k, err) && take(l, &l->dv, n, v, err) && take(l, &l->dout, n, out, err) &&
-           take(l, &l->dproj, n, h->width, err) && take(l, &l->dgate, n, ff, err) && take(l, &l->dup, n, ff, err) &&
-           take(l, &l->dact, n, ff, err) && take(l, &l->w, 1, w, err) && take(l, &l->wt, 1, wt, err) &&
-           take(l, &l->more, n, more, err) &&
-           take(l, &l->probs, pool_threads(b->pool), 2 * length, err) &&
-           take(l, &l->partial, n / TOKEN_BLOCK + 1, l->widest_norm, err);
+    const struct { float **out; size_t rows, cols; } list[] = {
+        { &l->h, n, h->width }, { &l->q, n, q }, { &l->k, n, k }, { &l->v, n, v },
+        { &l->q_raw, norms ? n : 0, q }, { &l->k_raw, norms ? n : 0, k }, { &l->out, n, out }, { &l->proj, n, h->width },
+        { &l->mid, n, h->width }, { &l->h2, n, h->width }, { &l->gate, n, ff }, { &l->up, n, ff },
+        { &l->act, n, ff }, { &l->down, n, h->width }, { &l->dx, n, h->width }, { &l->dh, n, h->width },
+        { &l->dh_more, n, h->width }, { &l->dq, n, q }, { &l->dk, n, k }, { &l->dv, n, v },
+        { &l->dout, n, out }, { &l->dproj, n, h->width }, { &l->dgate, n, ff }, { &l->dup, n, ff },
+        { &l->dact, n, ff }, { &l->w, 1, w }, { &l->wt, 1, wt }, { &l->more, n, more },
+        { &l->probs, pool_threads(b->pool), 2 * length }, { &l->partial, n / TOKEN_BLOCK + 1, l->widest_norm },
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i].rows && !take(l, list[i].out, list[i].rows, list[i].cols, err))
+            return false;
+    return true;
 }
 
 static bool take_rope(struct backward *b, size_t length, struct quern_error *err)
@@ -242,320 +220,19 @@ void backward_free(struct backward *b)
     memset(b, 0, sizeof *b);
 }
 
-/* ---- stages over tokens -------------------------------------------------------------------------------------------- */
-
-typedef void block_fn(struct backward *b, const void *arg, size_t from, size_t to);
-struct block_stage { struct backward *b; block_fn *fn; const void *arg; };
-
-static void run_block(void *arg, size_t index, size_t thread)
-{
-    struct block_stage *s = arg;
-    size_t from = index * TOKEN_BLOCK, to = from + TOKEN_BLOCK < s->b->n ? from + TOKEN_BLOCK : s->b->n;
-    (void)thread;
-    s->fn(s->b, s->arg, from, to);
-}
-
-static void run_blocks(struct backward *b, block_fn *fn, const void *arg)
-{
-    struct block_stage s = { b, fn, arg };
-    pool_run(b->pool, run_block, &s, (b->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
-}
-
-/* Norm of `heads` vectors of n values in each row. weight NULL: identity. */
-struct norm_stage {
-    float *out;                     /* forth: normed; back: gradient of x                */
-    const float *dy, *x, *weight;
-    float *partial;                 /* back: weight gradients per block, NULL: unwanted  */
-    size_t stride, heads, n;
-};
-
-static void norm_forth_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct norm_stage *s = arg;
-    for (size_t t = from; t < to; t++)
-        for (size_t h = 0; h < s->heads; h++) {
-            size_t at = t * s->stride + h * s->n;
-            if (s->weight)
-                rms_forth(s->out + at, s->x + at, s->weight, s->n, b->m->hyper.eps);
-            else if (s->out != s->x)
-                memcpy(s->out + at, s->x + at, s->n * sizeof(float));
-        }
-}
-
-static void norm_back_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct norm_stage *s = arg;
-    float *partial = s->partial ? s->partial + from / TOKEN_BLOCK * s->n : NULL;
-    if (partial)
-        memset(partial, 0, s->n * sizeof *partial);
-    for (size_t t = from; t < to; t++)
-        for (size_t h = 0; h < s->heads; h++) {
-            size_t at = t * s->stride + h * s->n;
-            if (s->weight)
-                rms_back(s->out + at, partial, s->dy + at, s->x + at, s->weight, s->n, b->m->hyper.eps);
-            else if (s->out != s->dy)
-                memcpy(s->out + at, s->dy + at, s->n * sizeof(float));
-        }
-}
-
-static void norm_forth(struct backward *b, size_t id, float *out, const float *x, size_t heads, size_t n)
-{
-    struct norm_stage s = { .out = out, .x = x, .weight = b->norms[id], .stride = dense_stride(heads * n), .heads = heads, .n = n };
-    run_blocks(b, norm_forth_block, &s);
-}
-
-/* out: gradient by x; may be dy. Tells the hook of the gradient by the weight. */
-static void norm_back(struct backward *b, size_t id, float *out, const float *dy, const float *x, size_t heads, size_t n,
-                      const struct backward_hooks *hooks)
-{
-    bool wanted = hooks->norm && b->norms[id];
-    struct norm_stage s = { .out = out, .dy = dy, .x = x, .weight = b->norms[id], .partial = wanted ? b->buffers->partial : NULL,
-                            .stride = dense_stride(heads * n), .heads = heads, .n = n };
-    run_blocks(b, norm_back_block, &s);
-    if (!wanted)
-        return;
-    for (size_t block = 1; block < (b->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK; block++)
-        for (size_t i = 0; i < n; i++)
-            s.partial[i] += s.partial[block * n + i];
-    hooks->norm(hooks->arg, id, s.partial);
-}
-
-/* out = a + factor * y over rows of the model's width; out may be a. */
-struct add_stage { float *out; const float *a, *y; float factor; };
-
-static void add_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct add_stage *s = arg;
-    size_t stride = dense_stride(b->m->hyper.width);
-    for (size_t i = from * stride; i < to * stride; i++)
-        s->out[i] = (s->a ? s->a[i] : 0) + s->factor * s->y[i];
-}
-
-static void add_rows_scaled(struct backward *b, float *out, const float *a, const float *y, float factor)
-{
-    struct add_stage s = { out, a, y, factor };
-    run_blocks(b, add_block, &s);
-}
-
-struct rotate_stage { float *x; const float *angles; const struct rope_table *table; size_t heads; };
-
-static void rotate_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct rotate_stage *s = arg;
-    size_t dim = b->m->hyper.key_dim, stride = dense_stride(s->heads * dim);
-    for (size_t t = from; t < to; t++)
-        for (size_t h = 0; h < s->heads; h++)
-            b->dense.kernels->rope.fn(s->x + t * stride + h * dim, s->angles + t % b->length * s->table->pairs * 2, s->table->pairs,
-                                      b->m->arch->rope == ROPE_PAIRS);
-}
-
-static void rotate(struct backward *b, const struct layer *l, float *x, size_t heads, bool back)
-{
-    if (l->rope == ROPE_TABLE_NONE)
-        return;
-    struct rotate_stage s = { x, back ? b->inverse[l->rope] : b->angles[l->rope], &b->rope[l->rope], heads };
-    run_blocks(b, rotate_block, &s);
-}
-
-/* ---- linear maps --------------------------------------------------------------------------------------------------- */
-
-struct decode_stage { const struct backward *b; const struct matrix *w; size_t first, rows; float *out; };
-
-static void decode_chunk(void *arg, size_t index, size_t thread)
-{
-    const struct decode_stage *s = arg;
-    size_t stride = dense_stride(s->w->cols), to = (index + 1) * 64 < s->rows ? (index + 1) * 64 : s->rows;
-    (void)thread;
-    for (size_t r = index * 64; r < to; r++) {
-        float *row = s->out + r * stride;
-        s->b->dense.kernels->dequantize[s->w->type].fn(row, s->w->data + (s->first + r) * s->w->row_bytes, s->w->cols);
-        if (s->w->scale != 1)
-            for (size_t c = 0; c < s->w->cols; c++)
-                row[c] *= s->w->scale;
-        memset(row + s->w->cols, 0, (stride - s->w->cols) * sizeof *row);
-    }
-}
-
-static void decode_rows(const struct backward *b, const struct matrix *w, size_t first, size_t rows, float *out)
-{
-    struct decode_stage s = { b, w, first, rows, out };
-    pool_run(b->pool, decode_chunk, &s, (rows + 63) / 64);
-}
-
-void backward_decode(const struct backward *b, const struct matrix *w, float *out)
-{
-    decode_rows(b, w, 0, w->rows, out);
-}
-
-/* Rows [first, first + rows) of a map. */
-static const float *weight_of(struct backward *b, size_t id, size_t first, size_t rows)
-{
-    const struct matrix *w = backward_matrix(b->m, id);
-    if (b->weights[id])
-        return b->weights[id] + first * dense_stride(w->cols);
-    decode_rows(b, w, first, rows, b->buffers->w);
-    return b->buffers->w;
-}
-
-struct bias_stage { float *y; const float *bias; size_t rows; };
-
-static void bias_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct bias_stage *s = arg;
-    (void)b;
-    for (size_t t = from; t < to; t++)
-        for (size_t r = 0; r < s->rows; r++)
-            s->y[t * dense_stride(s->rows) + r] += s->bias[r];
-}
-
-static void linear_forth(struct backward *b, size_t id, float *y, const float *x, const struct backward_hooks *hooks)
-{
-    const struct matrix *w = backward_matrix(b->m, id);
-    size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
-    if (hooks && hooks->input)
-        hooks->input(hooks->arg, id, x, b->n);
-    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
-        n = w->rows - r < band ? w->rows - r : band;
-        dense_product(&b->dense, y + r, rows, weight_of(b, id, r, n), cols, n, x, cols, w->cols, b->n);
-    }
-    if (w->bias) {
-        struct bias_stage s = { y, w->bias, w->rows };
-        run_blocks(b, bias_block, &s);
-    }
-}
-
-struct sum_stage { float *out; const float *x; size_t stride; };
-
-static void sum_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct sum_stage *s = arg;
-    (void)b;
-    for (size_t i = from * s->stride; i < to * s->stride; i++)
-        s->out[i] += s->x[i];
-}
-
-/* dx: [n][stride(cols)] gradient by the input. */
-static void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy,
-                        const struct backward_hooks *hooks)
-{
-    const struct matrix *w = backward_matrix(b->m, id);
-    size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
-    if (hooks->linear)
-        hooks->linear(hooks->arg, id, x, dy, b->n);
-    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
-        n = w->rows - r < band ? w->rows - r : band;
-        size_t across = dense_stride(n);
-        float *out = r ? b->buffers->more : dx;
-        dense_transpose(&b->dense, b->buffers->wt, across, weight_of(b, id, r, n), cols, n, w->cols);
-        dense_product(&b->dense, out, cols, b->buffers->wt, across, w->cols, dy + r, rows, n, b->n);
-        if (r) {
-            struct sum_stage s = { dx, out, cols };
-            run_blocks(b, sum_block, &s);
-        }
-    }
-}
-
-/* ---- attention ----------------------------------------------------------------------------------------------------- */
-
-struct attend_stage { struct backward *b; const struct layer *l; struct attend_shape shape; bool back; };
-
-static void attend_chunk(void *arg, size_t index, size_t thread)
-{
-    const struct attend_stage *s = arg;
-    struct backward *b = s->b;
-    struct backward_layer *x = b->buffers;
-    const struct attend_shape *a = &s->shape;
-    size_t seq = index / s->l->kv_heads * b->length, head = index % s->l->kv_heads;
-    size_t q = seq * a->q_stride + head * a->group * a->key_dim, k = seq * a->k_stride + head * a->key_dim;
-    size_t v = seq * a->v_stride + head * a->value_dim, out = seq * a->out_stride + head * a->group * a->value_dim;
-    float *probs = x->probs + thread * dense_stride(2 * a->length);
-    if (s->back)
-        attend_back(x->dq + q, x->dk + k, x->dv + v, x->dout + out, x->q + q, x->k + k, x->v + v, a, probs);
-    else
-        attend_forth(x->out + out, x->q + q, x->k + k, x->v + v, a, probs);
-}
-
-static void run_attention(struct backward *b, const struct layer *l, bool back)
-{
-    const struct hyper *h = &b->m->hyper;
-    struct attend_stage s = { b, l, {
-        .length = b->length, .group = l->heads / l->kv_heads, .key_dim = h->key_dim, .value_dim = h->value_dim,
-        .q_stride = dense_stride(l->q.rows), .k_stride = dense_stride(l->k.rows), .v_stride = dense_stride(l->v.rows),
-        .out_stride = dense_stride(l->out.cols), .window = l->window, .scale = h->attn_scale, .softcap = h->attn_softcap,
-        .kernels = b->dense.kernels }, back };
-    pool_run(b->pool, attend_chunk, &s, b->n / b->length * l->kv_heads);
-}
-
-/* q or k: as multiplied, normed, rotated. */
-static void heads_forth(struct backward *b, const struct layer *l, size_t id, float *x, float *raw, size_t heads)
-{
-    size_t dim = b->m->hyper.key_dim;
-    bool whole = b->m->arch->qk_norm == QK_WHOLE;
-    if (b->norms[id]) {
-        memcpy(raw, x, b->n * dense_stride(heads * dim) * sizeof *x);
-        norm_forth(b, id, x, raw, whole ? 1 : heads, whole ? heads * dim : dim);
-    }
-    rotate(b, l, x, heads, false);
-}
-
-static void heads_back(struct backward *b, const struct layer *l, size_t id, float *dx, const float *raw, size_t heads,
-                       const struct backward_hooks *hooks)
-{
-    size_t dim = b->m->hyper.key_dim;
-    bool whole = b->m->arch->qk_norm == QK_WHOLE;
-    rotate(b, l, dx, heads, true);
-    if (b->norms[id])
-        norm_back(b, id, dx, dx, raw, whole ? 1 : heads, whole ? heads * dim : dim, hooks);
-}
-
 /* ---- a layer ------------------------------------------------------------------------------------------------------- */
-
-struct gate_stage { size_t ff; bool gelu; };
-
-static void gate_forth_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct gate_stage *s = arg;
-    struct backward_layer *x = b->buffers;
-    for (size_t t = from; t < to; t++) {
-        size_t at = t * dense_stride(s->ff);
-        gate_forth(x->act + at, x->gate + at, x->up + at, s->ff, s->gelu);
-    }
-}
-
-static void gate_back_block(struct backward *b, const void *arg, size_t from, size_t to)
-{
-    const struct gate_stage *s = arg;
-    struct backward_layer *x = b->buffers;
-    for (size_t t = from; t < to; t++) {
-        size_t at = t * dense_stride(s->ff);
-        gate_back(x->dgate + at, x->dup + at, x->dact + at, x->gate + at, x->up + at, s->ff, s->gelu);
-    }
-}
 
 /* Everything of layer `index` from kept[index]; its result goes to `to` unless NULL. */
 static void layer_forth(struct backward *b, size_t index, float *to, const struct backward_hooks *hooks)
 {
-    const struct layer *l = &b->m->layer[index];
     struct backward_layer *x = b->buffers;
-    size_t width = b->m->hyper.width, w = index * LINEAR_KINDS, norm = index * NORM_KINDS;
-    struct gate_stage gate = { l->ff, b->m->arch->activation == FFN_GELU };
+    size_t width = b->m->hyper.width, norm = index * NORM_KINDS;
     norm_forth(b, norm + NORM_ATTN, x->h, b->kept[index], 1, width);
-    linear_forth(b, w + LINEAR_Q, x->q, x->h, hooks);
-    linear_forth(b, w + LINEAR_K, x->k, x->h, hooks);
-    linear_forth(b, w + LINEAR_V, x->v, x->h, hooks);
-    heads_forth(b, l, norm + NORM_Q, x->q, x->q_raw, l->heads);
-    heads_forth(b, l, norm + NORM_K, x->k, x->k_raw, l->kv_heads);
-    run_attention(b, l, false);
-    linear_forth(b, w + LINEAR_OUT, x->proj, x->out, hooks);
+    attention_forth(b, index, hooks);
     norm_forth(b, norm + NORM_POST_ATTN, x->mid, x->proj, 1, width);
     add_rows_scaled(b, x->mid, b->kept[index], x->mid, b->m->hyper.residual_scale);
     norm_forth(b, norm + NORM_FFN, x->h2, x->mid, 1, width);
-    linear_forth(b, w + LINEAR_GATE, x->gate, x->h2, hooks);
-    linear_forth(b, w + LINEAR_UP, x->up, x->h2, hooks);
-    run_blocks(b, gate_forth_block, &gate);
-    if (!to && !b->norms[norm + NORM_POST_FFN])
-        return;
-    linear_forth(b, w + LINEAR_DOWN, x->down, x->act, hooks);
+    dense_forth(b, index, to || b->norms[norm + NORM_POST_FFN], hooks);
     if (!to)
         return;
     norm_forth(b, norm + NORM_POST_FFN, to, x->down, 1, width);
@@ -565,34 +242,18 @@ static void layer_forth(struct backward *b, size_t index, float *to, const struc
 /* x->dx: gradient by the layer's result, becomes the gradient by kept[index]. */
 static void layer_back(struct backward *b, size_t index, const struct backward_hooks *hooks)
 {
-    const struct layer *l = &b->m->layer[index];
     struct backward_layer *x = b->buffers;
-    size_t width = b->m->hyper.width, w = index * LINEAR_KINDS, norm = index * NORM_KINDS;
-    struct gate_stage gate = { l->ff, b->m->arch->activation == FFN_GELU };
+    size_t width = b->m->hyper.width, norm = index * NORM_KINDS;
     layer_forth(b, index, NULL, NULL);
     add_rows_scaled(b, x->dproj, NULL, x->dx, b->m->hyper.residual_scale);
     norm_back(b, norm + NORM_POST_FFN, x->dproj, x->dproj, x->down, 1, width, hooks);
-    linear_back(b, w + LINEAR_DOWN, x->dact, x->act, x->dproj, hooks);
-    run_blocks(b, gate_back_block, &gate);
-    linear_back(b, w + LINEAR_GATE, x->dh, x->h2, x->dgate, hooks);
-    linear_back(b, w + LINEAR_UP, x->dh_more, x->h2, x->dup, hooks);
-    add_rows_scaled(b, x->dh, x->dh, x->dh_more, 1);
+    dense_back(b, index, hooks);
     norm_back(b, norm + NORM_FFN, x->dh, x->dh, x->mid, 1, width, hooks);
     add_rows_scaled(b, x->dx, x->dx, x->dh, 1);
 
     add_rows_scaled(b, x->dproj, NULL, x->dx, b->m->hyper.residual_scale);
     norm_back(b, norm + NORM_POST_ATTN, x->dproj, x->dproj, x->proj, 1, width, hooks);
-    linear_back(b, w + LINEAR_OUT, x->dout, x->out, x->dproj, hooks);
-    memset(x->dk, 0, b->n * dense_stride(l->k.rows) * sizeof *x->dk);
-    memset(x->dv, 0, b->n * dense_stride(l->v.rows) * sizeof *x->dv);
-    run_attention(b, l, true);
-    heads_back(b, l, norm + NORM_Q, x->dq, x->q_raw, l->heads, hooks);
-    heads_back(b, l, norm + NORM_K, x->dk, x->k_raw, l->kv_heads, hooks);
-    linear_back(b, w + LINEAR_Q, x->dh, x->h, x->dq, hooks);
-    linear_back(b, w + LINEAR_K, x->dh_more, x->h, x->dk, hooks);
-    add_rows_scaled(b, x->dh, x->dh, x->dh_more, 1);
-    linear_back(b, w + LINEAR_V, x->dh_more, x->h, x->dv, hooks);
-    add_rows_scaled(b, x->dh, x->dh, x->dh_more, 1);
+    attention_back(b, index, hooks);
     norm_back(b, norm + NORM_ATTN, x->dh, x->dh, b->kept[index], 1, width, hooks);
     add_rows_scaled(b, x->dx, x->dx, x->dh, 1);
 }

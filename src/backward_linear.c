@@ -1,0 +1,106 @@
+/* Linear maps and their mirrors. Weights are decoded a band of rows at a time, as a head of a large vocabulary would take gigabytes
+ * in f32; the mirror needs each band transposed, since the f32 product sums along rows. */
+#include <string.h>
+
+#include "backward_parts.h"
+
+size_t band_rows(const struct backward *b, const struct matrix *w)
+{
+    size_t rows = b->band / dense_stride(w->cols);
+    rows = rows < 64 ? 64 : rows - rows % 64;
+    return rows < w->rows ? rows : w->rows;
+}
+
+struct decode_stage { const struct backward *b; const struct matrix *w; size_t first, rows; float *out; };
+
+static void decode_chunk(void *arg, size_t index, size_t thread)
+{
+    const struct decode_stage *s = arg;
+    size_t stride = dense_stride(s->w->cols), to = (index + 1) * 64 < s->rows ? (index + 1) * 64 : s->rows;
+    (void)thread;
+    for (size_t r = index * 64; r < to; r++) {
+        float *row = s->out + r * stride;
+        s->b->dense.kernels->dequantize[s->w->type].fn(row, s->w->data + (s->first + r) * s->w->row_bytes, s->w->cols);
+        if (s->w->scale != 1)
+            for (size_t c = 0; c < s->w->cols; c++)
+                row[c] *= s->w->scale;
+        memset(row + s->w->cols, 0, (stride - s->w->cols) * sizeof *row);
+    }
+}
+
+static void decode_rows(const struct backward *b, const struct matrix *w, size_t first, size_t rows, float *out)
+{
+    struct decode_stage s = { b, w, first, rows, out };
+    pool_run(b->pool, decode_chunk, &s, (rows + 63) / 64);
+}
+
+void backward_decode(const struct backward *b, const struct matrix *w, float *out)
+{
+    decode_rows(b, w, 0, w->rows, out);
+}
+
+/* Rows [first, first + rows) of a map. */
+static const float *weight_of(struct backward *b, size_t id, size_t first, size_t rows)
+{
+    const struct matrix *w = backward_matrix(b->m, id);
+    if (b->weights[id])
+        return b->weights[id] + first * dense_stride(w->cols);
+    decode_rows(b, w, first, rows, b->buffers->w);
+    return b->buffers->w;
+}
+
+struct bias_stage { float *y; const float *bias; size_t rows; };
+
+static void bias_block(struct backward *b, const void *arg, size_t from, size_t to)
+{
+    const struct bias_stage *s = arg;
+    (void)b;
+    for (size_t t = from; t < to; t++)
+        for (size_t r = 0; r < s->rows; r++)
+            s->y[t * dense_stride(s->rows) + r] += s->bias[r];
+}
+
+void linear_forth(struct backward *b, size_t id, float *y, const float *x, const struct backward_hooks *hooks)
+{
+    const struct matrix *w = backward_matrix(b->m, id);
+    size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
+    if (hooks && hooks->input)
+        hooks->input(hooks->arg, id, x, b->n);
+    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
+        n = w->rows - r < band ? w->rows - r : band;
+        dense_product(&b->dense, y + r, rows, weight_of(b, id, r, n), cols, n, x, cols, w->cols, b->n);
+    }
+    if (w->bias) {
+        struct bias_stage s = { y, w->bias, w->rows };
+        run_blocks(b, bias_block, &s);
+    }
+}
+
+struct sum_stage { float *out; const float *x; size_t stride; };
+
+static void sum_block(struct backward *b, const void *arg, size_t from, size_t to)
+{
+    const struct sum_stage *s = arg;
+    (void)b;
+    for (size_t i = from * s->stride; i < to * s->stride; i++)
+        s->out[i] += s->x[i];
+}
+
+void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy, const struct backward_hooks *hooks)
+{
+    const struct matrix *w = backward_matrix(b->m, id);
+    size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
+    if (hooks->linear)
+        hooks->linear(hooks->arg, id, x, dy, b->n);
+    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
+        n = w->rows - r < band ? w->rows - r : band;
+        size_t across = dense_stride(n);
+        float *out = r ? b->buffers->more : dx;
+        dense_transpose(&b->dense, b->buffers->wt, across, weight_of(b, id, r, n), cols, n, w->cols);
+        dense_product(&b->dense, out, cols, b->buffers->wt, across, w->cols, dy + r, rows, n, b->n);
+        if (r) {
+            struct sum_stage s = { dx, out, cols };
+            run_blocks(b, sum_block, &s);
+        }
+    }
+}
