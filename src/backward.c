@@ -1,5 +1,5 @@
 /* The whole pass: what it supports, its memory, embedding, layers one after the other, logits. A layer's halves are in
- * backward_attention.c and backward_dense.c, what they are made of in backward_linear.c, backward_stages.c and backward_ops.c. */
+ * backward_attention.c, backward_dense.c and backward_moe.c, what they are made of in backward_linear.c, backward_stages.c and backward_ops.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,8 +60,6 @@ static bool check_supported(const struct model *m, struct quern_error *err)
         why = "its mixer is no plain attention";
     else if (m->arch->norm != NORM_RMS)
         why = "it has LayerNorms";
-    else if (m->arch->activation != FFN_SILU && m->arch->activation != FFN_GELU)
-        why = "its activation is neither SiLU nor GELU";
     else if (m->positions || h->alibi != 0 || h->clamp_qkv != 0 || h->temperature != 0 || h->chunked)
         why = "its positions or attention are special";
     else if (m->arch->qk_norm == QK_HEAD_LAYER || m->arch->qk_norm == QK_L2 || (m->arch->flags & (ARCH_Q_GATE | ARCH_LLAMA4)))
@@ -70,9 +68,9 @@ static bool check_supported(const struct model *m, struct quern_error *err)
         const struct layer *l = &m->layer[i];
         if (l->mixer != MIX_ATTENTION)
             why = "a layer has no attention";
-        else if (l->experts || !l->ff || !l->gate.data)
-            why = "a layer's feed-forward part is no dense gated one";
-        else if (l->parallel || l->sinks || l->attn_sub_norm || l->ffn_sub_norm || l->attn_norm_2.weight)
+        else if (!l->experts && (!l->ff || !l->gate.data))
+            why = "a layer's feed-forward part has no gate";
+        else if (l->parallel || l->attn_sub_norm || l->ffn_sub_norm || l->attn_norm_2.weight)
             why = "its layers are special";
     }
     return !why || ERR(err, QUERN_EUNSUPPORTED, "gradients of '%s' are not supported: %s", m->arch->name, why);
@@ -80,18 +78,23 @@ static bool check_supported(const struct model *m, struct quern_error *err)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------- */
 
-static bool take(struct backward_layer *l, float **out, size_t rows, size_t cols, struct quern_error *err)
+void *layer_take(struct backward *b, size_t count, size_t size, struct quern_error *err)
+{
+    struct backward_layer *l = b->buffers;
+    void *out = mem_take_aligned(count ? count : 1, size, "the backward pass", err);
+    if (!out)
+        return NULL;
+    memset(out, 0, count * size);
+    l->bytes += count * size;
+    return l->all[l->count++] = out;
+}
+
+static bool take(struct backward *b, float **out, size_t rows, size_t cols, struct quern_error *err)
 {
     size_t n;
     if (!checked_mul(&n, rows, dense_stride(cols)))
         return ERR(err, QUERN_EMEM, "buffers for %zu x %zu values", rows, cols);
-    *out = mem_take_aligned(n ? n : 1, sizeof **out, "the backward pass", err);
-    if (!*out)
-        return false;
-    memset(*out, 0, n * sizeof **out);
-    l->bytes += n * sizeof **out;
-    l->all[l->count++] = *out;
-    return true;
+    return (*out = layer_take(b, n, sizeof **out, err)) != NULL;
 }
 
 static size_t most(size_t a, size_t b)
@@ -103,15 +106,17 @@ static bool take_layer(struct backward *b, size_t length, struct quern_error *er
 {
     struct backward_layer *l = b->buffers;
     const struct hyper *h = &b->m->hyper;
-    size_t q = 0, k = 0, v = 0, out = 0, ff = 0, w = 0, wt = 0, more = 0, n = b->most;
+    size_t q = 0, k = 0, v = 0, out = 0, ff = most(h->expert_ff, h->shared_ff), w = 0, wt = 0, more = 0, n = b->most;
     bool norms = false;
     for (size_t i = 0; i < h->layers; i++) {
         const struct layer *m = &b->m->layer[i];
         q = most(q, m->q.rows), k = most(k, m->k.rows), v = most(v, m->v.rows), out = most(out, m->out.cols), ff = most(ff, m->ff);
         norms = norms || m->q_norm;
     }
-    for (size_t id = 0; id < b->linears; id++) {
+    for (size_t id = 0; id < b->all; id++) {
         const struct matrix *m = backward_matrix(b->m, id);
+        if (!m->data)
+            continue;
         size_t band = band_rows(b, m);
         w = most(w, band * dense_stride(m->cols)), wt = most(wt, m->cols * dense_stride(band));
         more = most(more, m->cols);
@@ -125,12 +130,12 @@ static bool take_layer(struct backward *b, size_t length, struct quern_error *er
         { &l->dh_more, n, h->width }, { &l->dq, n, q }, { &l->dk, n, k }, { &l->dv, n, v },
         { &l->dout, n, out }, { &l->dproj, n, h->width }, { &l->dgate, n, ff }, { &l->dup, n, ff },
         { &l->dact, n, ff }, { &l->w, 1, w }, { &l->wt, 1, wt }, { &l->more, n, more },
-        { &l->probs, pool_threads(b->pool), 2 * length }, { &l->partial, n / TOKEN_BLOCK + 1, l->widest_norm },
+        { &l->probs, pool_threads(b->pool), 2 * (length + 1) }, { &l->partial, n / TOKEN_BLOCK + 1, l->widest_norm },
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (list[i].rows && !take(l, list[i].out, list[i].rows, list[i].cols, err))
+        if (list[i].rows && !take(b, list[i].out, list[i].rows, list[i].cols, err))
             return false;
-    return true;
+    return experts_take(b, err);
 }
 
 static bool take_rope(struct backward *b, size_t length, struct quern_error *err)
@@ -165,9 +170,9 @@ static bool take_all(struct backward *b, const struct kernels *kernels, size_t l
     const struct model *m = b->m;
     b->band = BAND_VALUES;
     size_t widest = most(m->hyper.vocab, b->most);
-    for (size_t id = 0; id < b->linears; id++)
+    for (size_t id = 0; id < b->all; id++)
         widest = most(widest, most(backward_matrix(m, id)->cols, backward_matrix(m, id)->rows));
-    b->weights = mem_take(b->linears, sizeof *b->weights, "the backward pass", err);
+    b->weights = mem_take(b->all, sizeof *b->weights, "the backward pass", err);
     b->norms = b->weights ? mem_take(b->norm_count, sizeof *b->norms, "the backward pass", err) : NULL;
     b->kept = b->norms ? mem_take(m->hyper.layers + 1, sizeof *b->kept, "the backward pass", err) : NULL;
     b->buffers = b->kept ? mem_take(1, sizeof *b->buffers, "the backward pass", err) : NULL;
@@ -232,7 +237,11 @@ static void layer_forth(struct backward *b, size_t index, float *to, const struc
     norm_forth(b, norm + NORM_POST_ATTN, x->mid, x->proj, 1, width);
     add_rows_scaled(b, x->mid, b->kept[index], x->mid, b->m->hyper.residual_scale);
     norm_forth(b, norm + NORM_FFN, x->h2, x->mid, 1, width);
-    dense_forth(b, index, to || b->norms[norm + NORM_POST_FFN], hooks);
+    bool wanted = to || b->norms[norm + NORM_POST_FFN];
+    if (b->m->layer[index].experts)
+        experts_forth(b, index, wanted, hooks);
+    else
+        dense_forth(b, index, wanted, hooks);
     if (!to)
         return;
     norm_forth(b, norm + NORM_POST_FFN, to, x->down, 1, width);
@@ -247,7 +256,10 @@ static void layer_back(struct backward *b, size_t index, const struct backward_h
     layer_forth(b, index, NULL, NULL);
     add_rows_scaled(b, x->dproj, NULL, x->dx, b->m->hyper.residual_scale);
     norm_back(b, norm + NORM_POST_FFN, x->dproj, x->dproj, x->down, 1, width, hooks);
-    dense_back(b, index, hooks);
+    if (b->m->layer[index].experts)
+        experts_back(b, index, hooks);
+    else
+        dense_back(b, index, hooks);
     norm_back(b, norm + NORM_FFN, x->dh, x->dh, x->mid, 1, width, hooks);
     add_rows_scaled(b, x->dx, x->dx, x->dh, 1);
 

@@ -5,8 +5,9 @@
  * outputs on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes the
  * weights. 
  * Weights come from the model's file, decoded a matrix at a time, or from the caller (rounded and trained ones): `weights[id]`.
- * Supported: decoders with RMS norms, attention and dense gated feed-forward parts (llama, mistral, qwen2, qwen3, gemma, gemma2,
- * gemma3, olmo2, smollm3, granite, exaone4 and others of that shape); the others are refused by name. */
+ * Supported: decoders with RMS norms, attention and gated feed-forward parts, dense or mixtures of experts (llama, mixtral, qwen2,
+ * qwen3 and their mixtures, gemma, gemma2, gemma3, olmo2, olmoe, smollm3, granite, granitemoe, exaone4, gpt-oss and others of that
+ * shape); the others are refused by name. Who a router chooses is taken as fixed: gradients flow through the weights. */
 #ifndef QUERN_BACKWARD_H
 #define QUERN_BACKWARD_H
 
@@ -45,7 +46,7 @@ struct backward {
     const struct model *m;
     struct dense   dense;
     struct pool   *pool;
-    const float  **weights;      /* [linears] by id: f32 [rows][dense_stride(cols)], the caller's, or NULL: the file's */
+    const float  **weights;      /* [all] by id: f32 [slices][rows][dense_stride(cols)], the caller's, or NULL: the file's */
     const float   *embedding;    /* f32 [vocab][dense_stride(width)], the caller's, or NULL */
     const float  **norms;        /* [norms] by id; NULL where the model has none */
     size_t         linears, norm_count;
@@ -70,7 +71,7 @@ void backward_free(struct backward *b);
 
 /* The matrix behind a linear map. */
 const struct matrix *backward_matrix(const struct model *m, size_t id);
-/* Decode it: out f32 [rows][dense_stride(cols)], the gap zero. Its scale is in the result. */
+/* Decode it: out f32 [slices][rows][dense_stride(cols)], the gap zero. Its scale is in the result. */
 void backward_decode(const struct backward *b, const struct matrix *w, float *out);
 /* Values of norm `id`, 0 where the model has none. */
 size_t backward_norm_width(const struct model *m, size_t id);

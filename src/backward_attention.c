@@ -31,11 +31,12 @@ static void attend_chunk(void *arg, size_t index, size_t thread)
     const struct attend_stage *s = arg;
     struct backward *b = s->b;
     struct backward_layer *x = b->buffers;
-    const struct attend_shape *a = &s->shape;
+    struct attend_shape shape = s->shape, *a = &shape;
     size_t seq = index / s->l->kv_heads * b->length, head = index % s->l->kv_heads;
     size_t q = seq * a->q_stride + head * a->group * a->key_dim, k = seq * a->k_stride + head * a->key_dim;
     size_t v = seq * a->v_stride + head * a->value_dim, out = seq * a->out_stride + head * a->group * a->value_dim;
-    float *probs = x->probs + thread * dense_stride(2 * a->length);
+    a->sinks = s->l->sinks ? s->l->sinks + head * a->group : NULL;
+    float *probs = x->probs + thread * dense_stride(2 * (a->length + 1));
     if (s->back)
         attend_back(x->dq + q, x->dk + k, x->dv + v, x->dout + out, x->q + q, x->k + k, x->v + v, a, probs);
     else

@@ -36,13 +36,14 @@ static void decode_rows(const struct backward *b, const struct matrix *w, size_t
 
 void backward_decode(const struct backward *b, const struct matrix *w, float *out)
 {
-    decode_rows(b, w, 0, w->rows, out);
+    decode_rows(b, w, 0, w->rows * w->slices, out);
 }
 
-/* Rows [first, first + rows) of a map. */
-static const float *weight_of(struct backward *b, size_t id, size_t first, size_t rows)
+/* Rows [first, first + rows) of a slice of a map. */
+static const float *weight_of(struct backward *b, size_t id, size_t slice, size_t first, size_t rows)
 {
     const struct matrix *w = backward_matrix(b->m, id);
+    first += slice * w->rows;
     if (b->weights[id])
         return b->weights[id] + first * dense_stride(w->cols);
     decode_rows(b, w, first, rows, b->buffers->w);
@@ -60,20 +61,25 @@ static void bias_block(struct backward *b, const void *arg, size_t from, size_t 
             s->y[t * dense_stride(s->rows) + r] += s->bias[r];
 }
 
-void linear_forth(struct backward *b, size_t id, float *y, const float *x, const struct backward_hooks *hooks)
+void product_forth(struct backward *b, size_t id, size_t slice, float *y, const float *x, size_t n)
 {
     const struct matrix *w = backward_matrix(b->m, id);
     size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
-    if (hooks && hooks->input)
-        hooks->input(hooks->arg, id, x, b->n);
-    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
-        n = w->rows - r < band ? w->rows - r : band;
-        dense_product(&b->dense, y + r, rows, weight_of(b, id, r, n), cols, n, x, cols, w->cols, b->n);
+    for (size_t r = 0, band = band_rows(b, w), m; r < w->rows; r += m) {
+        m = w->rows - r < band ? w->rows - r : band;
+        dense_product(&b->dense, y + r, rows, weight_of(b, id, slice, r, m), cols, m, x, cols, w->cols, n);
     }
     if (w->bias) {
-        struct bias_stage s = { y, w->bias, w->rows };
-        run_blocks(b, bias_block, &s);
+        struct bias_stage s = { y, w->bias + slice * w->rows, w->rows };
+        run_rows(b, bias_block, &s, n);
     }
+}
+
+void linear_forth(struct backward *b, size_t id, float *y, const float *x, const struct backward_hooks *hooks)
+{
+    if (hooks && hooks->input)
+        hooks->input(hooks->arg, id, x, b->n);
+    product_forth(b, id, 0, y, x, b->n);
 }
 
 struct sum_stage { float *out; const float *x; size_t stride; };
@@ -86,21 +92,26 @@ static void sum_block(struct backward *b, const void *arg, size_t from, size_t t
         s->out[i] += s->x[i];
 }
 
-void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy, const struct backward_hooks *hooks)
+void product_back(struct backward *b, size_t id, size_t slice, float *dx, const float *dy, size_t n)
 {
     const struct matrix *w = backward_matrix(b->m, id);
     size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
-    if (hooks->linear)
-        hooks->linear(hooks->arg, id, x, dy, b->n);
-    for (size_t r = 0, band = band_rows(b, w), n; r < w->rows; r += n) {
-        n = w->rows - r < band ? w->rows - r : band;
-        size_t across = dense_stride(n);
+    for (size_t r = 0, band = band_rows(b, w), m; r < w->rows; r += m) {
+        m = w->rows - r < band ? w->rows - r : band;
+        size_t across = dense_stride(m);
         float *out = r ? b->buffers->more : dx;
-        dense_transpose(&b->dense, b->buffers->wt, across, weight_of(b, id, r, n), cols, n, w->cols);
-        dense_product(&b->dense, out, cols, b->buffers->wt, across, w->cols, dy + r, rows, n, b->n);
+        dense_transpose(&b->dense, b->buffers->wt, across, weight_of(b, id, slice, r, m), cols, m, w->cols);
+        dense_product(&b->dense, out, cols, b->buffers->wt, across, w->cols, dy + r, rows, m, n);
         if (r) {
             struct sum_stage s = { dx, out, cols };
-            run_blocks(b, sum_block, &s);
+            run_rows(b, sum_block, &s, n);
         }
     }
+}
+
+void linear_back(struct backward *b, size_t id, float *dx, const float *x, const float *dy, const struct backward_hooks *hooks)
+{
+    if (hooks->linear)
+        hooks->linear(hooks->arg, id, x, dy, b->n);
+    product_back(b, id, 0, dx, dy, b->n);
 }

@@ -4,20 +4,25 @@
 #include "backward_ops.h"
 #include "backward_parts.h"
 
-struct block_stage { struct backward *b; block_fn *fn; const void *arg; };
+struct block_stage { struct backward *b; block_fn *fn; const void *arg; size_t n; };
 
 static void run_block(void *arg, size_t index, size_t thread)
 {
     struct block_stage *s = arg;
-    size_t from = index * TOKEN_BLOCK, to = from + TOKEN_BLOCK < s->b->n ? from + TOKEN_BLOCK : s->b->n;
+    size_t from = index * TOKEN_BLOCK, to = from + TOKEN_BLOCK < s->n ? from + TOKEN_BLOCK : s->n;
     (void)thread;
     s->fn(s->b, s->arg, from, to);
 }
 
+void run_rows(struct backward *b, block_fn *fn, const void *arg, size_t n)
+{
+    struct block_stage s = { b, fn, arg, n };
+    pool_run(b->pool, run_block, &s, (n + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
+}
+
 void run_blocks(struct backward *b, block_fn *fn, const void *arg)
 {
-    struct block_stage s = { b, fn, arg };
-    pool_run(b->pool, run_block, &s, (b->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
+    run_rows(b, fn, arg, b->n);
 }
 
 /* Norm of `heads` vectors of n values in each row. weight NULL: identity. */

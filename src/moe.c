@@ -79,23 +79,18 @@ static void mask_groups(const struct hyper *h, float *score, float *group)
     }
 }
 
-/* Router's logits of one token to its experts and their weights. */
-static void route_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select, uint32_t *chosen,
+                float *weight)
 {
-    const struct layer *l = arg;
-    const struct hyper *h = &f->m->hyper;
-    struct moe *m = f->moe;
-    float *score = m->scores + tok * h->experts, *weight = m->weights + tok * h->experts_used;
-    float *select = f->scratch[thread].vector;      /* [experts], then [groups] */
-    uint32_t *chosen = m->chosen + tok * h->experts_used;
+    const struct hyper *h = &m->hyper;
     if (h->gating == GATING_SOFTMAX)
-        f->k->softmax.fn(score, h->experts);
+        k->softmax.fn(score, h->experts);
     /* Llama 4 selects by the logits; the order is that of their sigmoids, which may round to ties. */
     memcpy(select, score, h->experts * sizeof *select);
     if (h->gating == GATING_SIGMOID)
         for (size_t e = 0; e < h->experts; e++) {
             score[e] = 1 / (1 + expf(-score[e]));
-            if (!(f->m->arch->flags & ARCH_LLAMA4))
+            if (!(m->arch->flags & ARCH_LLAMA4))
                 select[e] = score[e];
         }
     if (l->router_bias)
@@ -108,13 +103,21 @@ static void route_token(struct forward *f, const void *arg, size_t tok, size_t t
     for (size_t i = 0; i < h->experts_used; i++)
         weight[i] = score[chosen[i]];
     if (h->gating == GATING_SOFTMAX_CHOSEN)
-        f->k->softmax.fn(weight, h->experts_used);
+        k->softmax.fn(weight, h->experts_used);
     for (size_t i = 0; i < h->experts_used; i++)
         sum += weight[i];
-    /* The smallest F16 keeps a sum of vanishing weights from being divided by 0, as in the published models. */
-    float factor = h->normalise_experts ? h->expert_scale / fmaxf(sum, 6.103515625e-5f) : h->expert_scale;
+    float factor = h->normalise_experts ? h->expert_scale / fmaxf(sum, MOE_LEAST_SUM) : h->expert_scale;
     for (size_t i = 0; i < h->experts_used; i++)
         weight[i] *= factor;
+}
+
+static void route_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+{
+    const struct layer *l = arg;
+    const struct hyper *h = &f->m->hyper;
+    struct moe *m = f->moe;
+    moe_choose(f->m, f->k, l, m->scores + tok * h->experts, f->scratch[thread].vector, m->chosen + tok * h->experts_used,
+               m->weights + tok * h->experts_used);
     if (l->shared_gate.data)
         m->shared[tok] = 1 / (1 + expf(-m->shared[tok]));
 }

@@ -1,7 +1,8 @@
 /* The mirror of the forward pass: its logits against the reference vectors, and every gradient against numerical differentiation.
  *
  * The loss is a fixed random sum of the logits. For each weight matrix, norm and the embedding a random direction is taken; the slope
- * along it from two forward passes must be the inner product of the direction with the gradient. */
+ * along it from two forward passes must be the inner product of the direction with the gradient. Where a router chooses, the step must
+ * be so small that nobody is chosen anew on either side: a gradient says nothing about that. */
 #include "backward.h"
 #include "backward_ops.h"
 #include "test.h"
@@ -11,8 +12,9 @@
 #include <string.h>
 
 static const char *const names[] = { "llama", "llama-bias", "llama-mqa", "llama-tied", "llama-rope3", "llama-yarn", "qwen2", "qwen3", "gemma",
-                                     "gemma2", "gemma3", "olmo2", "smollm3", "granite", "exaone4", "minicpm" };
-static const char *const refused[] = { "mamba", "mixtral", "gpt2", "command-r", "deepseek2-mla", "llama4", "mistral3" };
+                                     "gemma2", "gemma3", "olmo2", "smollm3", "granite", "exaone4", "minicpm", "mixtral", "qwen2moe",
+                                     "qwen3moe", "olmoe", "granitemoe", "gpt-oss" };
+static const char *const refused[] = { "mamba", "gpt2", "command-r", "deepseek2-mla", "llama4", "mistral3" };
 
 enum { TOKENS = 48 };
 
@@ -25,6 +27,8 @@ struct bench {
     int32_t         tokens[TOKENS];
     float          *logits, *dlogits, *direction;   /* loss = sum of logits * direction */
     size_t          rows;                           /* stride of the logits */
+    size_t          count;                          /* tokens that the loss looks at, in 4 sequences; 2 where there are no experts */
+    uint64_t        choice;                         /* of the last pass: who was chosen, as a number */
     bool            open, ready;
     /* per id: weights as f32, gradient; the same of norms and the embedding */
     float         **weight, **gradient, **norm, **norm_gradient, *embedding, *embedding_gradient;
@@ -56,7 +60,7 @@ static bool bench_open(struct bench *t, const char *name, struct quern_error *er
 
 static void bench_close(struct bench *t)
 {
-    for (size_t id = 0; t->weight && id < t->b.linears; id++) {
+    for (size_t id = 0; t->weight && id < t->b.all; id++) {
         free(t->weight[id]);
         free(t->gradient[id]);
     }
@@ -150,6 +154,19 @@ static void on_linear(void *arg, size_t id, const float *x, const float *dy, siz
                 t->gradient[id][r * cols + c] += dy[tok * rows + r] * x[tok * cols + c];
 }
 
+static void on_expert(void *arg, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
+{
+    struct bench *t = arg;
+    const struct matrix *w = backward_matrix(&t->model, id);
+    size_t cols = dense_stride(w->cols), rows = dense_stride(w->rows);
+    for (size_t i = 0; dy && i < n; i++) {
+        CHECK(slots[i] / t->model.hyper.experts_used < TOKENS && (i == 0 || slots[i] > slots[i - 1]), "slot %u", slots[i]);
+        for (size_t r = 0; r < w->rows; r++)
+            for (size_t c = 0; c < w->cols; c++)
+                t->gradient[id][(expert * w->rows + r) * cols + c] += dy[i * rows + r] * x[i * cols + c];
+    }
+}
+
 static void on_norm(void *arg, size_t id, const float *gradient)
 {
     struct bench *t = arg;
@@ -165,37 +182,67 @@ static void on_embedding(void *arg, const int32_t *tokens, const float *dx, size
             t->embedding_gradient[(size_t)tokens[tok] * stride + i] += dx[tok * stride + i];
 }
 
+static void on_choice(void *arg, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
+{
+    struct bench *t = arg;
+    (void)x, (void)dy;
+    for (size_t i = 0; i < n; i++)
+        t->choice = (t->choice ^ (id << 40 ^ expert << 20 ^ slots[i])) * 0x9e3779b97f4a7c15u;
+}
+
 static double loss(struct bench *t)
 {
+    struct backward_hooks hooks = { .arg = t, .expert = on_choice };
+    size_t sequences = t->model.hyper.experts ? 4 : 2;
     double sum = 0;
-    backward_forward(&t->b, t->tokens, 2, TOKENS / 2, t->logits, NULL);
-    for (size_t i = 0; i < TOKENS * t->rows; i++)
+    t->choice = 1;
+    backward_forward(&t->b, t->tokens, sequences, t->count / sequences, t->logits, &hooks);
+    for (size_t i = 0; i < t->count * t->rows; i++)
         sum += (double)t->logits[i] * t->direction[i];
     return sum;
 }
 
-/* Move `values` along a random direction, both ways. */
+struct side { const float *saved, *step; float *values; size_t n; };
+
+/* The slope along the step; false where somebody was chosen anew. */
+static bool slope_along(struct bench *t, const struct side *s, float by, double *slope)
+{
+    uint64_t before = t->choice;
+    double at[2];
+    bool same = true;
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < s->n; i++)
+            s->values[i] = s->saved[i] + (side ? by : -by) * s->step[i];
+        at[side] = loss(t);
+        same = same && t->choice == before;
+    }
+    memcpy(s->values, s->saved, s->n * sizeof *s->values);
+    t->choice = before;
+    *slope = (at[1] - at[0]) / (2 * by);
+    return same;
+}
+
+/* Move `values` along a random direction, both ways. With experts the first of some directions and steps that leave the choice. */
 static void check_slope(struct bench *t, const char *name, const char *what, size_t id, float *values, const float *gradient, size_t n)
 {
     uint64_t seed = 77 + id;
     float *step = malloc(n * sizeof *step), *saved = malloc(n * sizeof *saved);
-    double size = 0, norm = 0, inner = 0, length = 0;
+    struct side s = { saved, step, values, n };
+    double size = 0, norm, inner = 0, length = 0, slope = 0;
+    bool found = false;
     memcpy(saved, values, n * sizeof *saved);
-    for (size_t i = 0; i < n; i++) {
-        step[i] = values[i] == 0 ? 0 : random_float(&seed, -1, 1);
-        size += (double)values[i] * values[i], norm += (double)step[i] * step[i];
-    }
-    float by = (float)(4e-3 * sqrt(size / norm));
-    double at[2];
-    for (int side = 0; side < 2; side++) {
-        for (size_t i = 0; i < n; i++)
-            values[i] = saved[i] + (side ? by : -by) * step[i];
-        at[side] = loss(t);
-    }
-    memcpy(values, saved, n * sizeof *saved);
     for (size_t i = 0; i < n; i++)
-        inner += (double)gradient[i] * step[i], length += (double)gradient[i] * gradient[i];
-    double slope = (at[1] - at[0]) / (2 * by), expected = sqrt(length * norm / (double)n);
+        size += (double)values[i] * values[i], length += (double)gradient[i] * gradient[i];
+    for (int turn = 0; turn < 24 && !found; turn++) {
+        norm = inner = 0;
+        for (size_t i = 0; i < n; i++) {
+            step[i] = values[i] == 0 ? 0 : random_float(&seed, -1, 1);
+            norm += (double)step[i] * step[i], inner += (double)gradient[i] * step[i];
+        }
+        found = slope_along(t, &s, (float)(4e-3 * sqrt(size / norm)) / (float)(1 << turn / 6), &slope);
+    }
+    double expected = sqrt(length * norm / (double)n);
+    CHECK(found, "%s, %s %zu: somebody is chosen anew at every step", name, what, id);
     CHECK(fabs(slope - inner) < 0.02 * (fabs(inner) + expected), "%s, %s %zu: slope %g, gradient says %g", name, what, id, slope, inner);
     free(step);
     free(saved);
@@ -203,11 +250,13 @@ static void check_slope(struct bench *t, const char *name, const char *what, siz
 
 static void take_weights(struct bench *t)
 {
-    t->weight = calloc(t->b.linears, sizeof *t->weight), t->gradient = calloc(t->b.linears, sizeof *t->gradient);
-    for (size_t id = 0; id < t->b.linears; id++) {
+    t->weight = calloc(t->b.all, sizeof *t->weight), t->gradient = calloc(t->b.all, sizeof *t->gradient);
+    for (size_t id = 0; id < t->b.all; id++) {
         const struct matrix *w = backward_matrix(&t->model, id);
-        t->weight[id] = calloc(w->rows * dense_stride(w->cols), sizeof(float));
-        t->gradient[id] = calloc(w->rows * dense_stride(w->cols), sizeof(float));
+        if (!w->data)
+            continue;
+        t->weight[id] = calloc(w->slices * w->rows * dense_stride(w->cols), sizeof(float));
+        t->gradient[id] = calloc(w->slices * w->rows * dense_stride(w->cols), sizeof(float));
         backward_decode(&t->b, w, t->weight[id]);
         t->b.weights[id] = t->weight[id];
     }
@@ -242,13 +291,15 @@ static void check_model(const char *name, size_t band)
     for (size_t tok = 0; tok < TOKENS; tok++)
         for (size_t v = 0; v < t.model.hyper.vocab; v++)
             t.direction[tok * t.rows + v] = random_float(&seed, -1, 1);
-    struct backward_hooks hooks = { .arg = &t, .linear = on_linear, .norm = on_norm, .embedding = on_embedding };
+    struct backward_hooks hooks = { .arg = &t, .linear = on_linear, .expert = on_expert, .norm = on_norm, .embedding = on_embedding };
+    t.count = t.model.hyper.experts ? TOKENS / 3 : TOKENS;
     loss(&t);
-    memcpy(t.dlogits, t.direction, TOKENS * t.rows * sizeof(float));
+    memcpy(t.dlogits, t.direction, t.count * t.rows * sizeof(float));
     backward_run(&t.b, t.logits, t.dlogits, &hooks);
-    for (size_t id = 0; id < t.b.linears; id++) {
+    for (size_t id = 0; id < t.b.all; id++) {
         const struct matrix *w = backward_matrix(&t.model, id);
-        check_slope(&t, name, "matrix", id, t.weight[id], t.gradient[id], w->rows * dense_stride(w->cols));
+        if (w->data)
+            check_slope(&t, name, "matrix", id, t.weight[id], t.gradient[id], w->slices * w->rows * dense_stride(w->cols));
     }
     for (size_t id = 0; id < t.b.norm_count; id++)
         if (t.norm[id])
@@ -320,7 +371,10 @@ static void norms_and_gates(void)
             close_to(k ? "norm, weight" : "norm, input", (size_t)i, (up - weighted(y, c, N)) / (2 * h), k ? dw[i] : dx[i]);
         }
     }
-    for (int gelu = 0; gelu < 2; gelu++) {
+    static const enum activation_kind kinds[] = { FFN_SILU, FFN_GELU, FFN_RELU2, FFN_SWIGLU_CLAMPED };
+    static const char *const names_of[] = { "SiLU", "GELU", "ReLU squared", "clamped SwiGLU" };
+    for (int which = 0; which < 4; which++) {
+        enum activation_kind gelu = kinds[which];
         gate_back(dg, du, c, g, x, N, gelu);
         for (int i = 0; i < N; i++) {
             float *moved[2] = { &g[i], &x[i] };
@@ -330,7 +384,7 @@ static void norms_and_gates(void)
                 double up = weighted(y, c, N);
                 *moved[k] = saved - h, gate_forth(y, g, x, N, gelu);
                 *moved[k] = saved;
-                close_to(gelu ? "GELU" : "SiLU", (size_t)i, (up - weighted(y, c, N)) / (2 * h), k ? du[i] : dg[i]);
+                close_to(names_of[which], (size_t)i, (up - weighted(y, c, N)) / (2 * h), k ? du[i] : dg[i]);
             }
         }
     }
@@ -345,7 +399,7 @@ static void attention_of_one_head(size_t window, float softcap)
     struct attend_shape s = { .length = LENGTH, .group = 2, .key_dim = 4, .value_dim = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4,
                               .out_stride = 8, .window = window, .scale = 0.5f, .softcap = softcap, .kernels = &kernels };
     enum { NQ = LENGTH * 8, NK = LENGTH * 4 };
-    float q[NQ], k[NK], v[NK], out[NQ], c[NQ], dq[NQ], dk[NK] = { 0 }, dv[NK] = { 0 }, probs[2 * LENGTH];
+    float q[NQ], k[NK], v[NK], out[NQ], c[NQ], dq[NQ], dk[NK] = { 0 }, dv[NK] = { 0 }, probs[2 * (LENGTH + 1)];
     uint64_t seed = 5;
     for (int i = 0; i < NQ; i++)
         q[i] = random_float(&seed, -2, 2), c[i] = random_float(&seed, -1, 1);

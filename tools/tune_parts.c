@@ -158,8 +158,8 @@ bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes
     p->part = p->tensor ? mem_take(2 * g->tensor_count + norm_count, sizeof *p->part, "the parameters", err) : NULL;
     p->norm_part = p->part ? mem_take(norm_count, sizeof *p->norm_part, "the parameters", err) : NULL;
     bool ok = p->norm_part && add_tensor(p, g, bytes, &m->embed, scales, err);
-    for (size_t id = 0; ok && id < linears; id++)
-        ok = add_tensor(p, g, bytes, backward_matrix(m, id), scales, err);
+    for (size_t id = 0; ok && id < linears; id++)       /* a layer with experts lacks some */
+        ok = !backward_matrix(m, id)->data || add_tensor(p, g, bytes, backward_matrix(m, id), scales, err);
     for (size_t id = 0; ok && id < norm_count; id++) {
         p->norm_part[id] = SIZE_MAX;
         if (norms)
