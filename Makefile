@@ -32,6 +32,9 @@ ifeq ($(ISA),none)
 BASE     += -DQUERN_REFERENCE_ONLY
 endif
 LIBS     := -lm -pthread
+# make BLAS=1: OpenBLAS under the tools' factors of large matrices. The last bits differ from those of a build without.
+TOOLLIBS := $(if $(filter-out 0,$(BLAS)),-lopenblas)
+TOOLDEFS := $(if $(filter-out 0,$(BLAS)),-DQUERN_BLAS)
 
 # A file's suffix says which instructions it may use.
 X86_avx2       := -mavx2 -mfma -mf16c -mbmi2
@@ -82,7 +85,7 @@ $(BUILD)/quern: $(MAINOBJ) $(BUILD)/libquern.a
 	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/quern-%: $(BUILD)/tools/%_main.o $(TOOLLIB) $(BUILD)/libquern.a
-	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOLLIBS) $(LIBS)
 
 $(BUILD)/src/cmd_default.o: models/tiny-books-q8_0.gguf
 
@@ -92,8 +95,16 @@ $(BUILD)/kernels/x86/%.o: kernels/x86/%.c
 $(BUILD)/kernels/arm/%.o: kernels/arm/%.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) $(CFLAGS) $(ARM_$(call isa_of,$<)) -c -o $@ $<
 
+# The one object that asks for BLAS is made anew when the answer is another than last time's.
+ifneq ($(TOOLLIBS),$(shell cat $(BUILD)/blas 2>/dev/null))
+.PHONY: $(BUILD)/blas
+endif
+$(BUILD)/blas:
+	@mkdir -p $(@D); echo '$(TOOLLIBS)' >$@
+$(BUILD)/tools/tiles.o: $(BUILD)/blas
+
 $(BUILD)/tools/%.o: tools/%.c
-	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itools $(CFLAGS) $(X86_$(call isa_of,$<)) -c -o $@ $<
+	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itools $(TOOLDEFS) $(CFLAGS) $(X86_$(call isa_of,$<)) -c -o $@ $<
 
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) -Itests -Itools $(CFLAGS) -c -o $@ $<
@@ -102,7 +113,7 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D); echo '  CC  $<'; $(CC) $(BASE) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTLIB) $(TOOLLIB) $(BUILD)/libquern.a
-	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $^ $(LIBS)
+	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $^ $(TOOLLIBS) $(LIBS)
 
 # From an archive, so that a target gets only what it uses of the tools: there are no vector kernels in its build.
 $(BUILD)/libtools.a: $(TOOLLIB)
@@ -110,7 +121,7 @@ $(BUILD)/libtools.a: $(TOOLLIB)
 	@echo '  AR  $@'; $(AR) rcs $@ $^
 
 $(FUZZERS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libtools.a $(BUILD)/libquern.a
-	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo '  LD  $@'; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOLLIBS) $(LIBS)
 $(BUILD)/tests/fuzz_tokenizer: $(BUILD)/tests/tiny_vocab.o $(BUILD)/tests/bytes.o
 
 $(FAULTS): $(BUILD)/tests/fault.o
@@ -222,5 +233,6 @@ help:
 	@echo 'make asan             the tests, built with AddressSanitizer and UBSan'
 	@echo 'make fuzz             the libFuzzer targets (clang), in $(BUILD)-fuzz/tests/'
 	@echo 'make model            remake models/tiny-books-q8_0.gguf from its checkpoint in $$QUERN_SHARED'
+	@echo 'make BLAS=1           make with OpenBLAS (libopenblas-dev) for the large matrices of quern-quantize'
 	@echo 'make clean            remove what was built'
 	@echo 'CC, CFLAGS, LDFLAGS, BUILD, PREFIX, DESTDIR are honoured; a cross build: make CC=aarch64-linux-gnu-gcc LDFLAGS=-static'

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lanes.h"
+#include "tiles.h"
 
-/* Columns per panel: 64 rows of the transposed panel are what a row of the trailing matrix is updated from. Rows per chunk of
- * work. */
-enum { PANEL = 64, CHUNK = 16, STRIPE = 128 };
+/* Columns per panel; rows per chunk of work, and per step of the inverse; columns of the inverse per chunk. All are multiples of
+ * four, as tile_subtract sums by fours. */
+enum { PANEL = 64, CHUNK = 64, STRIPE = 128 };
 
 struct factor {
     const struct lanes *lanes;
@@ -37,48 +37,39 @@ static bool factor_square(double *a, size_t n, size_t at, size_t width)
     return true;
 }
 
-/* Rows below the square: solve against it. */
+/* Rows below the square: solve against it, in the transposed panel, where neighbours do not wait for each other's sums. */
 static void solve_rows(void *arg, size_t index, size_t thread)
 {
     struct factor *f = arg;
-    size_t n = f->n, from = f->at + f->width + index * CHUNK, to = from + CHUNK < n ? from + CHUNK : n;
+    size_t n = f->n, from = f->at + f->width + index * CHUNK, rows = n - from < CHUNK ? n - from : CHUNK;
     (void)thread;
-    for (size_t i = from; i < to; i++)
-        for (size_t j = f->at; j < f->at + f->width; j++) {
-            double s = f->a[i * n + j];
-            for (size_t k = f->at; k < j; k++)
-                s -= f->a[i * n + k] * f->a[j * n + k];
-            s /= f->a[j * n + j];
-            f->a[i * n + j] = s;
-            f->panel[(j - f->at) * n + i] = s;
-        }
+    for (size_t j = 0; j < f->width; j++) {
+        const double *l = f->a + (f->at + j) * n + f->at;
+        double *x = f->panel + j * n + from;
+        for (size_t i = 0; i < rows; i++)
+            x[i] = f->a[(from + i) * n + f->at + j];
+        for (size_t k = 0; k < j; k++)
+            for (size_t i = 0; i < rows; i++)
+                x[i] -= l[k] * f->panel[k * n + from + i];
+        for (size_t i = 0; i < rows; i++)
+            f->a[(from + i) * n + f->at + j] = x[i] /= l[j];
+    }
 }
 
-static void subtract_one(double *out, const double *x, double a, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] -= a * x[i];
-}
-
-/* Rows below the panel: the trailing matrix less the panel times its transpose. */
+/* Rows below the panel: the trailing matrix less the panel times its transpose. What this writes above the diagonal, within its
+ * chunk, is never read. */
 static void update_rows(void *arg, size_t index, size_t thread)
 {
     struct factor *f = arg;
-    size_t n = f->n, first = f->at + f->width, from = first + index * CHUNK, to = from + CHUNK < n ? from + CHUNK : n;
+    size_t n = f->n, first = f->at + f->width, from = first + index * CHUNK, rows = n - from < CHUNK ? n - from : CHUNK;
     (void)thread;
-    for (size_t k = 0; k + 4 <= f->width; k += 4)
-        for (size_t i = from; i < to; i++) {
-            const double *l = f->a + i * n + f->at + k, *p = f->panel + k * n + first;
-            f->lanes->subtract_four(f->a + i * n + first, p, p + n, p + 2 * n, p + 3 * n, l[0], l[1], l[2], l[3], i + 1 - first);
-        }
-    for (size_t k = f->width / 4 * 4; k < f->width; k++)
-        for (size_t i = from; i < to; i++)
-            subtract_one(f->a + i * n + first, f->panel + k * n + first, f->a[i * n + f->at + k], i + 1 - first);
+    double *row = f->a + from * n;
+    tile_subtract(f->lanes, row + first, n, row + f->at, n, f->panel + first, n, rows, from + rows - first, f->width);
 }
 
 bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err)
 {
-    struct factor f = { .lanes = lanes_find(), .a = a, .n = n };
+    struct factor f = { .lanes = tiles_begin(), .a = a, .n = n };
     bool ok = true;
     err->code = QUERN_OK;
     if (!(f.panel = mem_take(PANEL, n * sizeof *f.panel, "a panel", err)))
@@ -105,35 +96,34 @@ struct inversion {
     size_t        n;
 };
 
-/* Columns of the inverse do not depend on each other: a stripe of them, row after row. */
+/* Columns of the inverse do not depend on each other: a stripe of them, CHUNK rows after CHUNK rows, each less what the rows above
+ * give it. */
 static void invert_stripe(void *arg, size_t index, size_t thread)
 {
     struct inversion *v = arg;
     size_t n = v->n, c = index * STRIPE, width = n - c < STRIPE ? n - c : STRIPE;
     (void)thread;
-    for (size_t i = 0; i < n; i++) {
-        double *row = v->x + i * n + c;
-        memset(row, 0, width * sizeof *row);
-        if (i < c)
-            continue;
-        if (i - c < width)
-            row[i - c] = 1;
-        const double *l = v->l + i * n;
-        size_t k = c;
-        for (; k + 4 <= i; k += 4) {
-            const double *p = v->x + k * n + c;
-            v->lanes->subtract_four(row, p, p + n, p + 2 * n, p + 3 * n, l[k], l[k + 1], l[k + 2], l[k + 3], width);
+    for (size_t i = 0; i < n; i++)
+        memset(v->x + i * n + c, 0, width * sizeof *v->x);
+    for (size_t from = c; from < n; from += CHUNK) {
+        size_t rows = n - from < CHUNK ? n - from : CHUNK;
+        const double *l = v->l + from * n;
+        double *x = v->x + from * n + c;
+        tile_subtract(v->lanes, x, n, l + c, n, v->x + c * n + c, n, rows, width, from - c);
+        for (size_t i = 0; i < rows; i++) {
+            double *row = x + i * n;
+            if (from + i < c + width)
+                row[from + i - c] = 1;
+            tile_subtract(v->lanes, row, n, l + i * n + from, n, x, n, 1, width, i);
+            for (size_t j = 0; j < width; j++)
+                row[j] /= l[i * n + from + i];
         }
-        for (; k < i; k++)
-            subtract_one(row, v->x + k * n + c, l[k], width);
-        for (size_t j = 0; j < width; j++)
-            row[j] /= l[i];
     }
 }
 
 void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool)
 {
-    struct inversion v = { lanes_find(), x, l, n };
+    struct inversion v = { tiles_begin(), x, l, n };
     pool_run(pool, invert_stripe, &v, (n + STRIPE - 1) / STRIPE);
 }
 
@@ -153,8 +143,7 @@ static void load_reversed(double *a, const float *h, const uint32_t *order, size
 }
 
 bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n,
-                            struct cholesky_damping *damping,
-                            struct pool *pool, struct quern_error *err)
+                            struct cholesky_damping *damping, struct pool *pool, struct quern_error *err)
 {
     double mean = 0, share = damping->first;
     for (size_t i = 0; i < n * n; i++)

@@ -1,7 +1,8 @@
 /* cholesky.h - factors of a second-moment matrix in double precision, as error feedback needs them.
  *
- * Every element is one sum in a fixed order whatever the number of threads, so the same matrix gives the same bits. Cost: n^3 / 3
- * multiplications for the factor and as many for the inverse; memory: two matrices of doubles. */
+ * Every element is one sum in a fixed order whatever the number of threads, so the same matrix gives the same bits (within one
+ * build: tiles.h). Cost: n^3 / 6 multiplications for the factor and as many for the inverse; memory: two matrices of doubles. On
+ * four cores of a Zen 4, factor and inverse: 0.7 s of 4096 columns and 5.5 s of 8192; with OpenBLAS 0.4 s and 3.3 s. */
 #ifndef QUERN_CHOLESKY_H
 #define QUERN_CHOLESKY_H
 
@@ -28,7 +29,6 @@ struct cholesky_damping {
  * Columns whose diagonal is 0 (inputs that never move) get the diagonal 1 and no others. QUERN_EFORMAT: H is not finite, or not
  * positive definite after all tries; QUERN_EMEM. Source: Frantar et al. 2022 (GPTQ); Chee et al. 2023 (LDLQ). */
 bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint32_t *order, size_t n,
-                            struct cholesky_damping *damping,
-                            struct pool *pool, struct quern_error *err);
+                            struct cholesky_damping *damping, struct pool *pool, struct quern_error *err);
 
 #endif

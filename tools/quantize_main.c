@@ -99,6 +99,8 @@ static const struct verb verb_quantize = {
         "measured. "
         "Values are then rounded one after the other, each error made so far corrected in those still open, as second moments of "
         "the inputs over the same text say. With --plain the mix is llama.cpp's own, and nothing is measured.\n"
+        "The number of threads changes nothing in the file. A program built with OpenBLAS (make BLAS=1) writes other bytes than one "
+        "without, and other ones on another kind of processor.\n"
         "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
         "the plan says so.",
     .options = quantize_options,
