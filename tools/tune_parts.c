@@ -149,17 +149,24 @@ static bool take_arrays(struct tune_parts *p, struct quern_error *err)
     return at != NULL;
 }
 
+bool tune_parts_possible(const struct model *m, struct quern_error *err)
+{
+    return m->hyper.experts == 0 || ERR(err, QUERN_EUNSUPPORTED, "mixtures of experts cannot be tuned yet");
+}
+
 bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes, const struct gguf *g, bool scales, bool norms,
                      struct quern_error *err)
 {
     size_t linears = m->hyper.layers * LINEAR_KINDS + 1, norm_count = m->hyper.layers * NORM_KINDS + 1;
     *p = (struct tune_parts){ .tensor_count = g->tensor_count };
+    if (!tune_parts_possible(m, err))
+        return false;
     p->tensor = mem_take(g->tensor_count, sizeof *p->tensor, "the parameters", err);
     p->part = p->tensor ? mem_take(2 * g->tensor_count + norm_count, sizeof *p->part, "the parameters", err) : NULL;
     p->norm_part = p->part ? mem_take(norm_count, sizeof *p->norm_part, "the parameters", err) : NULL;
     bool ok = p->norm_part && add_tensor(p, g, bytes, &m->embed, scales, err);
-    for (size_t id = 0; ok && id < linears; id++)       /* a layer with experts lacks some */
-        ok = !backward_matrix(m, id)->data || add_tensor(p, g, bytes, backward_matrix(m, id), scales, err);
+    for (size_t id = 0; ok && id < linears; id++)
+        ok = add_tensor(p, g, bytes, backward_matrix(m, id), scales, err);
     for (size_t id = 0; ok && id < norm_count; id++) {
         p->norm_part[id] = SIZE_MAX;
         if (norms)

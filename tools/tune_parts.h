@@ -44,6 +44,8 @@ struct tune_parts {
 /* Where a format keeps its half-precision scale and minimum within a block; SIZE_MAX: no minimum. False: it has no such scale. */
 bool tune_places(uint32_t format, size_t *scale, size_t *minimum);
 
+/* QUERN_EUNSUPPORTED for mixtures of experts: their stacks' gradients come expert by expert, which the parts do not collect. */
+bool tune_parts_possible(const struct model *m, struct quern_error *err);
 /* Collect the parts of a model whose file's bytes are `bytes` (the model's matrices and norms point into them). */
 bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes, const struct gguf *g, bool scales, bool norms,
                      struct quern_error *err);

@@ -9,7 +9,8 @@
 bool tune_stage_possible(const struct quern_model *original, struct pool *pool, struct quern_error *err)
 {
     struct backward b;
-    if (!backward_init(&b, &original->model, &original->kernels, pool, 2, 2, err))
+    if (!tune_parts_possible(&original->model, err) ||
+        !backward_init(&b, &original->model, &original->kernels, pool, 2, 2, err))
         return error_prefix(err, "--tune");
     backward_free(&b);
     return true;
