@@ -140,6 +140,13 @@ static const struct norm *mixer_norm(const struct layer *l)
     return l->attn_norm_2.weight ? &l->attn_norm_2 : &l->attn_norm;
 }
 
+/* What layer `index` reads, for those who asked. */
+static void keep_input(const struct forward *f, size_t index)
+{
+    if (f->trail && f->trail->keep && f->trail->keep[index])
+        memcpy(f->trail->keep[index], f->x, f->n * f->m->hyper.width * sizeof *f->x);
+}
+
 /* Only the tokens whose logits are wanted are carried past the last mixer. */
 static void keep_wanted(struct forward *f)
 {
@@ -212,18 +219,24 @@ static void finish_logits(struct forward *f, const void *arg, size_t row, size_t
             logits[i] = h->logit_softcap * tanhf(logits[i] / h->logit_softcap);
 }
 
-/* Last norm and head for the wanted tokens; keep_wanted has put them first (parallel layers have not). */
-static void head_forward(struct forward *f, float *logits)
+/* Last norm, for the wanted tokens; keep_wanted has put them first (parallel layers have not). */
+static void head_input(struct forward *f)
 {
     if (f->n != f->wanted)
         keep_wanted(f);
+    keep_input(f, f->m->hyper.layers);
     norm_input(f, &f->m->output_norm, NULL);
-    struct product p = { .w = &f->m->output, .in = &f->in, .step = 1, .toks = f->wanted, .out = logits,
+}
+
+/* Logits of wanted tokens [first, first + count). */
+static void head_rows(struct forward *f, float *logits, size_t first, size_t count)
+{
+    struct product p = { .w = &f->m->output, .in = &f->in, .first = first, .step = 1, .toks = count, .out = logits,
                          .out_stride = f->m->hyper.vocab };
     enter_stage(f, STAGE_HEAD);
     run_products(f, &p, 1);
     if (f->m->hyper.logit_scale != 1 || f->m->hyper.logit_softcap != 0)
-        run_tokens(f, finish_logits, logits, f->wanted);
+        run_tokens(f, finish_logits, logits, count);
 }
 
 struct check_stage {
@@ -245,16 +258,16 @@ static void check_row(struct forward *f, const void *arg, size_t row, size_t thr
 }
 
 /* All rows at once: sixteen of a large vocabulary are a millisecond for one thread, of 40 that their step takes. */
-static bool check_logits(struct forward *f, const float *logits, struct quern_error *err)
+static bool check_logits(struct forward *f, const float *logits, size_t first, size_t count, struct quern_error *err)
 {
     size_t vocab = f->m->hyper.vocab;
     atomic_bool bad = false;
     struct check_stage s = { .logits = logits, .bad = &bad };
-    run_tokens(f, check_row, &s, f->wanted);
-    for (size_t at = 0; atomic_load(&bad) && at < f->wanted * vocab; at++)
+    run_tokens(f, check_row, &s, count);
+    for (size_t at = 0; atomic_load(&bad) && at < count * vocab; at++)
         if (!isfinite(logits[at]))
             return ERR(err, QUERN_EFAIL, "the logits after token %zu are not finite (%g for id %zu): the model's weights or the "
-                       "input overflow", f->pos[f->order[at / vocab]], (double)logits[at], at % vocab);
+                       "input overflow", f->pos[f->order[first + at / vocab]], (double)logits[at], at % vocab);
     return true;
 }
 
@@ -298,20 +311,42 @@ static void place_tokens(struct forward *f, const struct batch_part *parts, size
     }
 }
 
+/* The residual to begin with, and the first layer; the angles of all positions are made along with the embedding. */
+static size_t begin_layers(struct forward *f)
+{
+    const struct forward_trail *t = f->trail;
+    run_tokens(f, embed_token, NULL, f->n);
+    if (!t || !t->input)
+        return 0;
+    if (t->first == f->m->hyper.layers)
+        f->n = f->wanted;
+    memcpy(f->x, t->input, f->n * f->m->hyper.width * sizeof *f->x);
+    return t->first;
+}
+
 static bool run_layers(struct forward *f, float *logits, struct quern_error *err)
 {
+    const struct forward_trail *t = f->trail;
     enter_stage(f, STAGE_OTHER);
-    run_tokens(f, embed_token, NULL, f->n);
-    for (size_t i = 0; i < f->m->hyper.layers; i++) {
+    for (size_t i = begin_layers(f); i < f->m->hyper.layers; i++) {
         if (f->stop && *f->stop)
             return ERR(err, QUERN_EINTERRUPT, "stopped");
+        keep_input(f, i);
         layer_forward(f, &f->m->layer[i], i);
     }
     if (f->wanted == 0)
         return true;
-    head_forward(f, logits);
-    enter_stage(f, STAGE_OTHER);
-    return check_logits(f, logits, err);
+    head_input(f);
+    for (size_t at = 0, n; at < f->wanted; at += n) {
+        n = t && t->rows < f->wanted - at ? t->rows : f->wanted - at;
+        head_rows(f, logits, at, n);
+        enter_stage(f, STAGE_OTHER);
+        if (!check_logits(f, logits, at, n, err))
+            return false;
+        if (t && t->see)
+            t->see(t->arg, at, n);
+    }
+    return true;
 }
 
 bool forward_run(struct forward *f, const struct batch_part *parts, size_t part_count, float *logits, struct quern_error *err)

@@ -38,6 +38,17 @@ struct thread_scratch {
     float *attention;   /* queries, scores, sums (attention.c) */
 };
 
+/* For those who look into passes: begin in the middle, keep what layers read, take logits a few rows at a time. The caches of the
+ * layers that are left out are not written, so a pass that begins in the middle takes whole sequences. */
+struct forward_trail {
+    size_t       first;        /* the layer to begin with; the number of layers: only the head */
+    const float *input;        /* what it reads, f32 [tokens][width] (the head: [wanted][width]); NULL: from the tokens, first is 0 */
+    float      **keep;         /* [layers + 1] where to copy what each layer (last: the head) reads; NULL entries: not wanted */
+    size_t       rows;         /* `logits` has room for so many */
+    void       (*see)(void *arg, size_t row, size_t count);    /* rows [row, row + count) of the pass stand at `logits` */
+    void        *arg;
+};
+
 struct forward {
     const struct model   *m;
     const struct kernels *k;
@@ -45,6 +56,7 @@ struct forward {
     size_t threads, context, max_tokens, max_parts;
     const volatile int *stop;            /* may be NULL; not zero: the pass ends between layers with QUERN_EINTERRUPT */
     struct stage_clock *clock;           /* NULL unless somebody measures */
+    const struct forward_trail *trail;   /* NULL: the whole pass, all logits at once */
 
     void  *memory;                       /* everything below points into it */
     struct rope_table rope[ROPE_TABLES];
