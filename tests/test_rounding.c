@@ -242,6 +242,11 @@ static void bytes_do_not_depend_on_the_instruction_set(void)
     wide->add_scaled(c, x, 0.3f, 37);
     lanes_plain()->add_scaled(d, x, 0.3f, 37);
     CHECK(!memcmp(a, b, sizeof a) && !memcmp(c, d, sizeof c), "sums of doubles or floats");
+    const float factors[8] = { 0.3f, -1.7f, 0, 3, 1e-3f, 0.11f, -0.6f, 7 };
+    wide->add_eight(c, x, 25, factors, 37);
+    for (int i = 0; i < 8; i++)
+        lanes_plain()->add_scaled(d, x + 25 * i, factors[i], 37);
+    CHECK(!memcmp(c, d, sizeof c), "eight sums at once");
     rounding_close(plain);
 }
 

@@ -215,20 +215,33 @@ static void decode_rows(struct rows *s)
             s->v[i * s->j->f->stride + c] = value_at(s->j->lattice, s->j->rounding, code_of(s, i, c), (int)(c % s->j->encoder->block));
 }
 
-/* r = H (v - w) for all rows. */
+/* Columns of H that stay in the first-level cache while all rows take eight of its rows. */
+enum { BAND = 512 };
+
+/* r = H (v - w) for all rows. x is free here: its rows hold the differences. */
 static void gradient_rows(struct rows *s, const float *h)
 {
+    const struct lanes *lanes = s->j->rounding->lanes;
     size_t n = s->j->f->n, stride = s->j->f->stride;
     memset(s->r, 0, s->count * stride * sizeof *s->r);
-    for (size_t c = 0; c < n; c++)
-        for (size_t i = 0; i < s->count; i++)
-            add_scaled(s->j, s->r + i * stride, h + c * stride, s->v[i * stride + c] - s->j->w[(s->first + i) * n + c], n);
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t c = 0; c < n; c++)
+            s->x[i * stride + c] = s->v[i * stride + c] - s->j->w[(s->first + i) * n + c];
+    for (size_t at = 0; at < n; at += BAND) {
+        size_t width = n - at < BAND ? n - at : BAND, c = 0;
+        for (; c + 8 <= n; c += 8)
+            for (size_t i = 0; i < s->count; i++)
+                lanes->add_eight(s->r + i * stride + at, h + c * stride + at, stride, s->x + i * stride + c, width);
+        for (; c < n; c++)
+            for (size_t i = 0; i < s->count; i++)
+                lanes->add_scaled(s->r + i * stride + at, h + c * stride + at, s->x[i * stride + c], width);
+    }
 }
 
-static void measure(struct rows *s, const float *h, double *loss)
+/* (v - w) H (v - w)^T of each row, where r = H (v - w). */
+static void losses(const struct rows *s, double *loss)
 {
     size_t n = s->j->f->n, stride = s->j->f->stride;
-    gradient_rows(s, h);
     for (size_t i = 0; i < s->count; i++) {
         double sum = 0;
         for (size_t c = 0; c < n; c++)
@@ -237,20 +250,34 @@ static void measure(struct rows *s, const float *h, double *loss)
     }
 }
 
-/* Values, their losses and bytes of one way. */
-static void conclude(struct rows *s, enum feedback_way way)
+static void pack_rows(struct rows *s, enum feedback_way way)
 {
     const struct job *j = s->j;
-    decode_rows(s);
-    if (j->f->held)
-        measure(s, j->f->held, j->held[way]);
-    measure(s, j->f->h, j->fit[way]);
-    if (!j->f->held)
-        for (size_t i = 0; i < s->count; i++)
-            j->held[way][s->first + i] = j->fit[way][s->first + i];
     for (size_t i = 0; i < s->count; i++)
         for (size_t b = 0; b < j->blocks; b++)
             j->encoder->pack(j->out[way] + (s->first + i) * j->row_bytes + b * j->block_bytes, &s->codes[i * j->blocks + b]);
+}
+
+/* Losses and bytes of one way. A product with H is most of the time that a row takes, so each is made once and only where its
+ * result is used: the search's own loss matters only where nothing is held out, descent begins with the r that is left by the
+ * carried codes, and has its own at its end. */
+static void conclude(struct rows *s, enum feedback_way way)
+{
+    const struct job *j = s->j;
+    pack_rows(s, way);
+    if (way == FEEDBACK_DESCENT)
+        losses(s, j->fit[way]);
+    decode_rows(s);
+    if (j->f->held) {
+        gradient_rows(s, j->f->held);
+        losses(s, j->held[way]);
+    }
+    if (way == FEEDBACK_CARRY || (way == FEEDBACK_SEARCH && (!j->f->held || j->most == FEEDBACK_SEARCH))) {
+        gradient_rows(s, j->f->h);
+        losses(s, j->fit[way]);
+    }
+    if (!j->f->held)
+        memcpy(j->held[way] + s->first, j->fit[way] + s->first, s->count * sizeof(double));
 }
 
 /* As rounding_row does, but the codes stay. */
@@ -286,26 +313,43 @@ static void carry_eight(struct rows *s, size_t row, size_t p)
         c->code[at / (size_t)book->group + (size_t)i] = code[i];
 }
 
-static void carry_rows(struct rows *s)
+/* The code of the value at place p; gives the error that it leaves, in units of the factor's diagonal. */
+static float carry_one(struct rows *s, size_t row, size_t p)
 {
     const struct job *j = s->j;
     const struct feedback *f = j->f;
     const struct lattice *l = j->lattice;
+    size_t column = f->order[p];
+    int at = (int)(column % j->encoder->block);
+    struct block_code *c = code_of(s, row, column);
+    float x = s->x[row * f->stride + p];
+    if (l->kind == BOOK && p % 8 == 0)
+        carry_eight(s, row, p);
+    else if (l->kind != BOOK)
+        c->code[at] = nearest(l, x, scale_at(l, c, at / l->length), minimum_at(l, c, at / l->length));
+    return (x - value_at(l, j->rounding, c, at)) / f->upper[p * f->stride + p];
+}
+
+/* Eight places at a time: among them errors are carried one by one, into the others all eight together, which adds in the same
+ * order. */
+static void carry_rows(struct rows *s)
+{
+    const struct job *j = s->j;
+    const struct feedback *f = j->f;
+    const struct lanes *lanes = j->rounding->lanes;
     for (size_t i = 0; i < s->count; i++)
         for (size_t p = 0; p < f->n; p++)
             s->x[i * f->stride + p] = j->w[(s->first + i) * f->n + f->order[p]];
-    for (size_t p = 0; p < f->n; p++)
+    for (size_t p = 0; p < f->n; p += 8)
         for (size_t i = 0; i < s->count; i++) {
-            size_t column = f->order[p];
-            int at = (int)(column % j->encoder->block);
-            struct block_code *c = code_of(s, i, column);
-            float *x = s->x + i * f->stride;
-            if (l->kind == BOOK && p % 8 == 0)
-                carry_eight(s, i, p);
-            else if (l->kind != BOOK)
-                c->code[at] = nearest(l, x[p], scale_at(l, c, at / l->length), minimum_at(l, c, at / l->length));
-            float e = (x[p] - value_at(l, j->rounding, c, at)) / f->upper[p * f->stride + p];
-            add_scaled(s->j, x + p + 1, f->upper + p * f->stride + p + 1, -e, f->n - p - 1);
+            float *x = s->x + i * f->stride, minus[8];
+            size_t n = f->n - p < 8 ? f->n - p : 8;
+            for (size_t k = 0; k < n; k++) {
+                minus[k] = -carry_one(s, i, p + k);
+                lanes->add_scaled(x + p + k + 1, f->upper + (p + k) * f->stride + p + k + 1, minus[k], n - k - 1);
+            }
+            if (n == 8)
+                lanes->add_eight(x + p + 8, f->upper + p * f->stride + p + 8, f->stride, minus, f->n - p - 8);
         }
 }
 

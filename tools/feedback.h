@@ -28,6 +28,7 @@ bool feedback_init(struct feedback *f, const float *h, const float *held, size_t
                    struct quern_error *err);
 void feedback_free(struct feedback *f);
 
+/* Losses of each way that was tried. fit of the search: 0 when there is a held-out H and other ways are tried. */
 struct feedback_result { double fit[FEEDBACK_WAYS], held[FEEDBACK_WAYS]; enum feedback_way kept; };
 
 /* Is this more than the search for this format? (Not IQ1_S, IQ1_M, MXFP4 and formats without blocks.) */

@@ -16,6 +16,8 @@ struct lanes {
                         const float flip[GROUP_MAX][LEVELS_MAX], float *least, int *flipped);
     /* out[i] += a * x[i], i in [0, n). */
     void (*add_scaled)(float *out, const float *x, float a, size_t n);
+    /* The same eight times, one after the other, with rows x, x + stride, ... and a[0], a[1], ...: one load and store of out. */
+    void (*add_eight)(float *out, const float *x, size_t stride, const float a[8], size_t n);
     /* out[i] -= a * x[i] + b * y[i] + c * z[i] + d * w[i], i in [0, n): four rank-one updates per load and store. */
     void (*subtract_four)(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b,
                           double c, double d, size_t n);

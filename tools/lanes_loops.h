@@ -13,6 +13,24 @@ static void add_scaled(float *out, const float *x, float a, size_t n)
         out[i] += a * x[i];
 }
 
+/* Eight additions per element, in the order of the rows: add_scaled's bits. */
+static void add_eight(float *restrict out, const float *restrict x, size_t stride, const float a[8], size_t n)
+{
+    const float *x1 = x + stride, *x2 = x1 + stride, *x3 = x2 + stride, *x4 = x3 + stride, *x5 = x4 + stride, *x6 = x5 + stride;
+    const float *x7 = x6 + stride;
+    float a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = a[4], a5 = a[5], a6 = a[6], a7 = a[7];
+    for (size_t i = 0; i < n; i++) {
+        float sum = out[i] + a0 * x[i];
+        sum = sum + a1 * x1[i];
+        sum = sum + a2 * x2[i];
+        sum = sum + a3 * x3[i];
+        sum = sum + a4 * x4[i];
+        sum = sum + a5 * x5[i];
+        sum = sum + a6 * x6[i];
+        out[i] = sum + a7 * x7[i];
+    }
+}
+
 /* The brackets are part of the result: another order of additions, another last bit. */
 static void subtract_four(double *out, const double *x, const double *y, const double *z, const double *w, double a, double b,
                           double c, double d, size_t n)
@@ -30,6 +48,7 @@ static const struct lanes loops = {
     .best_entry = best_entry,
     .best_flipped = best_flipped,
     .add_scaled = add_scaled,
+    .add_eight = add_eight,
     .subtract_four = subtract_four,
 };
 
