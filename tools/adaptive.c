@@ -154,28 +154,33 @@ bool adaptive_imprint(const char *path, const struct quern_model *source, size_t
     return imprint_write(source, path, &options, err);
 }
 
-/* Measuring holds the source's probabilities, a runner and the tensors that stand in for the source's: one, or with the search all
- * that are chosen. Under a limit fewer chunks are looked at, down to one. */
+/* Measuring holds the source's probabilities, what its layers read, a pass and the tensors that stand in for the source's: one, or
+ * with the search all that are chosen. Under a limit fewer chunks are looked at, down to one. */
+static bool fit_chunks(size_t *chunks, const struct quern_model *source, size_t chunk, size_t fixed, const struct adaptive_options *o,
+                       struct pool *pool, struct quern_error *err)
+{
+    for (size_t needed;; --*chunks) {
+        if (!measure_bytes(&needed, source, chunk, *chunks, pool_threads(pool), err))
+            return false;
+        if (fixed <= o->mem_limit && needed <= o->mem_limit - fixed)
+            return true;
+        if (*chunks <= 1)
+            return ERR(err, QUERN_EMEM, "planning takes at least %zu bytes, the limit is %zu%s", fixed + needed, o->mem_limit,
+                       o->search ? " (less with --no-search)" : "");
+    }
+}
+
 static bool fit_memory(struct plan_options *options, const struct plan *p, const struct quern_model *source, size_t chunk,
                        const struct adaptive_options *o, struct pool *pool, struct quern_error *err)
 {
-    struct runner_shape shape = { .context = chunk, .sequences = 1, .batch = chunk, .rows = chunk, .kv = KV_F32 };
-    size_t cache, scratch, largest = 0, one = measure_bytes(source, chunk, 1);
+    size_t largest = 0;
     if (!o->mem_limit)
         return true;
-    if (!runner_bytes(&cache, &scratch, source, &shape, pool_threads(pool), err))
-        return false;
     for (size_t i = 0; i < p->count; i++)
         for (size_t c = 0; c < p->tensors[i].count; c++)
             largest = p->tensors[i].choice[c].bytes > largest ? p->tensors[i].choice[c].bytes : largest;
-    size_t fixed = cache + scratch + (o->search ? options->budget + 2 * largest : largest);
-    if (fixed + one > o->mem_limit)
-        return ERR(err, QUERN_EMEM, "planning takes at least %zu bytes, the limit is %zu%s", fixed + one, o->mem_limit,
-                   o->search ? " (less with --no-search)" : "");
-    size_t most = (o->mem_limit - fixed) / one;
-    options->chunks = options->chunks < most ? options->chunks : most;
-    options->search_chunks = options->search_chunks < most ? options->search_chunks : most;
-    return true;
+    return fit_chunks(&options->chunks, source, chunk, largest, o, pool, err) &&
+           (!o->search || fit_chunks(&options->search_chunks, source, chunk, options->budget + 2 * largest, o, pool, err));
 }
 
 bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct quern_model *source, size_t budget, bool measure,

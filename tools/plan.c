@@ -108,7 +108,7 @@ static bool measure_one(struct measuring *m, size_t i, size_t c, double *kl, str
     if (!quantize_tensor(m->job, t->tensor, t->type[c], m->blocks, err))
         return false;
     variant_set(&m->variant, t->tensor, t->type[c], m->blocks);
-    bool ok = measure_kl(&m->measure, &m->variant.model, NULL, kl, err);
+    bool ok = measure_kl(&m->measure, &m->variant.model, variant_layer(&m->variant, t->tensor), NULL, kl, err);
     variant_set(&m->variant, t->tensor, 0, NULL);
     return ok && journal_add(m->options->journal, name, kl, sizeof *kl, err);
 }
@@ -313,6 +313,16 @@ static bool hold_all(struct search *s, struct quern_error *err)
     return true;
 }
 
+/* The first layer that a swap changes; without one the number of layers. */
+static size_t swap_layer(const struct search *s, const struct swap *w)
+{
+    if (!w)
+        return s->m.measure.source->model.hyper.layers;
+    size_t up = variant_layer(&s->m.variant, s->p->tensors[w->up].tensor);
+    size_t down = variant_layer(&s->m.variant, s->p->tensors[w->down].tensor);
+    return up < down ? up : down;
+}
+
 /* KL of every position with the choice as it is and, where `w` is given, with that swap. *up, *down: its tensors where they had to
  * be rounded for it. */
 static bool measure_choice(struct search *s, const struct swap *w, double *kl, void **up, void **down, struct quern_error *err)
@@ -324,7 +334,7 @@ static bool measure_choice(struct search *s, const struct swap *w, double *kl, v
     if (journal_find(s->m.options->journal, name, kl, bytes))
         return true;
     return hold_all(s, err) && (!w || (hold(s, w->up, w->up_to, up, err) && hold(s, w->down, w->down_to, down, err))) &&
-           measure_kl(&s->m.measure, &s->m.variant.model, kl, &mean, err) &&
+           measure_kl(&s->m.measure, &s->m.variant.model, swap_layer(s, w), kl, &mean, err) &&
            journal_add(s->m.options->journal, name, kl, bytes, err);
 }
 
@@ -350,6 +360,7 @@ static bool try_swap(struct search *s, const struct swap *w, bool *kept, struct 
     free(s->held[w->down]);
     s->held[w->up] = up, s->held[w->down] = down;
     s->p->items[w->up].chosen = w->up_to, s->p->items[w->down].chosen = w->down_to;
+    measure_follow(&s->m.measure, swap_layer(s, w));
     unhold(s, w->up);
     unhold(s, w->down);
     double *old = s->now;
@@ -368,6 +379,7 @@ static bool search_begin(struct search *s, const struct quern_model *source, con
         !measure_init(&s->m.measure, source, text->tokens + first * text->chunk, text->chunk, n, s->m.job->pool, s->m.job->stop,
                       err))
         return false;
+    measure_follow(&s->m.measure, 0);      /* the choice, no longer the source */
     s->held = mem_take(p->count, sizeof *s->held, "rounded tensors", err);
     s->refused = s->held ? mem_take(p->count * p->count, sizeof *s->refused, "the search", err) : NULL;
     s->now = s->refused ? mem_take(s->m.measure.points, sizeof *s->now, "results", err) : NULL;

@@ -61,3 +61,17 @@ bool variant_set(struct variant *v, size_t tensor, uint32_t format, const void *
                              (const struct matrix *)((const char *)&from->layer[i] + places[p]), tensor, format, data);
     return found;
 }
+
+size_t variant_layer(const struct variant *v, size_t tensor)
+{
+    const struct model *m = &v->source->model;
+    if (m->embed.data && m->embed.tensor == tensor)
+        return 0;
+    for (size_t i = 0; i < m->hyper.layers; i++)
+        for (size_t p = 0; p < sizeof places / sizeof *places; p++) {
+            const struct matrix *w = (const struct matrix *)((const char *)&m->layer[i] + places[p]);
+            if (w->data && w->tensor == tensor)
+                return i;
+        }
+    return m->hyper.layers;
+}

@@ -20,5 +20,7 @@ void variant_free(struct variant *v);
  * made of
  * this tensor, nothing has changed. */
 bool variant_set(struct variant *v, size_t tensor, uint32_t format, const void *data);
+/* The first layer that multiplies with tensor i: 0 for the embedding too, the number of layers when only the head does. */
+size_t variant_layer(const struct variant *v, size_t tensor);
 
 #endif
