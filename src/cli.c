@@ -191,6 +191,17 @@ void progress_end(struct progress *p)
     p->on = false;
 }
 
+void progress_step(void *progress, const char *what, double share)
+{
+    struct progress *p = progress;
+    if (p->what != what) {
+        if (p->what)
+            progress_end(p);
+        progress_begin(p, what);
+    }
+    progress_show(p, share);
+}
+
 const char *cli_bytes(char *out, size_t size, size_t bytes)
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};

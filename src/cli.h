@@ -28,7 +28,8 @@ bool cli_begin(const struct program *program, const struct verb *verb, int argc,
 int cli_end(const struct verb *verb, void *settings, int code);
 /* Flush stdout; gives `code`, or 6 with a sentence when it was 0 and the output did not all arrive. */
 int cli_finish(int code);
-/* The main function of a program with one main purpose (verbs[0]) and perhaps other verbs; for quern's many main.c has its own. Understands --version and --generate. */
+/* The main function of a program with one main purpose (verbs[0]) and perhaps other verbs; for quern's many main.c has its own.
+ * Understands --version and --generate. */
 int cli_main(const struct program *program, int argc, char **argv);
 /* `--generate man|bash|zsh|fish`: write that to stdout. */
 int cli_generate(const struct program *program, const char *what);
@@ -53,6 +54,8 @@ struct progress {
 void progress_begin(struct progress *p, const char *what);
 void progress_show(struct progress *p, double share);      /* 0..1 */
 void progress_end(struct progress *p);                     /* clears the line */
+/* For work that names its own steps: begins anew where `what` is another pointer than before. `progress`: a struct progress. */
+void progress_step(void *progress, const char *what, double share);
 
 /* "1.5 GiB", "812 KiB": for people. Gives `out`. */
 const char *cli_bytes(char *out, size_t size, size_t bytes);

@@ -24,21 +24,9 @@ static const struct option imprint_options[] = {
     { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL, "replace an existing output", NULL, NULL, NULL },
     { "threads", 0, OPTION_COUNT, AT(threads), "N", NULL, "threads (default: the physical cores)", NULL, NULL, NULL },
     { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "BYTES", NULL, "most memory for buffers; less of it takes more passes", NULL,
-      NULL,
-      NULL },
+      NULL, NULL },
     { .name = NULL }
 };
-
-static void show_step(void *arg, const char *what, double share)
-{
-    struct progress *p = arg;
-    if (p->what != what) {
-        if (p->what)
-            progress_end(p);
-        progress_begin(p, what);
-    }
-    progress_show(p, share);
-}
 
 static bool imprint(const struct imprint_args *a, const volatile int *stop, struct quern_error *err)
 {
@@ -46,7 +34,7 @@ static bool imprint(const struct imprint_args *a, const volatile int *stop, stru
     struct progress progress = { 0 };
     struct imprint_options options = { .calibration = a->args.operand_count > 1 ? a->args.operands[1] : NULL, .context = a->context,
                                        .tokens = a->tokens, .fisher = a->fisher, .mem_limit = a->mem_limit, .force = a->force,
-                                       .stop = stop, .show = show_step, .show_arg = &progress };
+                                       .stop = stop, .show = progress_step, .show_arg = &progress };
     if (!a->output)
         return ERR(err, QUERN_EUSAGE, "where to? -o FILE");
     struct source source;
@@ -83,13 +71,11 @@ const struct verb verb_imprint = {
     .summary = "gather what a text does inside a model: statistics to round it by",
     .operands = "MODEL [TEXT]",
     .operands_min = 1, .operands_max = 2,
-    .details = "TEXT is a file; without it quern's own calibration text is taken. For the inputs of every weight matrix the "
-               "statistics hold "
-               "their second moments and how many tokens there were, of four fifths of the text and of a fifth that is held out; "
-               "with "
-               "--fisher also the squared gradients of the outputs, with labels drawn from the model itself. A run that was "
-               "interrupted or "
-               "killed is taken up again by the same command, and the file becomes the same. models/FORMAT.md describes it.",
+    .details =
+        "TEXT is a file; without it quern's own calibration text is taken. For the inputs of every weight matrix the statistics hold "
+        "their second moments and how many tokens there were, of four fifths of the text and of a fifth that is held out; with "
+        "--fisher also the squared gradients of the outputs, with labels drawn from the model itself. A run that was interrupted or "
+        "killed is taken up again by the same command, and the file becomes the same. models/FORMAT.md describes it.",
     .options = imprint_options,
     .size = sizeof(struct imprint_args),
     .main = run_imprint,

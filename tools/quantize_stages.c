@@ -1,0 +1,174 @@
+#include "quantize_run.h"
+
+#include <stdio.h>
+
+#include "adaptive.h"
+#include "compare.h"
+#include "fallbacks.h"
+#include "quantize_report.h"
+#include "receipt.h"
+#include "recipe.h"
+#include "tune_stage.h"
+
+/* What the receipt adds to the input's header beside 4 bytes of error for each tensor: keys, texts, the list of fallbacks. */
+enum { HEADER_ROOM = 2048 + FALLBACK_BYTES };
+
+/* Second moments for error feedback: the user's, or gathered now. A model or a text that gives none is rounded without. */
+static bool open_moments(struct run *r, const struct adaptive_options *how, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct refine_options options = { .guided = how->guided, .mem_limit = a->mem_limit };
+    const char *path = a->stats;
+    if (a->no_feedback || a->dry_run)
+        return true;
+    if (!path) {
+        if (!importance_possible(r->model, r->pool)) {
+            cli_warn("no error feedback: this architecture's inputs cannot be looked at");
+            return true;
+        }
+        path = r->work.stats;
+        if (!workplace_has(&r->work, "stats", path) &&
+            !(adaptive_imprint(path, r->model, a->mem_limit, r->pool, r->job.stop, how, err) &&
+              workplace_finished(&r->work, "stats", path, err))) {
+            if (err->code != QUERN_EUSAGE)
+                return false;
+            cli_warn("no error feedback: %s", err->text);
+            return true;
+        }
+    }
+    r->job.notes = mem_take(r->input.tensor_count, sizeof *r->job.notes, "notes", err);
+    r->have_refine = r->job.notes && refine_open(&r->refine, path, &r->input, &r->kernels, r->pool, &options, err);
+    return r->have_refine;
+}
+
+bool run_decide(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
+                                        .mem_limit = a->mem_limit,
+                                        .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
+    size_t file, budget, fixed;
+    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
+    if (!(r->model = quern_open_model(r->source.path, &how, err)) || !run_check_space(r, err))
+        return false;
+    if (!r->have_matrix && importance_possible(r->model, r->pool)) {
+        if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
+            return false;
+        r->have_matrix = true;
+        r->job.matrix = &r->matrix, r->job.matrix_path = "gathered";
+    }
+    if (!r->preset && sized && !run_nearest_preset(r, err))
+        return false;
+    if (!r->preset)
+        r->preset = preset_find("Q4_K_M");
+    if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) ||
+        !run_wanted_bytes(r, &file, err) || !run_check_twice(r, err) || !plan_init(&r->choice, &r->job, r->model, err))
+        return false;
+    if (a->recipe && !recipe_read(&r->choice, a->recipe, &measured, err))
+        return false;
+    if (r->choice.count && (sized || !a->recipe)) {
+        for (size_t i = 0; i < r->choice.count; i++)
+            r->choice.items[i].chosen = 0;
+        plan_apply(&r->choice, r->plan);
+        fixed = run_file_bytes(r) - plan_bytes(&r->choice) + HEADER_ROOM + 4 * r->input.tensor_count;
+        budget = file > fixed ? file - fixed : 0;
+        if (!adaptive_plan(&r->choice, &r->job, r->model, budget, !measured, &options, err))
+            return false;
+    }
+    plan_apply(&r->choice, r->plan);
+    if (!open_moments(r, &options, err))
+        return false;
+    r->job.refine = r->have_refine ? &r->refine : NULL;
+    if (r->progress.what)
+        progress_end(&r->progress);
+    return !a->save_recipe || recipe_write(&r->choice, a->save_recipe, a->args.operands[0], a->force, err);
+}
+
+bool run_open_source_model(struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    if (!r->model && (a->tune || a->fail_if) && !(r->model = quern_open_model(r->source.path, &how, err)))
+        return false;
+    return !a->tune || tune_stage_possible(r->model, r->pool, err);
+}
+
+static void show_progress(void *arg, double share)
+{
+    progress_show(arg, share);
+}
+
+/* What is trained and on what; the rounded file is replaced when that made it better. */
+static bool tune(struct run *r, const char *rounded, struct tune_result *result, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct tune_stage stage = { .calibration = a->calibration, .stop_text = a->tune_stop, .tokens = a->tune_tokens,
+                                .feedback = r->have_refine, .mem_limit = a->mem_limit, .pool = r->pool, .stop = r->job.stop,
+                                .show = show_progress, .show_arg = &r->progress };
+    progress_begin(&r->progress, "tuning");
+    bool ok = tune_stage_run(result, r->model, rounded, &stage, err);
+    progress_end(&r->progress);
+    if (ok)
+        tune_stage_print(result);
+    return ok;
+}
+
+/* A result that is worse than what no effort gives is refused too. */
+static bool compare(struct run *r, const struct receipt *receipt, const struct receipt_options *options, struct quern_error *err)
+{
+    if (!compare_needed(&r->job, receipt))
+        return true;
+    progress_begin(&r->progress, "comparing");
+    bool ok = compare_with_plain(receipt, &r->job, r->model, r->work.plain, r->args->force, options, err);
+    progress_end(&r->progress);
+    return ok;
+}
+
+/* Measure the rounded file on held-out text and, when no gate refuses it, write it again with the receipt. */
+static bool stamp(struct run *r, const char *rounded, const char *output, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct quern_model_options how = { .threads = a->threads };
+    struct receipt_options options = { .calibration = a->calibration, .heldout = a->heldout, .pool = r->pool, .stop = r->job.stop,
+                                       .show = show_progress, .show_arg = &r->progress };
+    struct receipt receipt = { .source = a->args.operands[0], .predicted = r->choice.predicted };
+    struct quern_model *model = NULL;
+    if (a->tune && tune(r, rounded, &receipt.tuned, err))
+        model = quern_open_model(rounded, &how, err);
+    else if (!a->tune)
+        model = quern_open_model(rounded, &how, err);
+    progress_begin(&r->progress, "receipt");
+    bool ok = model && receipt_make(&receipt, &r->job, model, r->model, &options, err);
+    progress_end(&r->progress);
+    if (ok)
+        receipt_print(&receipt);
+    ok = ok && (!a->fail_if || receipt_gate(&receipt, a->fail_if, err)) &&
+         compare(r, &receipt, &options, err) &&
+         receipt_stamp(&receipt, &model->gguf, &r->input, output, a->force, err);
+    receipt_free(&receipt);
+    quern_close_model(model);
+    return ok;
+}
+
+/* Round to `path`, or find there what an earlier run rounded. */
+static bool round_file(struct run *r, const char *path, bool force, struct quern_error *err)
+{
+    if (path == r->work.rounded && workplace_has(&r->work, "rounded", path))
+        return quantize_recall(&r->job, err);
+    r->job.show = show_progress, r->job.show_arg = &r->progress;
+    progress_begin(&r->progress, "rounding");
+    bool ok = quantize_write(&r->job, path, force, err);
+    progress_end(&r->progress);
+    return ok && (path != r->work.rounded || workplace_finished(&r->work, "rounded", path, err));
+}
+
+bool run_write_output(struct run *r, struct quern_error *err)
+{
+    const char *output = r->args->args.operands[1];
+    bool receipt = r->adaptive || r->args->fail_if || r->args->tune;
+    if (!round_file(r, receipt ? r->work.rounded : output, receipt || r->args->force, err))
+        return false;
+    report_feedback(&r->job);
+    return !receipt || stamp(r, r->work.rounded, output, err);
+}
