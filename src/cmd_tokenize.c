@@ -58,7 +58,7 @@ const struct verb verb_detokenize = {
 /* All of standard input: a token may span any place at which one could cut. */
 static bool read_input(struct text *in, struct quern_error *err)
 {
-    char part[65536];
+    char part[16384];
     ssize_t n;
     while ((n = read(STDIN_FILENO, part, sizeof part)) != 0) {
         if (n < 0 && errno == EINTR)

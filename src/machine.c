@@ -97,7 +97,8 @@ static void keep_performance(const char *root, uint8_t *leaders)
 {
     char path[128], text[TEXT_BYTES];
     uint8_t fast[MACHINE_CPUS];
-    long capacity[MACHINE_CPUS], most = 0;
+    uint16_t capacity[MACHINE_CPUS];       /* of 1024 */
+    long most = 0;
     bool any = false;
     if (read_text(text, sizeof text, root, "/sys/devices/cpu_core/cpus") && parse_list(fast, MACHINE_CPUS, text)) {
         /* fast is the list */
@@ -105,8 +106,10 @@ static void keep_performance(const char *root, uint8_t *leaders)
         for (size_t i = 0; i < MACHINE_CPUS; i++) {
             capacity[i] = 0;
             snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cpu_capacity", i);
-            if (leaders[i] && read_text(text, sizeof text, root, path))
-                capacity[i] = strtol(text, NULL, 10);
+            if (leaders[i] && read_text(text, sizeof text, root, path)) {
+                long read = strtol(text, NULL, 10);
+                capacity[i] = (uint16_t)(read < 0 ? 0 : read > UINT16_MAX ? UINT16_MAX : read);
+            }
             most = capacity[i] > most ? capacity[i] : most;
         }
         for (size_t i = 0; i < MACHINE_CPUS; i++)
@@ -172,7 +175,7 @@ static void lower_quota(double *quota, double limit, double period)
 
 static void visit_cpu_v2(const char *root, const char *folder, void *arg)
 {
-    char path[PATH_BYTES + 16], text[TEXT_BYTES], *end;
+    char path[PATH_BYTES + 16], text[64], *end;
     snprintf(path, sizeof path, "%s/cpu.max", folder);
     if (!read_text(text, sizeof text, root, path) || !isdigit((unsigned char)text[0]))
         return;

@@ -118,10 +118,11 @@ static void test_sha256(void)
 static void test_gates(void)
 {
     struct receipt r = { .result = { .kl_mean = 0.02, .kl_median = 0.01, .kl_999 = 1, .same_top = 0.9, .perplexity = 11,
-                                     .base_perplexity = 10 } };
+                                     .base_perplexity = 10 }, .fallbacks.count = 3 };
     static const struct { const char *gate; int code; } cases[] = {
         { "kld>0.02", 0 },      { "kld>=0.02", 7 },   { "kld>0.0199", 7 }, { "kld<0.1", 7 },   { "kld_median>0.02", 0 },
         { "kld_999>0.5", 7 },   { "top1<0.95", 7 },   { "top1<0.85", 0 },  { "ppl_ratio>1.05", 7 }, { "ppl_ratio>1.2", 0 },
+        { "fallbacks>2", 7 },   { "fallbacks>3", 0 },
         { "kld", 2 },           { "kld>", 2 },        { "kld>0.1x", 2 },   { "speed>1", 2 },   { "kld=1", 2 }, { "", 2 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -16,12 +16,13 @@ fi
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/quantize.XXXXXX")
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 
 check() {   # NAME CONDITION...
     local name=$1; shift
     if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
 }
+skip() { skipped=$((skipped + 1)); echo "SKIPPED $1"; }
 refused() { # NAME CODE WORDS ARGS...: that exit code, those words on stderr, no file "out"
     local name=$1 code=$2 words=$3; shift 3
     "$quantize" "$@" >stdout 2>stderr; local got=$?
@@ -58,6 +59,8 @@ check "rows of 128 fall back" grep -q "Q5_0 .*rows do not divide into Q4_K" plan
 
 refused "no mix" 2 "--type" "$model" out
 refused "unknown mix" 2 "did you mean 'Q4_K_" "$model" out --plain --type Q4_K_N
+refused "... and the mixes are listed" 2 "IQ3_XXS, IQ3_XS" "$model" out --plain --type WRONG
+refused "unknown type of a rule, and the types" 2 "'WRONG' (F32, F16, Q4_0" "$model" out --plain --type Q4_0 --type 'attn=WRONG'
 refused "two mixes" 2 "two mixes" "$model" out --plain --type Q4_0 --type Q8_0
 refused "bad expression" 2 "bad regular expression" "$model" out --plain --type Q4_0 --type '(=Q8_0'
 refused "no output" 2 "output" "$model" --type Q4_0
@@ -87,7 +90,7 @@ if [ -n "$offset" ]; then
     printf '\300\177' | dd of=nan.gguf bs=1 seek=$((offset + 2 * (5 * 256 + 17))) conv=notrunc 2>/dev/null
     refused "a value that is not finite" 3 "row 5, column 17" nan.gguf out --plain --type Q4_0
 else
-    echo "SKIPPED a value that is not finite: show does not tell the offset"
+    skip "a value that is not finite: show does not tell the offset"
 fi
 
 # A full disk (G7, G9): RLIMIT_FSIZE stands for it.
@@ -104,7 +107,7 @@ if small_disk true 2>/dev/null; then
     check "no room for the hidden files: exit 6" test $code -eq 6 -a $(($(date +%s) - begin)) -lt 5
     check "... needed and free are told" grep -qE "the hidden ones beside it take about [0-9]{7,} bytes, [0-9]{7} are free" stderr
 else
-    echo "SKIPPED free space: no file system may be mounted here"
+    skip "free space: no file system may be mounted here"
 fi
 
 # kill -9 (G13): no file or the whole one; the next run gives the same bytes as one that was never disturbed.
@@ -127,8 +130,8 @@ check "no temporary file stays" test -z "$(ls -A | grep quern-)"
 
 # Planning runs the model hundreds of times: minutes under the sanitizers, where test_plan covers the same code.
 case $build in *asan*)
-    echo "SKIPPED adaptive quantization from the command line: takes minutes under the sanitizers; test_plan runs its code there"
-    echo "$passed passed, $failed failed, 1 skipped"
+    skip "adaptive quantization from the command line: takes minutes under the sanitizers; test_plan runs its code there"
+    echo "$passed passed, $failed failed, $skipped skipped"
     [ $failed -eq 0 ]
     exit ;;
 esac
@@ -202,5 +205,5 @@ refused "gradients not known" 4 "--tune: gradients of 'gpt2'" "$shared/vectors/a
 check "a checkpoint's folder" test -s folder.txt -a -z "$(diff folder.txt file.txt)"
 check "no temporary file stays" test -z "$(ls -A | grep quern-)"
 
-echo "$passed passed, $failed failed, 0 skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

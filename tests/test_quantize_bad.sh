@@ -165,7 +165,8 @@ row G26 "no environment" 0 "" env -i "$quantize" m.gguf out $q4
 row G26 "decimal commas, HOME cannot be written" 0 "" env LC_ALL=de_DE.UTF-8 HOME=/nonexistent TZ=Asia/Kathmandu "$quantize" m.gguf out $q4
 is G26 "the same bytes" cmp -s out plain
 skip G28 "the clock is not ours to set; progress goes by the monotonic one"
-row G29 "128 KiB of stack" 0 "" bash -c "ulimit -s 128; exec '$quantize' m.gguf out $q4 --threads 4"
+row G29 "64 KiB of stack" 0 "" bash -c "ulimit -s 64; exec '$quantize' m.gguf out $q4 --threads 4"
+row G29 "64 KiB of stack, with a measured plan" 0 "" bash -c "ulimit -s 64; exec '$quantize' m.gguf out $planned --threads 4"
 skip G16 "for servers"
 
 # I: the quantizer itself.
@@ -187,7 +188,9 @@ row I3 "no moments for a tensor: falls back, listed" 0 "token_embd.weight: 1 of 
 "$build/tests/gen_edit" m.stats nan.stats fill blk.0.attn.h 0 255 2>said
 row I3 "NaN among the moments: falls back, listed" 0 "blk.0.attn_q.weight: 1 of 1 without: second moments are singular or not finite" \
     "$quantize" m.gguf out --recipe recipe.json $texts --stats nan.stats
-skip I3 "fail if more than a limit fall back: there is no such option, the report lists them"
+row I3 "more than a limit fall back" 7 "fallbacks is 4: the gate 'fallbacks>1'" \
+    "$quantize" m.gguf out --recipe recipe.json $texts --stats nan.stats --fail-if 'fallbacks>1'
+row I3 "... not more" 0 "" "$quantize" m.gguf out --recipe recipe.json $texts --stats m.stats --fail-if 'fallbacks>1'
 row I4 "importances of another model" 3 "another model" "$quantize" m.gguf out $q4 --imatrix other.imatrix
 "$build/tests/gen_edit" poor.gguf lacks.gguf drop blk.1.ffn_up.weight.in_sum2 drop blk.1.ffn_up.weight.counts 2>said
 row I4 "importances lack a tensor" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix lacks.gguf

@@ -60,8 +60,13 @@ bool type_rule_parse(struct type_rule *rule, const char *text, struct quern_erro
     if (!equals || equals == text || (size_t)(equals - text) >= sizeof pattern)
         return ERR(err, QUERN_EUSAGE, "'%s' is no REGEX=TYPE", shown);
     const struct format *format = format_by_name(equals + 1);
-    if (!format || !format->weights)
-        return ERR(err, QUERN_EUSAGE, "'%s': unknown tensor type '%s'", shown, equals + 1);
+    if (!format || !format->weights) {
+        char list[300] = "";
+        for (uint32_t id = 0, at = 0; id < FORMAT_COUNT; id++)
+            if (rounding_supports(id))
+                at += (uint32_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", format_find(id)->name);
+        return ERR(err, QUERN_EUSAGE, "'%.60s': unknown tensor type '%.20s' (%s)", shown, equals + 1, list);
+    }
     if (!rounding_supports(format->id))
         return ERR(err, QUERN_EUSAGE, "'%s': %s can be read but not made", shown, format->name);
     memcpy(pattern, text, (size_t)(equals - text));

@@ -1,5 +1,6 @@
 #include "quantize_run.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,12 +22,15 @@ static bool read_types(struct run *r, struct quern_error *err)
             return ERR(err, QUERN_EUSAGE, "--type names two mixes, %s and %s", r->preset->name, types->items[i]);
         if (!(r->preset = preset_find(types->items[i]))) {
             const char *names[64];
-            size_t n = 0;
-            for (; n < 64 && preset_at(n); n++)
+            char list[400];
+            size_t n = 0, at = 0;
+            for (; n < 64 && preset_at(n); n++) {
                 names[n] = preset_at(n)->name;
+                at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", n ? ", " : "", names[n]);
+            }
             const char *meant = options_nearest(types->items[i], names, n);
-            return ERR(err, QUERN_EUSAGE, "--type: unknown mix '%s'%s%s%s", types->items[i], meant ? ": did you mean '" : "",
-                       meant ? meant : "", meant ? "'?" : "");
+            return ERR(err, QUERN_EUSAGE, "--type: unknown mix '%.40s'%s%s%s (%s; or REGEX=TYPE)", types->items[i],
+                       meant ? ": did you mean '" : "", meant ? meant : "", meant ? "'?" : "", list);
         }
     }
     const struct quantize_args *a = r->args;

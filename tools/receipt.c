@@ -169,10 +169,11 @@ bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const st
 
 bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error *err)
 {
-    static const char *const names[] = { "kld_median", "kld_999", "kld", "ppl_ratio", "top1" };
+    static const char *const names[] = { "kld_median", "kld_999", "kld", "ppl_ratio", "top1", "fallbacks" };
     const struct eval_result *e = r ? &r->result : NULL;
     const double values[] = { e ? e->kl_median : 0, e ? e->kl_999 : 0, e ? e->kl_mean : 0,
-                              e ? e->perplexity / e->base_perplexity : 0, e ? e->same_top : 0 };
+                              e ? e->perplexity / e->base_perplexity : 0, e ? e->same_top : 0,
+                              r ? (double)r->fallbacks.count : 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i]);
         const char *sign = gate + n;
@@ -187,7 +188,8 @@ bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error 
             return ERR(err, QUERN_EQUALITY, "%s is %.6g: the gate '%s' refuses the file", names[i], v, gate);
         return true;
     }
-    return ERR(err, QUERN_EUSAGE, "--fail-if: '%s' is no gate such as kld>0.02 (kld, kld_median, kld_999, ppl_ratio, top1)", gate);
+    return ERR(err, QUERN_EUSAGE,
+               "--fail-if: '%s' is no gate such as kld>0.02 (kld, kld_median, kld_999, ppl_ratio, top1, fallbacks)", gate);
 }
 
 void receipt_print(const struct receipt *r)

@@ -39,8 +39,8 @@ void receipt_free(struct receipt *r);
 /* The file `rounded` again at `path`, with the receipt among its keys; atomic, and never onto `source`'s files. */
 bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const struct gguf *source, const char *path, bool force,
                    struct quern_error *err);
-/* "kld>0.02": kld, kld_median, kld_999, ppl_ratio or top1; > >= < <=. QUERN_EUSAGE for another text (check it before the work:
- * `r` NULL); QUERN_EQUALITY when the receipt is as described. */
+/* "kld>0.02": kld, kld_median, kld_999, ppl_ratio, top1 or fallbacks (tensors); > >= < <=. QUERN_EUSAGE for another text (check it
+ * before the work: `r` NULL); QUERN_EQUALITY when the receipt is as described. */
 bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error *err);
 /* For people. */
 void receipt_print(const struct receipt *r);
