@@ -1,8 +1,8 @@
 /* The mirror of the forward pass: its logits against the reference vectors, and every gradient against numerical differentiation.
  *
- * The loss is a fixed random sum of the logits. For each weight matrix, norm and the embedding a random direction is taken; the slope
- * along it from two forward passes must be the inner product of the direction with the gradient. Where a router chooses, the step must
- * be so small that nobody is chosen anew on either side: a gradient says nothing about that. */
+ * The loss is a fixed random sum of the logits. For each weight matrix, norm and the embedding a random direction is taken; the
+ * slope along it from two forward passes must be the inner product of the direction with the gradient. Where a router chooses, the
+ * step must be so small that nobody is chosen anew on either side: a gradient says nothing about that. */
 #include "backward.h"
 #include "backward_ops.h"
 #include "test.h"

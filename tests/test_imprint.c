@@ -172,8 +172,8 @@ static void moments_are_the_plain_sums(void)
 
 /* ---- gradients ---- */
 
-/* Of the head's outputs the mean square gradient is known: labels drawn from p make it p (1 - p), times the square of the cap's slope.
- * The sum over outputs of what was gathered from drawn labels must come near. */
+/* Of the head's outputs the mean square gradient is known: labels drawn from p make it p (1 - p), times the square of the cap's
+ * slope. The sum over outputs of what was gathered from drawn labels must come near. */
 static void check_head(const char *below, const char *name)
 {
     struct subject s;

@@ -1,5 +1,5 @@
-/* Bad inputs, section C (and B12, B13, D3): hyper-parameters and tensors that do not fit each other. Every row is a valid tiny model
- * with one thing changed. */
+/* Bad inputs, section C (and B12, B13, D3): hyper-parameters and tensors that do not fit each other. Every row is a valid tiny
+ * model with one thing changed. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* The mixes against llama.cpp's: tests/mixes.txt holds, for five made-up models (32 layers with shared keys; 80 layers, tied; 8 and 4
- * experts; falcon), every mix, without and with importances, a hash over the tensors' names and the types that llama-quantize
+/* The mixes against llama.cpp's: tests/mixes.txt holds, for five made-up models (32 layers with shared keys; 80 layers, tied; 8 and
+ * 4 experts; falcon), every mix, without and with importances, a hash over the tensors' names and the types that llama-quantize
  * (August 2026) planned for them. */
 #include "bytes.h"
 #include "preset.h"

@@ -1,5 +1,6 @@
 /* The forward pass against the formulas, written down once more in double precision, one token and one value at a time: llama, a
- * mixture of experts, mamba; and attention through windows, over more than one tile and one span of the context. It needs no files from elsewhere and shares no code with the engine but the reader. */
+ * mixture of experts, mamba; and attention through windows, over more than one tile and one span of the context. It needs no files
+ * from elsewhere and shares no code with the engine but the reader. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

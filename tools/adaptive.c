@@ -156,8 +156,8 @@ bool adaptive_imprint(const char *path, const struct quern_model *source, size_t
 
 /* Measuring holds the source's probabilities, what its layers read, a pass and the tensors that stand in for the source's: one, or
  * with the search all that are chosen. Under a limit fewer chunks are looked at, down to one. */
-static bool fit_chunks(size_t *chunks, const struct quern_model *source, size_t chunk, size_t fixed, const struct adaptive_options *o,
-                       struct pool *pool, struct quern_error *err)
+static bool fit_chunks(size_t *chunks, const struct quern_model *source, size_t chunk, size_t fixed,
+                       const struct adaptive_options *o, struct pool *pool, struct quern_error *err)
 {
     for (size_t needed;; --*chunks) {
         if (!measure_bytes(&needed, source, chunk, *chunks, pool_threads(pool), err))

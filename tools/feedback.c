@@ -210,9 +210,10 @@ static struct block_code *code_of(const struct rows *s, size_t row, size_t colum
 
 static void decode_rows(struct rows *s)
 {
+    const struct job *j = s->j;
     for (size_t i = 0; i < s->count; i++)
-        for (size_t c = 0; c < s->j->f->n; c++)
-            s->v[i * s->j->f->stride + c] = value_at(s->j->lattice, s->j->rounding, code_of(s, i, c), (int)(c % s->j->encoder->block));
+        for (size_t c = 0; c < j->f->n; c++)
+            s->v[i * j->f->stride + c] = value_at(j->lattice, j->rounding, code_of(s, i, c), (int)(c % j->encoder->block));
 }
 
 /* Columns of H that stay in the first-level cache while all rows take eight of its rows. */
@@ -522,12 +523,12 @@ static bool take_job(struct job *j, size_t threads, struct quern_error *err)
     return j->codes != NULL;
 }
 
-bool feedback_round(const struct feedback *f, const struct rounding *rounding, uint32_t format, void *out, const float *w, size_t rows,
-                    enum feedback_way most, enum rounding_weights rule, struct pool *pool, struct feedback_result *result,
-                    struct quern_error *err)
+bool feedback_round(const struct feedback *f, const struct rounding *rounding, uint32_t format, void *out, const float *w,
+                    size_t rows, enum feedback_way most, enum rounding_weights rule, struct pool *pool,
+                    struct feedback_result *result, struct quern_error *err)
 {
-    struct job j = { .f = f, .rounding = rounding, .encoder = encoder_find(format), .lattice = lattice_find(format), .w = w, .rows = rows,
-                     .most = most, .rule = rule, .block_bytes = format_find(format)->bytes };
+    struct job j = { .f = f, .rounding = rounding, .encoder = encoder_find(format), .lattice = lattice_find(format), .w = w,
+                     .rows = rows, .most = most, .rule = rule, .block_bytes = format_find(format)->bytes };
     memset(result, 0, sizeof *result);
     if (!j.lattice || f->n % j.encoder->block)
         return ERR(err, QUERN_EUNSUPPORTED, "error feedback for rows of %zu values as %s", f->n, format_find(format)->name);

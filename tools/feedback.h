@@ -1,9 +1,10 @@
 /* feedback.h - rounding a tensor so that its outputs change least: error feedback and descent with the full second moments.
  *
  * For rows w rounded to v the loss is (v - w) H (v - w)^T with H the second moments of the inputs. Three ways are computed for each
- * tensor, one after the other: the search alone (scales and codes by weighted error of each value), the search's scales with
- * codes chosen one by one while the error made so far is carried into the columns still open (GPTQ, LDLQ), and a descent from that:
- * codes, integer scales and block scales change while the loss falls. What a held-out H says is best is kept, for the whole tensor. */
+ * tensor, one after the other: the search alone (scales and codes by weighted error of each value), the search's scales with codes
+ * chosen one by one while the error made so far is carried into the columns still open (GPTQ, LDLQ), and a descent from that:
+ * codes, integer scales and block scales change while the loss falls. What a held-out H says is best is kept, for the whole
+ * tensor. */
 #ifndef QUERN_FEEDBACK_H
 #define QUERN_FEEDBACK_H
 
@@ -22,8 +23,8 @@ struct feedback {
     double damping;            /* that was needed */
 };
 
-/* h, held: f32 [n][n], copied. Columns are taken in order of falling diagonal, groups of 8 together when `group` is 8. QUERN_EFORMAT: H is not
- * finite or cannot be made positive definite. */
+/* h, held: f32 [n][n], copied. Columns are taken in order of falling diagonal, groups of 8 together when `group` is 8.
+ * QUERN_EFORMAT: H is not finite or cannot be made positive definite. */
 bool feedback_init(struct feedback *f, const float *h, const float *held, size_t n, size_t group, double damping, struct pool *pool,
                    struct quern_error *err);
 void feedback_free(struct feedback *f);
@@ -37,8 +38,8 @@ bool feedback_supports(uint32_t format);
 size_t feedback_group(uint32_t format);
 
 /* out: rows * format_row_bytes; w: f32 [rows][n]. Ways up to `most` are tried. The same bytes for any number of threads. */
-bool feedback_round(const struct feedback *f, const struct rounding *rounding, uint32_t format, void *out, const float *w, size_t rows,
-                    enum feedback_way most, enum rounding_weights rule, struct pool *pool, struct feedback_result *result,
-                    struct quern_error *err);
+bool feedback_round(const struct feedback *f, const struct rounding *rounding, uint32_t format, void *out, const float *w,
+                    size_t rows, enum feedback_way most, enum rounding_weights rule, struct pool *pool,
+                    struct feedback_result *result, struct quern_error *err);
 
 #endif

@@ -123,8 +123,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
 }
 
-static bool finish(struct imatrix *out, const struct gathering *g, const struct calibration *text, size_t count, struct
-                   quern_error *err)
+static bool finish(struct imatrix *out, const struct gathering *g, const struct calibration *text, size_t count,
+                   struct quern_error *err)
 {
     const struct gguf *file = &g->model->gguf;
     arena_init(&out->arena, 0);

@@ -1,8 +1,7 @@
 /* importance.h - what llama-imatrix does, by ourselves: mean squares of every linear map's inputs over calibration text.
  *
  * With `fisher` each token counts with the squared gradient that the model's own loss has at the map's outputs (labels drawn from
- * the
- * model): inputs of tokens that the map's errors do not matter for count little. GuidedQuant (arXiv 2505.07004) calls that one
+ * the model): inputs of tokens that the map's errors do not matter for count little. GuidedQuant (arXiv 2505.07004) calls that one
  * group. Positions 0 are left out: their activations are huge and say nothing. */
 #ifndef QUERN_IMPORTANCE_H
 #define QUERN_IMPORTANCE_H

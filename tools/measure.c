@@ -89,8 +89,8 @@ static struct runner_shape pass_shape(const struct quern_model *source, size_t c
 }
 
 /* Some chunks together, from layer `from` on, what layers up to `to` read being kept. */
-static bool run_chunks(struct scoring *s, size_t chunk, size_t count, size_t from, size_t to, struct batch_part *parts, float **keep,
-                       struct quern_error *err)
+static bool run_chunks(struct scoring *s, size_t chunk, size_t count, size_t from, size_t to, struct batch_part *parts,
+                       float **keep, struct quern_error *err)
 {
     const struct measure *m = s->m;
     size_t layers = m->source->model.hyper.layers;

@@ -368,8 +368,8 @@ static bool try_swap(struct search *s, const struct swap *w, bool *kept, struct 
     return true;
 }
 
-static bool search_begin(struct search *s, const struct quern_model *source, const struct calibration *text, struct quern_error
-                         *err)
+static bool search_begin(struct search *s, const struct quern_model *source, const struct calibration *text,
+                         struct quern_error *err)
 {
     struct plan *p = s->p;
     const struct plan_options *o = s->m.options;

@@ -2,9 +2,8 @@
  *
  * Every tensor is rounded to two anchor types and the model is run with each such tensor alone: that KL, divided by the tensor's
  * weighted squared error, says what error in this tensor costs. For the other types the error of sampled rows times that cost
- * predicts the KL; predictions are summed and allocated under the byte budget. Swaps between tensors at equal bytes are then
- * tried on
- * fresh tokens, and those that lower the measured KL by more than twice their standard error are kept. */
+ * predicts the KL; predictions are summed and allocated under the byte budget. Swaps between tensors at equal bytes are then tried
+ * on fresh tokens, and those that lower the measured KL by more than twice their standard error are kept. */
 #ifndef QUERN_PLAN_H
 #define QUERN_PLAN_H
 

@@ -9,9 +9,9 @@
 
 /* File types with a mix of their own; the numbers are general.file_type's. */
 enum file_type {
-    ALL_F32 = 0, MOSTLY_F16 = 1, MOSTLY_Q4_0 = 2, MOSTLY_Q4_1 = 3, MOSTLY_Q8_0 = 7, MOSTLY_Q5_0 = 8, MOSTLY_Q5_1 = 9, MOSTLY_Q2_K = 10,
-    MOSTLY_Q3_K_S = 11, MOSTLY_Q3_K_M = 12, MOSTLY_Q3_K_L = 13, MOSTLY_Q4_K_S = 14, MOSTLY_Q4_K_M = 15, MOSTLY_Q5_K_S = 16,
-    MOSTLY_Q5_K_M = 17, MOSTLY_Q6_K = 18, MOSTLY_IQ2_XXS = 19, MOSTLY_IQ2_XS = 20, MOSTLY_Q2_K_S = 21, MOSTLY_IQ3_XS = 22,
+    ALL_F32 = 0, MOSTLY_F16 = 1, MOSTLY_Q4_0 = 2, MOSTLY_Q4_1 = 3, MOSTLY_Q8_0 = 7, MOSTLY_Q5_0 = 8, MOSTLY_Q5_1 = 9,
+    MOSTLY_Q2_K = 10, MOSTLY_Q3_K_S = 11, MOSTLY_Q3_K_M = 12, MOSTLY_Q3_K_L = 13, MOSTLY_Q4_K_S = 14, MOSTLY_Q4_K_M = 15,
+    MOSTLY_Q5_K_S = 16, MOSTLY_Q5_K_M = 17, MOSTLY_Q6_K = 18, MOSTLY_IQ2_XXS = 19, MOSTLY_IQ2_XS = 20, MOSTLY_Q2_K_S = 21, MOSTLY_IQ3_XS = 22,
     MOSTLY_IQ3_XXS = 23, MOSTLY_IQ1_S = 24, MOSTLY_IQ4_NL = 25, MOSTLY_IQ3_S = 26, MOSTLY_IQ3_M = 27, MOSTLY_IQ2_S = 28,
     MOSTLY_IQ2_M = 29, MOSTLY_IQ4_XS = 30, MOSTLY_IQ1_M = 31, MOSTLY_BF16 = 32, MOSTLY_TQ1_0 = 36, MOSTLY_TQ2_0 = 37,
     MOSTLY_MXFP4_MOE = 38
@@ -84,7 +84,8 @@ bool type_rule_parse(struct type_rule *rule, const char *text, struct quern_erro
 
 /* ---- what a tensor is, by its name --------------------------------------------------------------------------------- */
 
-enum role { ROLE_EMBEDDING, ROLE_OUTPUT, ROLE_VALUE, ROLE_KEY, ROLE_QUERY, ROLE_PROJECTION, ROLE_UP, ROLE_GATE, ROLE_DOWN, ROLE_OTHER };
+enum role { ROLE_EMBEDDING, ROLE_OUTPUT, ROLE_VALUE, ROLE_KEY, ROLE_QUERY, ROLE_PROJECTION, ROLE_UP, ROLE_GATE, ROLE_DOWN,
+            ROLE_OTHER };
 
 /* GGUF names as text: at most 64 bytes. */
 struct name { char text[80]; };
@@ -152,7 +153,8 @@ struct mix {
 
 static bool below_two_and_a_half(enum file_type t)
 {
-    return t == MOSTLY_IQ1_S || t == MOSTLY_IQ1_M || t == MOSTLY_IQ2_XXS || t == MOSTLY_IQ2_XS || t == MOSTLY_IQ2_S || t == MOSTLY_IQ2_M;
+    return t == MOSTLY_IQ1_S || t == MOSTLY_IQ1_M || t == MOSTLY_IQ2_XXS || t == MOSTLY_IQ2_XS || t == MOSTLY_IQ2_S ||
+           t == MOSTLY_IQ2_M;
 }
 
 static bool iq2_large(enum file_type t)

@@ -41,8 +41,8 @@ struct plan_item {
     bool             needs_importance;   /* worthless without an importance matrix, llama.cpp says */
 };
 
-/* One item per tensor of `g`, in its order. `importance`: an importance matrix is there (some mixes differ). QUERN_EFORMAT when a key
- * that counts is of a wrong type. */
+/* One item per tensor of `g`, in its order. `importance`: an importance matrix is there (some mixes differ). QUERN_EFORMAT when a
+ * key that counts is of a wrong type. */
 bool preset_plan(struct plan_item *items, const struct gguf *g, const struct preset *preset, const struct type_rule *rules,
                  size_t rule_count, bool importance, struct quern_error *err);
 

@@ -224,8 +224,8 @@ static bool refined_rows(struct batch *b, size_t from, size_t to, const struct t
         if ((ok = !interrupted(job, err))) {
             pool_run(job->pool, decode_chunk, b, chunks);
             ok = report_bad(b, chunks, err) &&
-                 refine_rows(job->refine, job->rounding, b->format->id, b->out, b->scratch, b->rows, job->weights, job->pool, note,
-                             err) &&
+                 refine_rows(job->refine, job->rounding, b->format->id, b->out, b->scratch, b->rows, job->weights, job->pool,
+                             note, err) &&
                  deliver(b, target, chunks, err);
         }
     }
@@ -415,8 +415,8 @@ static bool sink_nothing(void *arg, const void *rows, size_t bytes, struct quern
     return true;
 }
 
-/* The note of a tensor that stands in the file already. A kill may have come between the tensor's last bytes and its note: then it is
- * rounded again, to nowhere. */
+/* The note of a tensor that stands in the file already. A kill may have come between the tensor's last bytes and its note: then it
+ * is rounded again, to nowhere. */
 static bool recall_note(const struct quantize_job *job, size_t i, struct quern_error *err)
 {
     struct target nowhere = { .sink = sink_nothing };

@@ -44,15 +44,13 @@ size_t quantize_bytes_as(const struct quantize_job *job, size_t i, uint32_t form
 /* Round the whole of tensor i to `format` into memory of quantize_bytes_as bytes. QUERN_EFORMAT, QUERN_EMEM, QUERN_EINTERRUPT. */
 bool quantize_tensor(const struct quantize_job *job, size_t i, uint32_t format, void *out, struct quern_error *err);
 /* errors[f]: importance-weighted squared error of tensor i in formats[f] over its weighted square, from about `values` values in
- * rows
- * spread over the tensor. */
+ * rows spread over the tensor. */
 bool quantize_errors(const struct quantize_job *job, size_t i, const uint32_t *formats, size_t count, size_t values, double *errors,
                      struct quern_error *err);
 
 /* Write the result. QUERN_EUSAGE: the output is the input, or exists and `force` is not set; QUERN_EFORMAT: a value that is not
- * finite
- * (tensor, row and column named); QUERN_EMEM, QUERN_EIO, QUERN_EINTERRUPT. No file is left behind then; but with a journal an
- * interrupted run leaves what it has, under a hidden name, for the next. */
+ * finite (tensor, row and column named); QUERN_EMEM, QUERN_EIO, QUERN_EINTERRUPT. No file is left behind then; but with a journal
+ * an interrupted run leaves what it has, under a hidden name, for the next. */
 bool quantize_write(const struct quantize_job *job, const char *path, bool force, struct quern_error *err);
 /* Fill job->notes for a file that an earlier run with the same journal wrote. */
 bool quantize_recall(const struct quantize_job *job, struct quern_error *err);

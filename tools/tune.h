@@ -7,8 +7,8 @@
  * each parameter's size. The pass always computes with the halves as they stand in the file: what is measured is what is written.
  * Now and then the loss on held-out text is measured; the best state seen, which may be the first, is the result.
  *
- * The same files, texts and options give the same bytes for any number of threads. Models that backward.h refuses are refused, and mixtures of
- * experts. */
+ * The same files, texts and options give the same bytes for any number of threads. Models that backward.h refuses are refused, and
+ * mixtures of experts. */
 #ifndef QUERN_TUNE_H
 #define QUERN_TUNE_H
 

@@ -16,9 +16,8 @@ struct variant {
 /* The source must outlive it. */
 bool variant_init(struct variant *v, const struct quern_model *source, struct quern_error *err);
 void variant_free(struct variant *v);
-/* Tensor i of the source's file now lies at `data`, in blocks of `format`; NULL: where it lay. False: the model has no matrix
- * made of
- * this tensor, nothing has changed. */
+/* Tensor i of the source's file now lies at `data`, in blocks of `format`; NULL: where it lay. False: the model has no matrix made
+ * of this tensor, nothing has changed. */
 bool variant_set(struct variant *v, size_t tensor, uint32_t format, const void *data);
 /* The first layer that multiplies with tensor i: 0 for the embedding too, the number of layers when only the head does. */
 size_t variant_layer(const struct variant *v, size_t tensor);
