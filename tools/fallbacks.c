@@ -27,12 +27,17 @@ static void add_reason(struct fallbacks *f, const struct quantize_job *job, int 
         struct gguf_string name = job->input->tensors[i].name;
         if (!falls(job, i, reason))
             continue;
-        if (more || name.n + 2 > *names) {
+        char experts[64] = "";
+        if (reason != ROWS)
+            refine_experts(experts, sizeof experts, &job->notes[i]);
+        size_t bytes = name.n + 2 + (*experts ? strlen(experts) + 3 : 0);
+        if (more || bytes > *names) {
             more++;
             continue;
         }
-        *names -= name.n + 2;
-        n += (size_t)snprintf(text + n, room - n, "%s %.*s", listed++ ? "," : "", (int)name.n, name.text);
+        *names -= bytes;
+        n += (size_t)snprintf(text + n, room - n, "%s %.*s%s%s%s", listed++ ? "," : "", (int)name.n, name.text, *experts ? " (" : "",
+                              experts, *experts ? ")" : "");
     }
     if (listed + more == 0)
         return;

@@ -143,7 +143,7 @@ bool report_time(const struct quantize_job *job, const struct report_work *w, st
 void report_feedback(const struct quantize_job *job)
 {
     size_t done = 0;
-    char shown[100];
+    char shown[100], experts[200];
     if (!job->refine)
         return;
     for (size_t i = 0; i < job->input->tensor_count; i++)
@@ -152,9 +152,10 @@ void report_feedback(const struct quantize_job *job)
     for (size_t i = 0; i < job->input->tensor_count; i++) {
         const struct refine_note *note = &job->notes[i];
         text_escape(shown, sizeof shown, job->input->tensors[i].name.text, job->input->tensors[i].name.n);
+        refine_experts(experts, sizeof experts, note);
         if (note->without)
-            fprintf(stderr, "  %s: %zu of %zu without: %s (%zu tokens, %zu inputs)\n", shown, note->without, note->experts,
-                    refine_reason(note->outcome), note->tokens, job->input->tensors[i].shape[0]);
+            fprintf(stderr, "  %s: %zu of %zu without%s%s: %s (%zu tokens, %zu inputs)\n", shown, note->without, note->experts,
+                    *experts ? ", " : "", experts, refine_reason(note->outcome), note->tokens, job->input->tensors[i].shape[0]);
         if (note->dead)
             fprintf(stderr, "  %s: %zu inputs never moved\n", shown, note->dead);
     }

@@ -134,11 +134,43 @@ void refine_add(struct refine_note *all, const struct refine_note *note, size_t 
     all->damping = note->damping > all->damping ? note->damping : all->damping;
     all->search += note->search, all->kept += note->kept;
     all->experts++;
+    bool fell = outcome != REFINE_DONE && outcome != REFINE_SEARCH_BETTER;
     /* One part without is worth telling, whatever became of the others. */
-    if (outcome != REFINE_DONE && all->without++ == 0)
+    if (outcome != REFINE_DONE && (all->without++ == 0 || (fell && all->outcome == REFINE_SEARCH_BETTER)))
         all->outcome = outcome;
+    if (fell && e < REFINE_EXPERTS)
+        all->fell[e / 64] |= (uint64_t)1 << e % 64;
     if (all->without == 0)
         all->outcome = REFINE_DONE;
+}
+
+static bool fell_back(const struct refine_note *note, size_t e)
+{
+    return e < note->experts && e < REFINE_EXPERTS && (note->fell[e / 64] >> e % 64 & 1);
+}
+
+void refine_experts(char *out, size_t size, const struct refine_note *note)
+{
+    size_t used = 0;
+    *out = 0;
+    if (note->experts < 2)
+        return;
+    for (size_t e = 0, last; e < note->experts; e = last + 1) {
+        char run[64];
+        last = e;
+        if (!fell_back(note, e))
+            continue;
+        while (fell_back(note, last + 1))
+            last++;
+        snprintf(run, sizeof run, last > e ? "%s%zu to %zu" : "%s%zu", used ? ", " : "experts ", e, last);
+        if (used + strlen(run) + sizeof ", ..." > size) {
+            if (used)
+                memcpy(out + used, ", ...", sizeof ", ...");
+            return;
+        }
+        memcpy(out + used, run, strlen(run) + 1);
+        used += strlen(run);
+    }
 }
 
 const char *refine_reason(enum refine_outcome outcome)

@@ -21,12 +21,16 @@ enum refine_outcome {
     REFINE_OUTCOMES
 };
 
+enum { REFINE_EXPERTS = 1024 };     /* as many as a model may have */
+
 struct refine_note {
     enum refine_outcome outcome;
     size_t tokens, dead;     /* tokens seen; inputs that never moved        */
     double damping;          /* that the factor needed                      */
     double search, kept;     /* losses on held-out text: of the search, of what is in the file */
-    size_t experts, without; /* of a stack: how many went without feedback, `outcome` telling the first one's reason then */
+    size_t experts, without; /* of a stack: how many went without feedback; `outcome` is the first one's reason then, one that it
+                              * could not be had before one that the search was better                                      */
+    uint64_t fell[REFINE_EXPERTS / 64];      /* those that could not have it, a bit each */
 };
 
 struct refine_options {
@@ -59,6 +63,9 @@ bool refine_rows(struct refine *r, const struct rounding *rounding, uint32_t for
 /* Expert e (counted from 0) is rounded: was it worth it? Adds its note to the tensor's. */
 void refine_add(struct refine_note *all, const struct refine_note *note, size_t e);
 
+/* Which experts of a stack fell back: "experts 0, 3 to 5", or "" where it is no stack or none did. Cut short where it does not fit,
+ * ending in "...". */
+void refine_experts(char *out, size_t size, const struct refine_note *note);
 /* "second moments of too few tokens" and the like, for reports. */
 const char *refine_reason(enum refine_outcome outcome);
 
