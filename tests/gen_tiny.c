@@ -1,5 +1,6 @@
 /* gen_tiny EDIT... - small models of random weights and what belongs to them, for scripts that need no other files:
  *     gen_tiny model OUT KIND          KIND: llama, gemma3, ... (tiny_names in tiny.c)
+ *     gen_tiny starved OUT             qwen2moe whose last router sends almost everything to a few experts
  *     gen_tiny folder MODEL FOLDER     the model as the checkpoint's folder that it could have come from
  *     gen_tiny imatrix MODEL OUT       importances of every matrix: one input in 32 counts, the others do not */
 #include <stdio.h>
@@ -21,6 +22,15 @@ static bool make_model(const char *out, const char *kind)
         return true;
     }
     return false;
+}
+
+/* A bias of the selection alone, as DeepSeek's routers have it: larger than most differences of probabilities. */
+static void make_starved(const char *out)
+{
+    struct tiny t;
+    tiny_model(&t, TINY_EXPERTS);
+    tiny_add(&t, "blk.1.exp_probs_b.bias", 6, 1, 1, 0, 0.9f);
+    tiny_save(&t, out);
 }
 
 static bool make_folder(const char *model, const char *folder, struct quern_error *err)
@@ -69,9 +79,11 @@ static bool make_imatrix(const char *model, const char *out, struct quern_error 
 
 int main(int argc, char **argv)
 {
-    struct quern_error err = { .code = QUERN_EUSAGE, .text = "gen_tiny model OUT KIND | folder MODEL FOLDER | imatrix MODEL OUT" };
+    struct quern_error err = { .code = QUERN_EUSAGE, .text = "gen_tiny model OUT KIND | starved OUT | folder MODEL FOLDER | imatrix MODEL OUT" };
     bool ok = false;
-    if (argc == 4 && !strcmp(argv[1], "model"))
+    if (argc == 3 && !strcmp(argv[1], "starved"))
+        make_starved(argv[2]), ok = true;
+    else if (argc == 4 && !strcmp(argv[1], "model"))
         ok = make_model(argv[2], argv[3]);
     else if (argc == 4 && !strcmp(argv[1], "folder"))
         ok = make_folder(argv[2], argv[3], &err);

@@ -74,10 +74,10 @@ static bool keep_importances(struct journal *j, const struct imatrix *m, struct 
     for (size_t i = 0; j && i < m->count; i++) {
         const struct imatrix_entry *e = &m->entries[i];
         snprintf(name, sizeof name, "importance %.120s", e->name);
-        if (!journal_add(j, name, e->mean, e->inputs * sizeof *e->mean, err))
+        if (!journal_add(j, name, e->mean, e->inputs * e->experts * sizeof *e->mean, err))
             return false;
         snprintf(name, sizeof name, "seen %.120s", e->name);
-        if (!journal_add(j, name, e->tokens, sizeof *e->tokens, err))
+        if (!journal_add(j, name, e->tokens, e->experts * sizeof *e->tokens, err))
             return false;
     }
     return journal_add(j, "importances", &counts, sizeof counts, err);
@@ -104,19 +104,17 @@ static bool find_importances(struct imatrix *m, struct journal *j, const struct 
         const struct gguf_tensor *t = &g->tensors[i];
         struct imatrix_entry *e = &m->entries[m->count];
         char name[160];
-        float tokens;
+        *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = t->shape[2] };
+        e->tokens = arena_take(&m->arena, e->experts, sizeof *e->tokens, "importances", err);
         snprintf(name, sizeof name, "seen %.*s", (int)(t->name.n < 120 ? t->name.n : 120), t->name.text);
-        if (!journal_find(j, name, &tokens, sizeof tokens))
+        if (!(ok = e->tokens != NULL) || !journal_find(j, name, e->tokens, e->experts * sizeof *e->tokens))
             continue;
-        *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = 1 };
         e->name = arena_text(&m->arena, t->name.text, t->name.n, err);
-        e->mean = e->name ? arena_take(&m->arena, e->inputs, sizeof *e->mean, "importances", err) : NULL;
-        e->tokens = e->mean ? arena_take(&m->arena, 1, sizeof *e->tokens, "importances", err) : NULL;
-        if (!(ok = e->tokens != NULL))
+        e->mean = e->name ? arena_take(&m->arena, e->inputs * e->experts, sizeof *e->mean, "importances", err) : NULL;
+        if (!(ok = e->mean != NULL))
             break;
-        *e->tokens = tokens;
         snprintf(name, sizeof name, "importance %.120s", e->name);
-        m->count += journal_find(j, name, e->mean, e->inputs * sizeof *e->mean);
+        m->count += journal_find(j, name, e->mean, e->inputs * e->experts * sizeof *e->mean);
     }
     qsort(m->entries, ok ? m->count : 0, sizeof *m->entries, by_name);
     m->chunks = counts.chunks, m->chunk_size = counts.chunk_size;

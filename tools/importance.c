@@ -9,27 +9,44 @@
 /* Sequences that go through the model together. */
 enum { TOGETHER = 4 };
 
+/* Of one tensor of the file; a stack has them per expert. */
+struct sums {
+    double *squares;          /* [experts][cols], NULL: no map was seen */
+    double *weight;           /* [experts] sum of the tokens' weights   */
+    double *tokens;           /* [experts]                              */
+};
+
 struct gathering {
     const struct quern_model *model;
-    double **sums;            /* [tensors] of the file: [cols], NULL where no map was seen */
-    double  *weight;          /* [tensors] sum of the tokens' weights                      */
-    size_t  *tokens;          /* [tensors]                                                 */
+    struct sums *sums;        /* [tensors] of the file */
     size_t   length;          /* of a sequence */
     size_t   most;            /* tokens that go through the model together */
+    size_t   used;            /* experts per token */
     bool     fisher, failed;
 };
 
-static void add_tokens(struct gathering *g, size_t id, const float *x, const float *dy, size_t n)
+static bool take_sums(struct sums *s, const struct matrix *w)
+{
+    s->squares = calloc(w->slices * (w->cols + 2), sizeof *s->squares);
+    s->weight = s->squares + w->slices * w->cols;
+    s->tokens = s->weight + w->slices;
+    return s->squares != NULL;
+}
+
+/* Row i belongs to slot slots[i] (token * used + choice) or, NULL, to token i. dy NULL: every token counts 1. */
+static void add_tokens(struct gathering *g, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
 {
     const struct matrix *w = backward_matrix(&g->model->model, id);
-    size_t at = w->tensor, x_stride = dense_stride(w->cols), y_stride = dense_stride(w->rows);
-    if (!g->sums[at] && !(g->sums[at] = calloc(w->cols, sizeof **g->sums))) {
+    struct sums *s = &g->sums[w->tensor];
+    size_t x_stride = dense_stride(w->cols), y_stride = dense_stride(w->rows);
+    if (!s->squares && !take_sums(s, w)) {
         g->failed = true;
         return;
     }
+    double *squares = s->squares + expert * w->cols;
     for (size_t t = 0; t < n; t++) {
         double weight = 1;
-        if (t % g->length == 0)
+        if ((slots ? slots[t] / g->used : t) % g->length == 0)
             continue;
         if (dy) {
             const float *row = dy + t * y_stride;
@@ -38,22 +55,29 @@ static void add_tokens(struct gathering *g, size_t id, const float *x, const flo
                 weight += (double)row[i] * row[i];
         }
         const float *row = x + t * x_stride;
-        double *sum = g->sums[at];
         for (size_t i = 0; i < w->cols; i++)
-            sum[i] += weight * row[i] * row[i];
-        g->weight[at] += weight;
-        g->tokens[at]++;
+            squares[i] += weight * row[i] * row[i];
+        s->weight[expert] += weight;
+        s->tokens[expert]++;
     }
 }
 
 static void see_input(void *arg, size_t id, const float *x, size_t n)
 {
-    add_tokens(arg, id, x, NULL, n);
+    add_tokens(arg, id, 0, NULL, x, NULL, n);
 }
 
 static void see_linear(void *arg, size_t id, const float *x, const float *dy, size_t n)
 {
-    add_tokens(arg, id, x, dy, n);
+    add_tokens(arg, id, 0, NULL, x, dy, n);
+}
+
+/* Experts are shown on both ways: with gradients the way back is looked at, else the way forth. */
+static void see_expert(void *arg, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
+{
+    const struct gathering *g = arg;
+    if ((dy != NULL) == g->fisher)
+        add_tokens(arg, id, expert, slots, x, dy, n);
 }
 
 /* One of 2^53 numbers in [0, 1): splitmix64. */
@@ -95,7 +119,8 @@ static bool run_passes(struct gathering *g, struct passes *p, const struct calib
                        const struct importance_options *o, struct quern_error *err)
 {
     size_t vocab = g->model->model.hyper.vocab, stride = dense_stride(vocab), step = g->most;
-    struct backward_hooks hooks = { .arg = g, .input = g->fisher ? NULL : see_input, .linear = g->fisher ? see_linear : NULL };
+    struct backward_hooks hooks = { .arg = g, .input = g->fisher ? NULL : see_input, .linear = g->fisher ? see_linear : NULL,
+                                    .expert = see_expert };
     uint64_t state = 1;
     for (size_t at = 0; at < count; at += step) {
         size_t n = count - at < step ? count - at : step;
@@ -123,28 +148,54 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
 }
 
+/* Of input j over expert x's tokens. An expert that saw none gets what all of them saw: of one size with its neighbours, so that
+ * sums of errors over the stack stay meaningful. */
+static float mean_square(const struct sums *s, const struct imatrix_entry *e, size_t x, size_t j)
+{
+    double sum = 0, weight = 0;
+    if (s->weight[x] > 0)
+        return (float)(s->squares[x * e->inputs + j] / s->weight[x]);
+    for (size_t other = 0; other < e->experts; other++)
+        sum += s->squares[other * e->inputs + j], weight += s->weight[other];
+    return (float)(sum / weight);
+}
+
+/* The entry of tensor i of the file; *none: nothing was seen of it. */
+static bool add_entry(struct imatrix *out, const struct gathering *g, size_t i, bool *none, struct quern_error *err)
+{
+    const struct gguf_tensor *t = &g->model->gguf.tensors[i];
+    const struct sums *s = &g->sums[i];
+    struct imatrix_entry *e = &out->entries[out->count];
+    *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = t->shape[2] };
+    *none = true;
+    for (size_t x = 0; s->squares && x < e->experts; x++)
+        *none = *none && !(s->weight[x] > 0);
+    if (*none)
+        return true;
+    e->name = arena_text(&out->arena, t->name.text, t->name.n, err);
+    e->mean = e->name ? arena_take(&out->arena, e->inputs * e->experts, sizeof *e->mean, "importances", err) : NULL;
+    e->tokens = e->mean ? arena_take(&out->arena, e->experts, sizeof *e->tokens, "importances", err) : NULL;
+    if (!e->tokens)
+        return false;
+    for (size_t x = 0; x < e->experts; x++) {
+        e->tokens[x] = s->weight[x] > 0 ? (float)s->tokens[x] : 0;
+        for (size_t j = 0; j < e->inputs; j++)
+            e->mean[x * e->inputs + j] = mean_square(s, e, x, j);
+    }
+    out->count++;
+    return true;
+}
+
 static bool finish(struct imatrix *out, const struct gathering *g, const struct calibration *text, size_t count,
                    struct quern_error *err)
 {
-    const struct gguf *file = &g->model->gguf;
+    size_t tensors = g->model->gguf.tensor_count;
+    bool none;
     arena_init(&out->arena, 0);
-    out->entries = arena_take(&out->arena, file->tensor_count, sizeof *out->entries, "importances", err);
-    for (size_t i = 0; out->entries && i < file->tensor_count; i++) {
-        const struct gguf_tensor *t = &file->tensors[i];
-        if (!g->sums[i] || !(g->weight[i] > 0))
-            continue;
-        struct imatrix_entry *e = &out->entries[out->count];
-        *e = (struct imatrix_entry){ .inputs = t->shape[0], .experts = 1 };
-        e->name = arena_text(&out->arena, t->name.text, t->name.n, err);
-        e->mean = e->name ? arena_take(&out->arena, e->inputs, sizeof *e->mean, "importances", err) : NULL;
-        e->tokens = e->mean ? arena_take(&out->arena, 1, sizeof *e->tokens, "importances", err) : NULL;
-        if (!e->tokens)
+    out->entries = arena_take(&out->arena, tensors, sizeof *out->entries, "importances", err);
+    for (size_t i = 0; out->entries && i < tensors; i++)
+        if (!add_entry(out, g, i, &none, err))
             return false;
-        for (size_t j = 0; j < e->inputs; j++)
-            e->mean[j] = (float)(g->sums[i][j] / g->weight[i]);
-        e->tokens[0] = (float)g->tokens[i];
-        out->count++;
-    }
     if (!out->entries)
         return false;
     qsort(out->entries, out->count, sizeof *out->entries, by_name);
@@ -164,19 +215,29 @@ bool importance_possible(const struct quern_model *model, struct pool *pool)
     return true;
 }
 
+/* Of all tensors, those that no map reads too: too much rather than too little. */
+static size_t sums_bytes(const struct gguf *file)
+{
+    size_t bytes = file->tensor_count * sizeof(struct sums);
+    for (size_t i = 0; i < file->tensor_count; i++)
+        if (file->tensors[i].dims > 1)
+            bytes += file->tensors[i].shape[2] * (file->tensors[i].shape[0] + 2) * sizeof(double);
+    return bytes;
+}
+
 bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
                        const struct importance_options *o, struct quern_error *err)
 {
     size_t tensors = model->gguf.tensor_count, most = TOGETHER * text->chunk, stride = dense_stride(model->model.hyper.vocab);
     size_t count = o->tokens && o->tokens < text->count ? o->tokens - o->tokens % text->chunk : text->count;
-    struct gathering g = { .model = model, .length = text->chunk, .fisher = o->fisher };
+    struct gathering g = { .model = model, .length = text->chunk, .used = model->model.hyper.experts_used, .fisher = o->fisher };
     struct passes p = { 0 };
     *out = (struct imatrix){ 0 };
     /* Bytes of the passes, their logits and gradients, and the sums; fewer sequences together where that is too much. */
     for (;; most = most / text->chunk / 2 * text->chunk) {
         if (!backward_init(&p.b, &model->model, &model->kernels, o->pool, most, text->chunk, err))
             return false;
-        size_t needed = p.b.bytes + most * stride * sizeof(float) * (o->fisher ? 2 : 1) + tensors * 3 * sizeof(double);
+        size_t needed = p.b.bytes + most * stride * sizeof(float) * (o->fisher ? 2 : 1) + sums_bytes(&model->gguf);
         if (!o->mem_limit || needed <= o->mem_limit)
             break;
         backward_free(&p.b);
@@ -186,18 +247,14 @@ bool importance_gather(struct imatrix *out, const struct quern_model *model, con
     g.most = most;
     count = count ? count : text->chunk;
     bool ok = (g.sums = mem_take(tensors, sizeof *g.sums, "sums", err)) != NULL &&
-              (g.weight = mem_take(tensors, sizeof *g.weight, "sums", err)) != NULL &&
-              (g.tokens = mem_take(tensors, sizeof *g.tokens, "sums", err)) != NULL &&
               (p.logits = mem_take_aligned(most, stride * sizeof(float), "logits", err)) != NULL &&
               (!o->fisher || (p.dlogits = mem_take_aligned(most, stride * sizeof(float), "gradients", err)) != NULL) &&
               run_passes(&g, &p, text, count, o, err) && finish(out, &g, text, count, err);
     if (!ok)
         imatrix_close(out);
     for (size_t i = 0; g.sums && i < tensors; i++)
-        free(g.sums[i]);
+        free(g.sums[i].squares);
     free(g.sums);
-    free(g.weight);
-    free(g.tokens);
     free(p.logits);
     free(p.dlogits);
     backward_free(&p.b);
