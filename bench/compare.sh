@@ -5,8 +5,9 @@
 #
 # BINARY is another engine's llama-bench (prefill, decode), llama-batched-bench (several sequences) or llama-sweep-bench (depth),
 # told apart by its file name; flags after commas are passed on. Every round measures each engine once, quern first in odd
-# rounds and last in even ones, so that a machine whose speed drifts treats them alike. An engine that gives nothing is named on
-# standard error and has no figures in the table.
+# rounds and last in even ones, so that a machine whose speed drifts treats them alike; a llama-bench and quern are started once
+# for all thread counts. An engine that gives nothing (a type that it does not know) is named on standard error, is not asked
+# again and has no figures in the table.
 #   --quern PATH     quern's binary                    (build/quern)
 #   --rounds N       rounds                            (5)
 #   --threads LIST   thread counts                     (4)
@@ -40,24 +41,24 @@ trap 'rm -f "$samples"' EXIT
 each() { [ "$1" = - ] || tr ',' '\n' <<<"$1"; }
 
 # quern's JSON lines -> CSV rows.
-run_quern() {      # ROUND THREADS
+run_quern() {      # ROUND
     local flags=()
     [ "$prompt" = - ] || flags+=(--prompt "$prompt")
     [ "$gen" = - ] || flags+=(--gen "$gen")
     [ "$batch" = - ] || flags+=(--batch "$batch")
-    "$quern" bench "$model" --json --reps 1 --threads "$2" --depth "$depth" "${flags[@]}" 2>/dev/null |
-    awk -v round="$1" -v threads="$2" '
+    "$quern" bench "$model" --json --reps 1 --threads "$threads" --depth "$depth" "${flags[@]}" 2>/dev/null |
+    awk -v round="$1" '
         function field(name,   s) { s = $0
             if (!match(s, "\"" name "\":[ ]*\"?[^,\"}]*")) return ""
             s = substr(s, RSTART, RLENGTH); sub(/^[^:]*:[ ]*"?/, "", s); return s }
-        /"tps_median"/ { print round ",quern," field("test") "," field("n") "," field("batch") "," field("depth") "," threads "," \
-            field("tps_median") "," field("share_of_roof") }'
+        /"tps_median"/ { print round ",quern," field("test") "," field("n") "," field("batch") "," field("depth") "," \
+            field("threads") "," field("tps_median") "," field("share_of_roof") }'
 }
 
 # llama-bench's JSON: one object per test, a field per line or all in one. A test of both kinds is a decode behind its prompt.
-run_bench() {      # ROUND THREADS NAME BINARY FLAGS...
-    local round=$1 t=$2 name=$3 binary=$4 d flags
-    shift 4
+run_bench() {      # ROUND NAME BINARY FLAGS...
+    local round=$1 name=$2 binary=$3 d flags
+    shift 3
     for d in $(each "$depth"); do
         flags=(-p 0 -n 0)
         [ "$prompt" = - ] || flags[1]=$prompt
@@ -67,13 +68,14 @@ run_bench() {      # ROUND THREADS NAME BINARY FLAGS...
             elif [ "$gen" = - ]; then continue
             else flags=(-p 0 -n 0 -gp "$d,$gen"); fi
         fi
-        "$binary" -m "$model" "${flags[@]}" -t "$t" -r 1 -o json "$@" 2>/dev/null | tr ',' '\n' |
-        awk -v round="$round" -v name="$name" -v threads="$t" -v depth="$d" '
-            /"n_prompt"/ { sub(/.*:[ ]*/, ""); p = $0 + 0 }
-            /"n_gen"/    { sub(/.*:[ ]*/, ""); g = $0 + 0 }
-            /"avg_ts"/   { sub(/.*:[ ]*/, "")
-                           if (g) print round "," name ",decode," g ",1," depth "," threads "," $0 + 0 ","
-                           else   print round "," name ",prefill," p ",1," depth "," threads "," $0 + 0 "," }'
+        "$binary" -m "$model" "${flags[@]}" -t "$threads" -r 1 -o json "$@" 2>/dev/null | tr ',' '\n' |
+        awk -v round="$round" -v name="$name" -v depth="$d" '
+            /"n_threads"/ { sub(/.*:[ ]*/, ""); t = $0 + 0 }
+            /"n_prompt"/  { sub(/.*:[ ]*/, ""); p = $0 + 0 }
+            /"n_gen"/     { sub(/.*:[ ]*/, ""); g = $0 + 0 }
+            /"avg_ts"/    { sub(/.*:[ ]*/, "")
+                            if (g) print round "," name ",decode," g ",1," depth "," t "," $0 + 0 ","
+                            else   print round "," name ",prefill," p ",1," depth "," t "," $0 + 0 "," }'
     done
 }
 
@@ -106,31 +108,31 @@ run_sweep() {      # ROUND THREADS NAME BINARY FLAGS...
             if (gen != "-") print round "," name ",decode," gen ",1," $4 + 0 "," threads "," $8 + 0 "," }'
 }
 
-run_peer() {       # ROUND THREADS NAME=BINARY[,FLAG...]
-    local name=${3%%=*} call=${3#*=} parts
+run_peer() {       # ROUND NAME=BINARY[,FLAG...]
+    local name=${2%%=*} call=${2#*=} parts t
     IFS=, read -ra parts <<<"$call"
     case $(basename "${parts[0]}") in
-        *batched-bench*) run_batched "$1" "$2" "$name" "${parts[@]}" ;;
-        *sweep-bench*)   run_sweep "$1" "$2" "$name" "${parts[@]}" ;;
-        *)               run_bench "$1" "$2" "$name" "${parts[@]}" ;;
+        *batched-bench*) for t in $(each "$threads"); do run_batched "$1" "$t" "$name" "${parts[@]}"; done ;;
+        *sweep-bench*)   for t in $(each "$threads"); do run_sweep "$1" "$t" "$name" "${parts[@]}"; done ;;
+        *)               run_bench "$1" "$name" "${parts[@]}" ;;
     esac
 }
 
 # Add what a function printed to the samples; say so when it printed nothing.
-keep() {           # NAME FUNCTION...
-    local name=$1 rows
+declare -A silent
+keep() {           # WHAT FUNCTION...
+    local what=$1 rows
     shift
+    [ -z "${silent[$what]:-}" ] || return 0
     rows=$("$@" || true)
     if [ -n "$rows" ]; then echo "$rows" >>"$samples"
-    else echo "compare.sh: $name gave nothing (round $round, $t threads)" >&2; fi
+    else echo "compare.sh: ${what%%=*} gave nothing (round $round)" >&2; silent[$what]=1; fi
 }
 
 for ((round = 1; round <= rounds; round++)); do
-    for t in $(each "$threads"); do
-        [ $((round % 2)) = 0 ] || keep quern run_quern "$round" "$t"
-        for peer in "$@"; do keep "${peer%%=*}" run_peer "$round" "$t" "$peer"; done
-        [ $((round % 2)) = 1 ] || keep quern run_quern "$round" "$t"
-    done
+    [ $((round % 2)) = 0 ] || keep quern run_quern "$round"
+    for peer in "$@"; do keep "$peer" run_peer "$round" "$peer"; done
+    [ $((round % 2)) = 1 ] || keep quern run_quern "$round"
 done
 if [ -n "$out" ]; then
     { echo round,engine,test,n,batch,depth,threads,tokens_per_second,share_of_roof; cat "$samples"; } >"$out"

@@ -9,22 +9,25 @@
 # have it measured once more.
 #   --quern, --rounds, --threads, --prompt, --gen, --batch, --depth     as for compare.sh
 #   --keep           leave the files in SCRATCH (and use those that are there)
+#   --estimate       only say how long it would take
 #   --quiet-by CMD   put CMD before each comparison, for example a lock that others respect
 #   --note TEXT      a line for the head of the table: the machine, what else ran
-# How long it takes: per model and round about 3 x (prompt / prefill rate + gen / decode rate) per engine and thread count; the
-# table says what each model took.
+# How long it will take is said first and again after each model, from rates of one core (see seconds_of); the table says what each
+# model took. Short and still fair: --rounds 5 --threads 1,2,4 --prompt 128 --gen 16, about half a minute per round of a 1b model.
 set -eu
 here=$(dirname "$0")
-quern=build/quern keep= quiet_by= note= options=()
+quern=build/quern keep= quiet_by= note= options=() estimate= rounds=5 threads=4 prompt=512 gen=64
 while [ $# -gt 0 ]; do
     case $1 in
         --keep) keep=1; shift ;;
+        --estimate) estimate=1; shift ;;
         --quern|--rounds|--threads|--prompt|--gen|--batch|--depth|--quiet-by|--note)
             [ $# -ge 2 ] || { echo "table.sh: $1 wants a value" >&2; exit 2; }
             case $1 in
                 --quern) quern=$2; options+=("$1" "$2") ;;
                 --quiet-by) quiet_by=$2 ;;
                 --note) note=$2 ;;
+                --rounds|--threads|--prompt|--gen) printf -v "${1#--}" %s "$2"; options+=("$1" "$2") ;;
                 *) options+=("$1" "$2") ;;
             esac
             shift 2 ;;
@@ -55,8 +58,45 @@ write_table() {
     mv "$out.md.part" "$out.md"
 }
 
+is_done() { [ -e "$out.csv" ] && cut -d, -f1 "$out.csv" | grep -qxF "$1"; }
+
+# Seconds that a model will take, from what one core of a server of 2023 does: 300 Gop/s in quern, 110 in others and 50 of those with
+# codebooks; 12 GB/s of weights, 40 at most. Everything runs twice, once to warm up, of decode in others a token; to start takes 2 s.
+seconds_of() {
+    awk -v spec="$1" -v peers="$2" -v rounds="$rounds" -v threads="$threads" -v prompt="$prompt" -v gen="$gen" 'BEGIN {
+        shape = spec; sub(/:.*/, "", shape); type = substr(spec, length(shape) + 2)
+        match(shape, /[0-9.]+[bB]?$/); weights = substr(shape, RSTART) + 0
+        weights = weights ? weights : 0.001
+        bits = type ~ /^(bf16|f16)$/ ? 16 : type ~ /8/ ? 8.5 : type ~ /6/ ? 6.6 : type ~ /5/ ? 5.6 : type ~ /4/ ? 4.6 : 3
+        n = split(threads, t, ","); prompts = split(prompt, p, ",")
+        for (e = 0; e <= peers; e++) {
+            rate = e == 0 ? 300 : type ~ /^iq[123]/ ? 50 : 110
+            sum += 2
+            for (i = 1; i <= n; i++) {
+                for (j = 1; j <= prompts; j++) sum += 2 * p[j] * 2 * weights / (rate * t[i])
+                sum += (e ? 1 : 2) * gen * weights * bits / 8 / (t[i] > 3 ? 40 : 12 * t[i])
+            }
+        }
+        printf "%d", rounds * sum + 1 }'
+}
+
+# What is still to be done, a model that is measured now left out.
+seconds_left() { # PEERS EXCEPT
+    local sum=0 spec
+    for spec in "${models[@]}"; do
+        if [ "$spec" = "$2" ] || is_done "$spec"; then continue; fi
+        sum=$((sum + $(seconds_of "$spec" "$1")))
+    done
+    echo "$sum"
+}
+
+left=$(seconds_left $# '')
+echo "table.sh: about $(((left + 59) / 60)) minutes" >&2
+[ -z "$estimate" ] || exit 0
+
+said=0 took=0
 for spec in "${models[@]}"; do
-    if [ -e "$out.csv" ] && cut -d, -f1 "$out.csv" | grep -qxF "$spec"; then continue; fi
+    if is_done "$spec"; then continue; fi
     file=$scratch/${spec//:/-}.gguf part=$scratch/${spec//:/-}.csv begin=$SECONDS
     if [ ! -e "$file" ] && ! "$quern" bench --synthetic "$spec" --save "$file" >/dev/null; then
         echo "table.sh: $spec cannot be made" >&2
@@ -69,6 +109,7 @@ for spec in "${models[@]}"; do
     rm -f "$part"
     [ -n "$keep" ] || rm -f "$file"
     write_table
-    echo "table.sh: $spec took $((SECONDS - begin)) s" >&2
+    said=$((said + $(seconds_of "$spec" $#))) took=$((took + SECONDS - begin))
+    echo "table.sh: $spec took $((SECONDS - begin)) s; about $((($(seconds_left $# "$spec") * took / said + 59) / 60)) minutes left" >&2
 done
 write_table

@@ -66,6 +66,8 @@ struct matmul_job {
     const void *acts;          /* [toks][act_stride] prepared vectors of the kind that matmul[format].act asks for */
     size_t      act_stride;    /* bytes from token to token, a multiple of 64  */
     size_t      toks;          /* >= 1                                         */
+    size_t      rows_soon;     /* so many rows after row_end are likely this thread's next: may be asked into its cache */
+    bool        asked;         /* the rows just before row_begin were this thread's last, with rows_soon */
 };
 
 /* `scratch`: kernels_scratch bytes, 64-byte aligned, this thread's own. Reads nothing beyond the rows' last byte. */

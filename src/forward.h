@@ -9,6 +9,8 @@
 #ifndef QUERN_FORWARD_H
 #define QUERN_FORWARD_H
 
+#include <stdatomic.h>
+
 #include "kv.h"
 #include "model.h"
 #include "pool.h"
@@ -29,13 +31,15 @@ struct acts {
     size_t         bytes[ACT_KINDS];    /* capacity; 0: the form is not in use */
 };
 
-enum { MIX_BUFFERS = 5 };
+enum { MIX_BUFFERS = 5, NEXT_PRODUCTS = 3 };
 
 struct thread_scratch {
     void  *kernel;      /* kernels_scratch bytes */
     float *rows;        /* a chunk of a product before it is gated or added */
     float *vector;      /* one token's vector */
     float *attention;   /* queries, scores, sums (attention.c) */
+    _Atomic uint64_t *run;      /* on a cache line of its own: pieces of a stage's products that nobody has taken yet, of those that
+                                 * this thread begins with (products.c) */
 };
 
 /* For those who look into passes: begin in the middle, keep what layers read, take logits a few rows at a time. The caches of the
@@ -67,6 +71,8 @@ struct forward {
     float *partial;                      /* attention.c: of long contexts, cut into spans */
     struct acts in, mid;                 /* a layer's input; a mixer's and the feed-forward part's inner vectors */
     struct product *products;
+    struct product *next;                /* [NEXT_PRODUCTS], expect_product */
+    size_t next_count;
     struct moe *moe;                     /* moe.c */
     struct thread_scratch *scratch;      /* [threads] */
 
@@ -126,11 +132,13 @@ struct product {
     size_t out_stride;                   /* floats */
     enum product_finish finish;
     float  factor;
-    size_t chunk_rows, first_chunk;      /* set by run_products */
-    size_t large_rows, large_count;      /* the first chunks of few tokens, larger than the rest */
+    size_t piece_rows, first_piece;      /* set by run_products */
 };
 /* All of them as one stage. Products with no tokens are allowed. */
 void run_products(struct forward *f, struct product *list, size_t n);
+/* After the stage that begins next comes one that starts with this matrix (and gate): a hint, so that its first rows are on their
+ * way while threads wait. Up to NEXT_PRODUCTS per stage; a matrix without data is left out. */
+void expect_product(struct forward *f, const struct matrix *w, const struct matrix *gate);
 size_t product_scratch_floats(const struct kernels *k, size_t max_tokens);
 
 /* Say how wide the vectors of `acts` are from now on. */

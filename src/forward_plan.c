@@ -159,7 +159,7 @@ static bool plan_scratch(struct forward *f, unsigned char *base, size_t *offset,
         struct thread_scratch *s = list ? &list[i] : &dummy;
         ok = carve(base, offset, &s->kernel, kernels_scratch(f->k, widest), 1) &&
              carve(base, offset, &s->rows, product_scratch_floats(f->k, f->max_tokens), sizeof(float)) &&
-             carve(base, offset, &s->vector, widest, sizeof(float)) &&
+             carve(base, offset, &s->vector, widest, sizeof(float)) && carve(base, offset, &s->run, 1, sizeof *s->run) &&
              carve(base, offset, &s->attention, attend_scratch_floats(f->m), sizeof(float));
     }
     return ok;
@@ -185,7 +185,8 @@ static bool plan(struct forward *f, unsigned char *base, size_t *bytes)
         ok = ok && carve(base, offset, &f->mix[i], t, n.mix[i] * sizeof(float));
     return ok && carve(base, offset, &f->hidden, t, n.hidden * sizeof(float)) &&
            carve_acts(&f->in, base, offset, kinds, t, in) && carve_acts(&f->mid, base, offset, kinds, t, n.mid) &&
-           carve(base, offset, &f->products, n.products, sizeof *f->products) && moe_plan(f, base, offset, kinds) &&
+           carve(base, offset, &f->products, n.products, sizeof *f->products) &&
+           carve(base, offset, &f->next, NEXT_PRODUCTS, sizeof *f->next) && moe_plan(f, base, offset, kinds) &&
            plan_rope(f, base, offset) && plan_scratch(f, base, offset, n.widest) &&
            carve(base, offset, &f->partial, attend_partial_floats(f->m, f->context), sizeof(float)) &&
            carve(base, offset, &f->pos, t, sizeof *f->pos) && carve(base, offset, &f->part_of, t, sizeof *f->part_of) &&

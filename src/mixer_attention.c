@@ -140,6 +140,7 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
     for (size_t i = 0; i < 3; i++)
         p[i] = (struct product){ .w = w[i], .in = &f->in, .step = 1, .toks = f->n,
                                  .out = f->mix[i], .out_stride = w[i]->rows };
+    expect_product(f, &l->out, NULL);
     run_products(f, p, 3);
     struct position_stage s = { .l = l, .index = index };
     enter_stage(f, STAGE_POSITION);
@@ -152,5 +153,6 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
     acts_shape(&f->mid, l->heads * h->value_dim);
     run_tokens(f, finish_token, l, f->n);
     enter_stage(f, STAGE_OUT);
+    expect_product(f, &l->up, &l->gate);
     add_product(f, &l->out, &l->post_attn_norm);
 }

@@ -23,6 +23,12 @@ enum { STACK_BYTES = 512 * 1024, THREADS_MOST = 1024, LINE = 64 };
  * each, without borrowing from the generation. */
 enum { BIAS = 1 << 20, CHUNKS_MOST = 1 << 30 };
 
+/* What a thread fetches while it waits; only the thread itself looks at it. */
+struct soon {
+    struct { const char *at; size_t lines; } piece[2];
+    char apart[LINE - 2 * (sizeof(char *) + sizeof(size_t))];
+};
+
 struct worker {
     struct pool *pool;
     size_t       index;      /* 1.. ; 0 is the caller of pool_run */
@@ -33,6 +39,7 @@ struct pool {
     size_t           threads;
     bool             spin;           /* every thread has a core of its own */
     struct worker   *workers;        /* [threads - 1] */
+    struct soon     *soon;           /* [threads] */
     pthread_mutex_t  lock;
     pthread_cond_t   work, idle;
 
@@ -73,6 +80,8 @@ static void take_chunks(struct pool *p, size_t thread)
         if (left(ticket) <= 0)
             break;
         chunks = p->chunks;
+        if (mine == 0)
+            p->soon[thread] = (struct soon){0};
         if (mine == 0 && p->lanes)
             begin = machine_clock();
         p->fn(p->arg, p->base + (chunks - (uint32_t)left(ticket)), thread);
@@ -95,8 +104,30 @@ static bool has_work(struct pool *p)
 
 static bool job_done(struct pool *p) { return atomic_load(&p->done) == p->chunks; }
 
+void pool_soon(struct pool *p, size_t thread, const void *at, size_t bytes)
+{
+    if (!p->soon)
+        return;
+    struct soon *s = &p->soon[thread];
+    int free_one = s->piece[0].lines ? 1 : 0;
+    s->piece[free_one].at = (const char *)((uintptr_t)at & ~(uintptr_t)(LINE - 1));
+    s->piece[free_one].lines = (bytes + LINE - 1) / LINE;
+}
+
+/* Ask for a few lines of what comes soon, into the second-level cache; false when there is nothing more. */
+static bool fetch_some(struct soon *s)
+{
+    int which = s->piece[0].lines ? 0 : 1;
+    size_t n = s->piece[which].lines < 4 ? s->piece[which].lines : 4;
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(s->piece[which].at + i * LINE, 0, 2);
+    s->piece[which].at += n * LINE;
+    s->piece[which].lines -= n;
+    return n > 0;
+}
+
 /* Look for the condition for a while; false when it did not come. */
-static bool spin_until(struct pool *p, bool (*condition)(struct pool *))
+static bool spin_until(struct pool *p, bool (*condition)(struct pool *), size_t thread)
 {
     if (condition(p))
         return true;
@@ -107,7 +138,8 @@ static bool spin_until(struct pool *p, bool (*condition)(struct pool *))
         for (int i = 0; i < 32; i++) {
             if (condition(p))
                 return true;
-            relax();
+            if (!fetch_some(&p->soon[thread]))
+                relax();
         }
     } while (machine_clock() < end);
     return false;
@@ -118,7 +150,7 @@ static void *worker_main(void *arg)
     struct worker *w = arg;
     struct pool *p = w->pool;
     while (!atomic_load(&p->closing)) {
-        if (!spin_until(p, has_work)) {
+        if (!spin_until(p, has_work, w->index)) {
             /* The count is raised before the last look, and the caller looks at it after storing the ticket: one of the two
              * sees the other. */
             pthread_mutex_lock(&p->lock);
@@ -157,7 +189,7 @@ static void run_job(struct pool *p, uint32_t chunks)
     atomic_store(&p->ticket, generation << 32 | (chunks + BIAS));
     wake_workers(p, chunks - 1);
     take_chunks(p, 0);
-    if (spin_until(p, job_done))
+    if (spin_until(p, job_done, 0))
         return;
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->waiting, 1);
@@ -232,7 +264,10 @@ struct pool *pool_open(size_t threads, struct quern_error *err)
     if (threads == 1)
         return p;
     p->workers = mem_take(threads - 1, sizeof *p->workers, "the threads of a pool", err);
-    if (!p->workers) {
+    if (p->workers)
+        p->soon = mem_take_aligned(threads, sizeof *p->soon, "the threads of a pool", err);
+    if (!p->soon) {
+        free(p->workers);
         free(p);
         return NULL;
     }
@@ -261,6 +296,7 @@ void pool_close(struct pool *p)
         pthread_cond_destroy(&p->idle);
         pthread_mutex_destroy(&p->lock);
         free(p->workers);
+        free(p->soon);
     }
     free(p);
 }

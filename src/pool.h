@@ -22,6 +22,10 @@ size_t pool_threads(const struct pool *pool);
 /* Run fn for every chunk and wait for all. One caller at a time; fn must not call pool_run on the same pool. */
 void pool_run(struct pool *pool, pool_fn *fn, void *arg, size_t chunks);
 
+/* From within a chunk: memory that this thread will likely read first in the next job. While it waits it asks for it into its
+ * cache; a wrong or even an invalid address is no harm. At most two pieces are remembered, until the thread's next job. */
+void pool_soon(struct pool *pool, size_t thread, const void *at, size_t bytes);
+
 /* Where a thread's seconds in chunks are added, on a cache line of its own. */
 struct pool_lane {
     double busy;

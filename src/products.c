@@ -5,11 +5,17 @@
 #include "forward.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
-/* Rows per chunk. With few tokens a chunk is bound by memory, and larger is better until one slow core would end the stage alone;
- * with many tokens the chunk's results are held in scratch, and 64 rows of 512 tokens (128 KiB) still lie in L2. */
-enum { ROWS_FEW = 256, ROWS_LAST = 64, LAST_PER_THREAD = 4, ROWS_MANY = 64, TOKENS_FEW = 16, CHUNKS_PER_THREAD = 8 };
+/* Rows are cut into pieces (cut_rows). Every thread has a run of neighbouring pieces of its own, of which it takes some from the
+ * front, fewer and fewer as the run gets shorter; who has none left takes from the back of the longest run of another. So a core
+ * reads in order, knows what it will read next and where it begins in the next stage, and the last pieces are small.
+ *
+ * FEW: up to so many tokens are bound by memory. A piece then has PIECE_BYTES at least, which take a core a microsecond or two, and
+ * at most ROWS_FEW rows are multiplied in one call, since their results wait in scratch. With more tokens a call has ROWS_MANY rows:
+ * 64 rows of 512 tokens (128 KiB) still lie in L2. SOON_BYTES of the next stage are asked into the cache of a waiting thread. */
+enum { TOKENS_DIRECT = 4, TOKENS_FEW = 16, PIECE_BYTES = 16 << 10, ROWS_FEW = 256, ROWS_MANY = 64, PIECES_PER_THREAD = 8, SOON_BYTES = 128 << 10 };
 
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
@@ -77,7 +83,9 @@ void prepare_tokens(struct forward *f, struct acts *acts, const float *x, size_t
 struct product_stage {
     struct forward *f;
     struct product *list;
-    size_t          n;
+    size_t          n, pieces;
+    const struct product *next;      /* the first products of the stage after this one, NULL: unknown */
+    size_t          next_n, next_pieces;
 };
 
 size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
@@ -93,48 +101,63 @@ size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
 
 static size_t clamp(size_t x, size_t low, size_t high) { return x < low ? low : x > high ? high : x; }
 
-/* How the rows are cut. With many tokens evenly: a share small enough that several fall to each thread. With few, large pieces first
- * and small ones at the end: each piece begins with what no core has asked for yet (on the Zen 4 at hand four threads read Q4_K at 69 %
- * of the memory's rate in pieces of 32 rows, 90 % of 64, 94 % of 256), and the last piece is what the others wait for. All are
- * multiples of the kernel's tile. */
+/* How many rows are a piece. Kernels work on 16 rows at a time (32 with many tokens), whose boundaries should not be cut. */
 static void cut_rows(const struct forward *f, struct product *p)
 {
-    size_t tile = f->k->matmul[p->w->type].tile, rows = p->w->rows, threads = f->threads;
-    tile = tile ? tile : 1;
-    p->large_rows = p->large_count = 0;
-    if (p->toks > TOKENS_FEW) {
-        p->chunk_rows = threads == 1 ? ROWS_MANY : clamp(rows / (threads * CHUNKS_PER_THREAD), 16, ROWS_MANY);
-    } else if (threads == 1) {
-        p->chunk_rows = ROWS_FEW;
-    } else {
-        p->chunk_rows = clamp(rows / (threads * 2), 16, ROWS_LAST);
-        size_t end = threads * LAST_PER_THREAD * p->chunk_rows;
-        p->large_rows = end < rows ? clamp((rows - end) / threads, 0, ROWS_FEW) : 0;
-        p->large_rows -= p->large_rows % tile;
-        if (p->large_rows > p->chunk_rows)
-            p->large_count = (rows - end) / p->large_rows;
-    }
-    p->chunk_rows -= p->chunk_rows % tile;
-    p->chunk_rows = p->chunk_rows ? p->chunk_rows : tile;
+    size_t rows = p->w->rows, per_thread = rows / (f->threads * PIECES_PER_THREAD);
+    if (p->toks > TOKENS_FEW)
+        p->piece_rows = f->threads == 1 || per_thread >= ROWS_MANY ? ROWS_MANY : ROWS_MANY / 2;
+    else
+        p->piece_rows = clamp((PIECE_BYTES / p->w->row_bytes + 15) / 16 * 16, p->toks > TOKENS_DIRECT ? 64 : 16, ROWS_FEW);
 }
 
-/* Rows [begin, end) of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row,
- * so that `out` may be a thread's scratch as well as a place within a row of results. */
-static void multiply(const struct forward *f, const struct product *p, const struct matrix *w, size_t begin, size_t end, float *out,
+/* Cut all; gives the number of pieces. Products without tokens have none. */
+static size_t cut_products(const struct forward *f, struct product *list, size_t n)
+{
+    size_t pieces = 0;
+    for (size_t i = 0; i < n; i++) {
+        cut_rows(f, &list[i]);
+        list[i].first_piece = pieces;
+        pieces += (list[i].w->rows + list[i].piece_rows - 1) / list[i].piece_rows;
+    }
+    return pieces;
+}
+
+/* The product that piece `index` belongs to: the last whose first piece is not behind it. */
+static const struct product *product_of(const struct product *list, size_t n, size_t index)
+{
+    size_t low = 0, high = n;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (list[middle].first_piece <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &list[low];
+}
+
+/* Rows of a product that a thread has taken. `soon`: so many after them are likely its own next ones; `asked`: those before were. */
+struct rows { size_t begin, count, soon; bool asked; };
+
+/* The rows of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row, so that
+ * `out` may be a thread's scratch as well as a place within a row of results. */
+static void multiply(const struct forward *f, const struct product *p, const struct matrix *w, struct rows rows, float *out,
                      size_t stride, size_t thread)
 {
     const struct matmul_kernels *kernel = &f->k->matmul[w->type];
     const uint8_t *slice = w->data + p->slice * w->rows * w->row_bytes;
     size_t act = p->in->stride[kernel->act];
-    struct matmul_job job = { .out = out, .out_stride = stride, .weights = slice + begin * w->row_bytes, .row_bytes = w->row_bytes,
-                              .cols = w->cols, .acts = p->in->data[kernel->act] + p->first * act, .act_stride = p->step * act,
-                              .toks = p->toks };
-    kernel->matmul(&job, 0, end - begin, f->scratch[thread].kernel);
-    const float *bias = w->bias ? w->bias + p->slice * w->rows + begin : NULL;
+    struct matmul_job job = { .out = out, .out_stride = stride, .weights = slice + rows.begin * w->row_bytes,
+                              .row_bytes = w->row_bytes, .cols = w->cols, .acts = p->in->data[kernel->act] + p->first * act,
+                              .act_stride = p->step * act, .toks = p->toks, .rows_soon = rows.soon,
+                              .asked = rows.asked };
+    kernel->matmul(&job, 0, rows.count, f->scratch[thread].kernel);
+    const float *bias = w->bias ? w->bias + p->slice * w->rows + rows.begin : NULL;
     if (w->scale == 1 && !bias)
         return;
     for (size_t t = 0; t < p->toks; t++)
-        for (size_t r = 0; r < end - begin; r++)
+        for (size_t r = 0; r < rows.count; r++)
             out[t * stride + r] = out[t * stride + r] * w->scale + (bias ? bias[r] : 0);
 }
 
@@ -181,59 +204,150 @@ static void activate(const struct forward *f, float *out, const float *up, size_
     }
 }
 
-static void product_chunk(void *arg, size_t index, size_t thread)
+static void multiply_rows(struct forward *f, const struct product *p, struct rows rows, size_t thread)
 {
-    const struct product_stage *s = arg;
-    struct forward *f = s->f;
-    size_t low = 0, high = s->n;
-    while (high - low > 1) {                  /* the last product whose first chunk is <= index */
-        size_t middle = low + (high - low) / 2;
-        if (s->list[middle].first_chunk <= index)
-            low = middle;
-        else
-            high = middle;
-    }
-    const struct product *p = &s->list[low];
-    size_t nth = index - p->first_chunk, large = p->large_count, begin, rows;
-    begin = nth < large ? nth * p->large_rows : large * p->large_rows + (nth - large) * p->chunk_rows;
-    rows = nth < large ? p->large_rows : p->chunk_rows;
-    rows = p->w->rows - begin < rows ? p->w->rows - begin : rows;
-    float *out = p->out + begin, *side = f->scratch[thread].rows;
+    float *out = p->out + rows.begin, *side = f->scratch[thread].rows;
+    size_t n = rows.count;
     switch (p->finish) {
     case FINISH_STORE:
-        multiply(f, p, p->w, begin, begin + rows, out, p->out_stride, thread);
+        multiply(f, p, p->w, rows, out, p->out_stride, thread);
         break;
     case FINISH_ADD:               /* through scratch: the residual must not be overwritten */
-        multiply(f, p, p->w, begin, begin + rows, side, rows, thread);
+        multiply(f, p, p->w, rows, side, n, thread);
         for (size_t t = 0; t < p->toks; t++)
-            f->k->axpy.fn(out + t * p->out_stride, side + t * rows, p->factor, rows);
+            f->k->axpy.fn(out + t * p->out_stride, side + t * n, p->factor, n);
         break;
     case FINISH_ACTIVATE:          /* gate to its place, up to scratch, and the product of both over the gate */
         if (p->gate) {
-            multiply(f, p, p->gate, begin, begin + rows, out, p->out_stride, thread);
-            multiply(f, p, p->w, begin, begin + rows, side, rows, thread);
+            multiply(f, p, p->gate, rows, out, p->out_stride, thread);
+            multiply(f, p, p->w, rows, side, n, thread);
         } else {
-            multiply(f, p, p->w, begin, begin + rows, out, p->out_stride, thread);
+            multiply(f, p, p->w, rows, out, p->out_stride, thread);
         }
         for (size_t t = 0; t < p->toks; t++)
-            activate(f, out + t * p->out_stride, p->gate ? side + t * rows : NULL, rows);
+            activate(f, out + t * p->out_stride, p->gate ? side + t * n : NULL, n);
         break;
     }
+}
+
+/* Pieces [begin, end), which may be of several products; the thread's own run is [start, last). */
+static void multiply_pieces(const struct product_stage *s, size_t start, size_t begin, size_t end, size_t last, size_t thread)
+{
+    while (begin < end) {
+        const struct product *p = product_of(s->list, s->n, begin);
+        size_t rows = p->w->rows, most = p->toks > TOKENS_FEW ? ROWS_MANY : ROWS_FEW - ROWS_FEW % p->piece_rows;
+        size_t row = (begin - p->first_piece) * p->piece_rows, stop = clamp((end - p->first_piece) * p->piece_rows, 0, rows);
+        size_t own = clamp((last - p->first_piece) * p->piece_rows, 0, rows), n;
+        bool asked = begin > start && begin > p->first_piece;
+        for (; row < stop; row += n, asked = true) {
+            n = stop - row < most ? stop - row : most;
+            multiply_rows(s->f, p, (struct rows){ .begin = row, .count = n, .soon = own > row + n ? own - row - n : 0, .asked = asked },
+                          thread);
+        }
+        begin = p->first_piece + (stop + p->piece_rows - 1) / p->piece_rows;
+    }
+}
+
+/* ---- runs of pieces ---------------------------------------------------------------------------------------------- */
+
+/* A run [begin, end) in one word, begin above. Both only approach each other while a stage lasts, so a word that is as it was read
+ * means the same. */
+static uint64_t run_word(size_t begin, size_t end) { return (uint64_t)begin << 32 | (uint32_t)end; }
+static size_t run_begin(uint64_t run) { return (size_t)(run >> 32); }
+static size_t run_end(uint64_t run) { return (size_t)(run & UINT32_MAX); }
+static size_t run_length(uint64_t run) { return run_begin(run) < run_end(run) ? run_end(run) - run_begin(run) : 0; }
+
+/* How many pieces to take of so many: a quarter of what is left, so that the last ones to end are small; alone all of them. */
+static size_t share_of(const struct forward *f, size_t left) { return f->threads == 1 ? left : left < 8 ? 1 : left / 4; }
+
+/* Take from the front of one's own run, or from the back of another's. False: nothing is left there. */
+static bool take_pieces(const struct forward *f, _Atomic uint64_t *run, bool own, size_t *begin, size_t *end)
+{
+    uint64_t now = atomic_load_explicit(run, memory_order_relaxed), then;
+    do {
+        size_t left = run_length(now), n = share_of(f, left);
+        if (left == 0)
+            return false;
+        *begin = own ? run_begin(now) : run_end(now) - n;
+        *end = *begin + n;
+        then = own ? run_word(*end, run_end(now)) : run_word(run_begin(now), *begin);
+    } while (!atomic_compare_exchange_weak_explicit(run, &now, then, memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+/* The longest run of all, NULL when all are empty. */
+static _Atomic uint64_t *longest_run(const struct forward *f)
+{
+    _Atomic uint64_t *longest = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < f->threads; i++) {
+        size_t length = run_length(atomic_load_explicit(f->scratch[i].run, memory_order_relaxed));
+        if (length > most) {
+            most = length;
+            longest = f->scratch[i].run;
+        }
+    }
+    return longest;
+}
+
+/* Where thread `thread` begins in a stage of `pieces` pieces. */
+static size_t run_start(const struct forward *f, size_t pieces, size_t thread) { return pieces * thread / f->threads; }
+
+/* Tell the pool what this thread will read first in the next stage: the rows of its first calls, a pair's half and half. */
+static void announce_next(const struct product_stage *s, size_t thread)
+{
+    size_t begin = run_start(s->f, s->next_pieces, thread), end = run_start(s->f, s->next_pieces, thread + 1);
+    if (begin == end)
+        return;
+    const struct product *p = product_of(s->next, s->next_n, begin);
+    size_t row = (begin - p->first_piece) * p->piece_rows, rows = clamp(share_of(s->f, end - begin) * p->piece_rows, 1, ROWS_FEW);
+    size_t bytes = clamp(p->w->rows - row, 0, rows) * p->w->row_bytes;
+    if (p->gate) {
+        pool_soon(s->f->pool, thread, p->gate->data + row * p->gate->row_bytes, clamp(bytes, 0, SOON_BYTES / 2));
+        pool_soon(s->f->pool, thread, p->w->data + row * p->w->row_bytes, clamp(bytes, 0, SOON_BYTES / 2));
+    } else {
+        pool_soon(s->f->pool, thread, p->w->data + row * p->w->row_bytes, clamp(bytes, 0, SOON_BYTES));
+    }
+}
+
+/* One call per thread. A thread that never comes is no harm: the others take its run. */
+static void product_chunk(void *arg, size_t index, size_t thread)
+{
+    const struct product_stage *s = arg;
+    _Atomic uint64_t *own = s->f->scratch[thread].run, *other;
+    size_t start = run_start(s->f, s->pieces, thread), begin, end;
+    (void)index;
+    while (take_pieces(s->f, own, true, &begin, &end))
+        multiply_pieces(s, start, begin, end, run_end(atomic_load_explicit(own, memory_order_relaxed)), thread);
+    while ((other = longest_run(s->f)) != NULL)
+        if (take_pieces(s->f, other, false, &begin, &end))
+            multiply_pieces(s, begin, begin, end, end, thread);
+    if (s->next_n)
+        announce_next(s, thread);
 }
 
 void run_products(struct forward *f, struct product *list, size_t n)
 {
     struct product_stage s = { .f = f, .list = list };
-    size_t chunks = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (list[i].toks == 0)
-            continue;
-        struct product *p = &list[s.n++];
-        *p = list[i];
-        cut_rows(f, p);
-        p->first_chunk = chunks;
-        chunks += p->large_count + (p->w->rows - p->large_count * p->large_rows + p->chunk_rows - 1) / p->chunk_rows;
+    for (size_t i = 0; i < n; i++)
+        if (list[i].toks)
+            list[s.n++] = list[i];
+    s.pieces = cut_products(f, list, s.n);
+    if (f->n <= TOKENS_FEW && f->threads > 1) {
+        s.next = f->next;
+        s.next_n = f->next_count;
+        s.next_pieces = cut_products(f, f->next, f->next_count);
     }
-    if (chunks)
-        pool_run(f->pool, product_chunk, &s, chunks);
+    f->next_count = 0;
+    for (size_t i = 0; i < f->threads; i++)
+        atomic_store_explicit(f->scratch[i].run, run_word(run_start(f, s.pieces, i), run_start(f, s.pieces, i + 1)),
+                              memory_order_relaxed);
+    if (s.pieces)
+        pool_run(f->pool, product_chunk, &s, f->threads < s.pieces ? f->threads : s.pieces);
+}
+
+void expect_product(struct forward *f, const struct matrix *w, const struct matrix *gate)
+{
+    if (w->data && f->next_count < NEXT_PRODUCTS)
+        f->next[f->next_count++] = (struct product){ .w = w, .gate = gate && gate->data ? gate : NULL, .toks = 1 };
 }

@@ -99,6 +99,33 @@ static void test_no_spin_collapse(void)
     pool_close(pool);
 }
 
+static void announce(void *arg, size_t index, size_t thread)
+{
+    static const char bytes[4096];
+    (void)index;
+    pool_soon(arg, thread, bytes, sizeof bytes);
+    pool_soon(arg, thread, (const void *)(uintptr_t)(thread << 40 | 123), SIZE_MAX / 2);
+}
+
+/* What is announced is only asked into the cache: addresses of nothing are no harm, and the next job is not kept waiting. */
+static void test_soon_is_a_hint(void)
+{
+    for (size_t threads = 1; threads <= 4; threads++) {
+        struct quern_error err;
+        struct pool *pool = pool_open(threads, &err);
+        size_t wrong = 0;
+        for (size_t i = 0; pool && i < 1000; i++) {
+            atomic_size_t sum;
+            atomic_init(&sum, 0);
+            pool_run(pool, announce, pool, 4);
+            pool_run(pool, add_index, &sum, 64);
+            wrong += atomic_load(&sum) != 64 * 63 / 2;
+        }
+        CHECK(pool && wrong == 0, "%zu threads: %zu jobs", threads, wrong);
+        pool_close(pool);
+    }
+}
+
 /* An idle pool takes no processor time. */
 static void test_idle_pool_sleeps(void)
 {
@@ -305,6 +332,7 @@ int main(void)
     TEST(test_each_chunk_once);
     TEST(test_stages_in_quick_succession);
     TEST(test_no_spin_collapse);
+    TEST(test_soon_is_a_hint);
     TEST(test_idle_pool_sleeps);
     TEST(test_threads_refused);
     TEST(test_nonsense_thread_counts);
