@@ -82,13 +82,13 @@ bool quern_token_ends(const struct quern_model *model, int32_t id);
 
 struct quern_session;
 
-enum quern_kv { QUERN_KV_DEFAULT, QUERN_KV_F32, QUERN_KV_F16, QUERN_KV_BF16, QUERN_KV_Q8_0, QUERN_KV_Q4_0 };
+enum quern_kv { QUERN_KV_DEFAULT, QUERN_KV_F32, QUERN_KV_F16, QUERN_KV_BF16, QUERN_KV_Q8_0, QUERN_KV_Q4_0, QUERN_KV_I16 };
 
 /* However tokens are cut into calls and batches, and for any number of threads, a session gives the same bits. */
 struct quern_session_options {
     size_t context;           /* tokens; 0: the model's, at most 4096                  */
     size_t batch;             /* tokens per forward pass at most; 0: 512               */
-    enum quern_kv kv;         /* default F16                                           */
+    enum quern_kv kv;         /* default F16; I16: as much memory, faster and finer where AVX-512 serves it (kernels/tile16.h) */
     size_t mem_limit;         /* bytes for cache and scratch; 0: none. More is QUERN_EMEM before anything is taken */
     const volatile int *stop; /* checked between batches and layers; non-zero ends with QUERN_EINTERRUPT. NULL: none */
 };

@@ -94,8 +94,8 @@ static void print_others(struct text *t, const struct kernels *table)
     for (enum act_kind kind = 0; kind < ACT_KINDS; kind++)
         put(&prepare, acts[kind], table->act_prepare[kind].isa);
     for (enum kv_type type = 0; type < KV_TYPES; type++) {
-        put(&scores, format_find(kv_format(type))->name, table->attn_scores[type].isa);
-        put(&mix, format_find(kv_format(type))->name, table->attn_mix[type].isa);
+        put(&scores, kv_name(type), table->attn_scores[type].isa);
+        put(&mix, kv_name(type), table->attn_mix[type].isa);
     }
     put(&vectors, "rms_norm", table->rms_norm.isa);
     put(&vectors, "layer_norm", table->layer_norm.isa);
@@ -107,6 +107,8 @@ static void print_others(struct text *t, const struct kernels *table)
     put(&vectors, "axpy", table->axpy.isa);
     put(&vectors, "dot", table->dot.isa);
     put(&vectors, "softmax", table->softmax.isa);
+    put(&vectors, "attn_query", table->attn_query.isa);
+    put(&vectors, "attn_store", table->attn_store_key.isa);
     put(&vectors, "softmax_step", table->softmax_step.isa);
     print_family(t, "activations", &prepare);
     print_family(t, "attention scores", &scores);

@@ -89,6 +89,12 @@ static void reference_others(struct kernels *t)
     t->attn_mix[KV_BF16].fn = attn_mix_bf16_ref;
     t->attn_mix[KV_Q8_0].fn = attn_mix_q8_0_ref;
     t->attn_mix[KV_Q4_0].fn = attn_mix_q4_0_ref;
+    t->attn_scores[KV_I16].fn = attn_scores_i16_ref;
+    t->attn_mix[KV_I16].fn = attn_mix_i16_ref;
+    t->attn_query.fn = attn_query_ref;
+    t->attn_store_key.fn = attn_store_key_ref;
+    t->attn_store_value.fn = attn_store_value_ref;
+    t->attn_query.isa = t->attn_store_key.isa = t->attn_store_value.isa = "ref";
     for (size_t i = 0; i < KV_TYPES; i++)
         t->attn_scores[i].isa = t->attn_mix[i].isa = "ref";
 }
@@ -116,13 +122,25 @@ size_t kernels_scratch(const struct kernels *table, size_t cols)
 
 uint32_t kv_format(enum kv_type type)
 {
-    static const uint32_t formats[KV_TYPES] = { FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_Q8_0, FORMAT_Q4_0 };
+    static const uint32_t formats[KV_TYPES] = { FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_Q8_0, FORMAT_Q4_0, FORMAT_COUNT };
     return formats[type];
 }
 
-/* n is a multiple of the type's block: kv.c refuses other models for Q8_0 and Q4_0, attention cuts at multiples of 32. */
+size_t kv_multiple(enum kv_type type)
+{
+    return type == KV_I16 ? 16 : format_find(kv_format(type))->block;
+}
+
+const char *kv_name(enum kv_type type)
+{
+    return type == KV_I16 ? "I16" : format_find(kv_format(type))->name;
+}
+
+/* n is a multiple of kv_multiple: kv.c refuses other models, attention cuts at multiples of 32. */
 size_t kv_row_bytes(enum kv_type type, size_t n)
 {
+    if (type == KV_I16)
+        return 2 * n + sizeof(float);
     const struct format *format = format_find(kv_format(type));
     return n / format->block * format->bytes;
 }

@@ -117,12 +117,23 @@ typedef void softmax_fn(float *x, size_t n);
  * ATTN_TILE positions, so that the order of sums does not depend on the batch. One call serves `nq` queries that share a key
  * head (the group's heads, several tokens). K and V rows are in the cache's type. */
 enum { ATTN_TILE = 64 };
-enum kv_type { KV_F32, KV_F16, KV_BF16, KV_Q8_0, KV_Q4_0, KV_TYPES };
+enum kv_type { KV_F32, KV_F16, KV_BF16, KV_Q8_0, KV_Q4_0, KV_I16, KV_TYPES };
+
+/* KV_I16 keeps 14-bit integers in 16 bits with a float per row, tile by tile in an order of their own (tile16.h). k and v are then
+ * the tile's address, strides are not looked at, whole tiles may be read, weights of a mix are not negative, and a query must have
+ * been through attn_query. Products of a score are added as integers over runs of 32 columns, the runs in order by float. A mix
+ * multiplies each weight by its row's scale, rounds these by their largest to integers of at most 4095 (p * (4095 / largest), in
+ * float, to nearest even; nothing below 2^-100, NaN for what is not finite), and adds one exact integer sum per value to out. */
+
+/* In place: head_dim floats become int16_t q[head_dim], then their scale as a float, by tile16.h's rule for rows. EXACT. */
+typedef void attn_query_fn(float *q, size_t head_dim);
+/* Write row `index` of a tile: x f32 [head_dim]. EXACT. */
+typedef void attn_store_fn(void *tile, size_t index, const float *x, size_t head_dim);
 
 /* scores[i * ATTN_TILE + t] = scale * dot(q[i], k[t]), i in [0, nq), t in [0, nk), nk <= ATTN_TILE.
  *   q       f32, query i at q + i * q_stride, head_dim values
  *   k       row t at (const char *)k + t * k_stride bytes, head_dim values in the cache's type
- * head_dim is a multiple of 32 for Q8_0 and Q4_0, any positive number otherwise. SUM, bound head_dim * FLT_EPSILON. */
+ * head_dim is a multiple of kv_multiple(type). SUM, bound head_dim * FLT_EPSILON. */
 typedef void attn_scores_fn(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                             size_t head_dim, float scale);
 /* out[i] += sum over t of probs[i * ATTN_TILE + t] * v[t]; out + i * out_stride, head_dim values. SUM, bound ATTN_TILE *
@@ -157,6 +168,8 @@ struct kernels {
     KERNEL_SLOT(softmax_fn)      softmax;
     KERNEL_SLOT(attn_scores_fn)  attn_scores[KV_TYPES];
     KERNEL_SLOT(attn_mix_fn)     attn_mix[KV_TYPES];
+    KERNEL_SLOT(attn_query_fn)   attn_query;            /* these three of KV_I16 */
+    KERNEL_SLOT(attn_store_fn)   attn_store_key, attn_store_value;
     KERNEL_SLOT(softmax_step_fn) softmax_step;
     /* What the slots of the table need as scratch at most: a level that needs more raises them. */
     size_t                scratch_fixed;                /* bytes */
@@ -175,7 +188,10 @@ size_t kernels_describe(char *text, size_t size, const struct kernels *table);
 
 /* Bytes of a row of `n` values in the cache's type. */
 size_t kv_row_bytes(enum kv_type type, size_t n);
-/* The format whose blocks a cache type uses (F32, F16, BF16, Q8_0, Q4_0). */
+/* The format whose blocks a cache type uses (F32, F16, BF16, Q8_0, Q4_0); KV_I16 has none. */
 uint32_t kv_format(enum kv_type type);
+/* Heads must have a multiple of this many values: 32 for Q8_0 and Q4_0, 16 for I16, 1 otherwise. */
+size_t kv_multiple(enum kv_type type);
+const char *kv_name(enum kv_type type);
 
 #endif

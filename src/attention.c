@@ -201,6 +201,8 @@ static void gather_queries(const struct attend_stage *s, const struct block *b, 
     for (size_t i = 0; i < b->toks * s->group; i++) {
         size_t tok = b->first + i / s->group, head = b->head * s->group + i % s->group;
         memcpy(q + i * s->shape->key_dim, a->q + tok * a->q_stride + head * a->head_step, s->shape->key_dim * sizeof *q);
+        if (b->kv->type == KV_I16)
+            s->f->k->attn_query.fn(q + i * s->shape->key_dim, s->shape->key_dim);
     }
 }
 
@@ -316,22 +318,29 @@ void attend(struct forward *f, const struct attention *a)
     }
 }
 
+/* One head's row of keys or values, at `row`, from f32. */
+static void store_row(const struct forward *f, const struct kv *kv, unsigned char *row, const float *x, size_t dim,
+                      size_t row_bytes)
+{
+    if (kv->type == KV_F32)
+        memcpy(row, x, row_bytes);
+    else
+        f->k->quantize[kv_format(kv->type)].fn(row, x, dim);
+}
+
 void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step)
 {
     const struct kv *kv = f->parts[f->part_of[tok]].kv;
     const struct kv_layer *l = &kv->layer[index];
-    quantize_fn *round = f->k->quantize[kv_format(kv->type)].fn;
+    size_t pos = f->pos[tok], place = pos % ATTN_TILE;
     for (size_t head = 0; head < l->heads; head++) {
-        unsigned char *key = kv_key(kv, l, head, f->pos[tok]), *value = kv_value(kv, l, head, f->pos[tok]);
-        if (kv->type == KV_F32)
-            memcpy(key, k + head * k_step, l->key_row);
-        else
-            round(key, k + head * k_step, l->key_dim);
-        if (!v)
+        if (kv->type == KV_I16) {
+            f->k->attn_store_key.fn(kv_key(kv, l, head, pos - place), place, k + head * k_step, l->key_dim);
+            f->k->attn_store_value.fn(kv_value(kv, l, head, pos - place), place, v + head * v_step, l->value_dim);
             continue;
-        if (kv->type == KV_F32)
-            memcpy(value, v + head * v_step, l->value_row);
-        else
-            round(value, v + head * v_step, l->value_dim);
+        }
+        store_row(f, kv, kv_key(kv, l, head, pos), k + head * k_step, l->key_dim, l->key_row);
+        if (v)
+            store_row(f, kv, kv_value(kv, l, head, pos), v + head * v_step, l->value_dim, l->value_row);
     }
 }

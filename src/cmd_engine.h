@@ -20,7 +20,7 @@ extern const struct option engine_options[];      /* a group; offsets in struct 
 #define HUGE_PAGES_CHOICES "auto|on|off"
 
 /* The words of --kv, in the order of enum quern_kv from QUERN_KV_F32 on. */
-#define KV_CHOICES "f32|f16|bf16|q8_0|q4_0"
+#define KV_CHOICES "f32|f16|bf16|q8_0|q4_0|i16"
 
 struct sampling_args {
     struct quern_sampler_options options;

@@ -3,6 +3,7 @@
  * Rows of one head lie together ([head][token][dim]): attention walks one head over all tokens, and a step of it is then one
  * stream of memory instead of one per token. */
 #include "kv.h"
+#include "tile16.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,16 +29,19 @@ static size_t state_floats(const struct model *m, const struct layer *l)
 static bool plan_layer(struct kv_layer *out, const struct model *m, const struct layer *l, enum kv_type type,
                        struct quern_error *err)
 {
-    const struct format *format = format_find(kv_format(type));
+    size_t multiple = kv_multiple(type);
     *out = (struct kv_layer){ .state_floats = state_floats(m, l) };
     if (l->mixer != MIX_ATTENTION && l->mixer != MIX_MLA)
         return true;
     out->heads = l->kv_heads;
     out->key_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_key : m->hyper.key_dim;
     out->value_dim = l->mixer == MIX_MLA && !m->hyper.mla_absorbed ? m->hyper.mla_value : m->hyper.value_dim;
-    if (out->key_dim % format->block || out->value_dim % format->block)
-        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s needs heads of a multiple of %u values, these have %zu and %zu",
-                   format->name, format->block, out->key_dim, out->value_dim);
+    if (out->key_dim % multiple || out->value_dim % multiple)
+        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s needs heads of a multiple of %zu values, these have %zu and %zu",
+                   kv_name(type), multiple, out->key_dim, out->value_dim);
+    if (type == KV_I16 && l->mixer == MIX_MLA && m->hyper.mla_absorbed)
+        return ERR(err, QUERN_EUNSUPPORTED, "a cache of type %s keeps values apart from keys, latent attention keeps them together",
+                   kv_name(type));
     out->key_row = kv_row_bytes(type, out->key_dim);
     out->value_row = kv_row_bytes(type, out->value_dim);
     return true;
@@ -124,13 +128,24 @@ void kv_free(struct kv *kv)
     *kv = (struct kv){ 0 };
 }
 
+/* A row whose scale is 0 is one of zeros. */
+static void clear_scales(struct kv *kv, const struct kv_layer *l, size_t head, size_t from, size_t to)
+{
+    for (size_t pos = from; pos < to; pos++)
+        tile16_scales(kv_value(kv, l, head, pos - pos % ATTN_TILE), l->value_dim)[pos % ATTN_TILE] = 0;
+}
+
 /* Values of [from, to) become 0, so that the rows beyond `used` stay finite whatever stood there. */
 static void clear_values(struct kv *kv, size_t from, size_t to)
 {
     for (size_t i = 0; i < kv->layers; i++) {
         const struct kv_layer *l = &kv->layer[i];
-        for (size_t head = 0; head < l->heads; head++)
-            memset(kv_value(kv, l, head, from), 0, (to - from) * l->value_row);
+        for (size_t head = 0; head < l->heads; head++) {
+            if (kv->type == KV_I16)
+                clear_scales(kv, l, head, from, to);
+            else
+                memset(kv_value(kv, l, head, from), 0, (to - from) * l->value_row);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512 };
 
 static const enum kv_type KV_TYPE_OF[] = {
     [QUERN_KV_DEFAULT] = KV_F16, [QUERN_KV_F32] = KV_F32, [QUERN_KV_F16] = KV_F16, [QUERN_KV_BF16] = KV_BF16,
-    [QUERN_KV_Q8_0] = KV_Q8_0, [QUERN_KV_Q4_0] = KV_Q4_0,
+    [QUERN_KV_Q8_0] = KV_Q8_0, [QUERN_KV_Q4_0] = KV_Q4_0, [QUERN_KV_I16] = KV_I16,
 };
 
 void session_defaults(const struct quern_model *model, struct quern_session_options *o)

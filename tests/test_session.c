@@ -107,11 +107,12 @@ static void test_cache_types(void)
 {
     static const struct { enum quern_kv kv; const char *name; double most; } TYPES[] = {
         { QUERN_KV_F16, "F16", 1e-5 }, { QUERN_KV_BF16, "BF16", 1e-3 }, { QUERN_KV_Q8_0, "Q8_0", 1e-3 }, { QUERN_KV_Q4_0, "Q4_0", 0.2 },
+        { QUERN_KV_I16, "I16", 2e-6 },
     };
     struct quern_model *model = open_kind(TINY_LLAMA, FORMAT_F32);
     int32_t *tokens = random_tokens(MANY, 5);
     float *exact = model ? score(model, tokens, MANY, MANY, 2, QUERN_KV_F32) : NULL;
-    for (size_t i = 0; exact && i < 4; i++) {
+    for (size_t i = 0; exact && i < sizeof TYPES / sizeof *TYPES; i++) {
         float *rounded = score(model, tokens, MANY, MANY, 2, TYPES[i].kv);
         double loss = rounded ? mean_square_difference(exact, rounded, MANY * TINY_VOCAB) : 0;
         CHECK(loss > 0 && loss < TYPES[i].most, "%s: mean square difference %g", TYPES[i].name, loss);

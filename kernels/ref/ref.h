@@ -31,5 +31,9 @@ softmax_step_fn softmax_step_ref;
 
 attn_scores_fn attn_scores_f32_ref, attn_scores_f16_ref, attn_scores_bf16_ref, attn_scores_q8_0_ref, attn_scores_q4_0_ref;
 attn_mix_fn attn_mix_f32_ref, attn_mix_f16_ref, attn_mix_bf16_ref, attn_mix_q8_0_ref, attn_mix_q4_0_ref;
+attn_scores_fn attn_scores_i16_ref;
+attn_mix_fn attn_mix_i16_ref;
+attn_query_fn attn_query_ref;
+attn_store_fn attn_store_key_ref, attn_store_value_ref;
 
 #endif

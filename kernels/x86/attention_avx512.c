@@ -46,6 +46,13 @@ static ALWAYS_INLINE __m512 load_16(const char *row, size_t c, __mmask16 mask, e
     return _mm512_mul_ps(_mm512_set1_ps(_cvtsh_ss(half)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
 }
 
+/* The row that stands in this one's place in the next tile, where rows follow each other closely. */
+static ALWAYS_INLINE void prefetch_row(const char *row, size_t stride)
+{
+    for (size_t i = 0; i < stride && i < 512; i += 64)
+        prefetch_line(row + i, ATTN_TILE * stride);
+}
+
 /* v[i] becomes column i of the sixteen rows: 4 by 4 within each quarter of a vector, then the quarters. */
 static ALWAYS_INLINE void transpose_16(__m512 *v)
 {
@@ -147,8 +154,10 @@ static ALWAYS_INLINE void scores_few(float *scores, const float *q, size_t q_str
     for (size_t t = 0; t < nk; t += 16) {
         __m512 acc[4];
         const char *row[16];
-        for (size_t i = 0; i < 16; i++)
+        for (size_t i = 0; i < 16; i++) {
             row[i] = k + (t + i < nk ? t + i : nk - 1) * k_stride;
+            prefetch_row(row[i], k_stride);
+        }
 #pragma GCC unroll 4
         for (int i = 0; i < queries; i++)
             acc[i] = _mm512_setzero_ps();
@@ -226,7 +235,7 @@ void attn_scores_q4_0_avx512(float *scores, const float *q, size_t q_stride, siz
 
 /* `queries` queries by 16 * vectors columns from c on. */
 static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk,
-                                    size_t c, size_t head_dim, int queries, int vectors, enum kv_type type)
+                                    size_t c, size_t head_dim, int queries, int vectors, bool ahead, enum kv_type type)
 {
     __m512 acc[24];
     __mmask16 mask[8];
@@ -239,6 +248,8 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *
         for (int j = 0; j < vectors; j++)
             acc[i * vectors + j] = _mm512_maskz_loadu_ps(mask[j], out + (size_t)i * out_stride + c + 16 * j);
     for (size_t t = 0; t < nk; t++) {
+        if (ahead)
+            prefetch_row(v + t * v_stride, v_stride);
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++) {
             __m512 u = load_16(v + t * v_stride, c + 16 * (size_t)j, mask[j], type);
@@ -256,16 +267,16 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *
 
 /* Eight vectors at a time where the row has them; Q8_0 and Q4_0 rows end at a multiple of 32, so pieces never cross their end. */
 static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float *probs, const char *v, size_t v_stride, size_t nk,
-                                      size_t head_dim, int queries, enum kv_type type)
+                                      size_t head_dim, int queries, bool ahead, enum kv_type type)
 {
     size_t c = 0;
     if (queries == 1)
         for (; c + 128 <= head_dim; c += 128)
-            mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 8, type);
+            mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 8, ahead && c == 0, type);
     for (; c + 64 <= head_dim; c += 64)
-        mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 4, type);
+        mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 4, ahead && c == 0, type);
     for (; c < head_dim; c += 16)
-        mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 1, type);
+        mix_block(out, out_stride, probs, v, v_stride, nk, c, head_dim, queries, 1, ahead && c == 0, type);
 }
 
 /* All queries, the rows as they are in memory. */
@@ -273,12 +284,13 @@ static ALWAYS_INLINE void mix_rows(float *out, size_t out_stride, const float *p
                                    size_t nk, size_t head_dim, enum kv_type type)
 {
     size_t i = 0;
+    bool few = nq <= FEW;
     for (; i + 6 <= nq; i += 6)
-        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 6, type);
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 6, few, type);
     for (; i + 4 <= nq; i += 4)
-        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 4, type);
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 4, few, type);
     for (; i < nq; i++)
-        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 1, type);
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, v_stride, nk, head_dim, 1, few && i == 0, type);
 }
 
 static void mix_f32(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,

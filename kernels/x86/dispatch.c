@@ -171,6 +171,11 @@ static void add_attention_avx512(struct kernels *table)
     SERVE(table->attn_mix[KV_BF16], "avx512", attn_mix_bf16_avx512);
     SERVE(table->attn_mix[KV_Q8_0], "avx512", attn_mix_q8_0_avx512);
     SERVE(table->attn_mix[KV_Q4_0], "avx512", attn_mix_q4_0_avx512);
+    SERVE(table->attn_scores[KV_I16], "avx512", attn_scores_i16_avx512);
+    SERVE(table->attn_mix[KV_I16], "avx512", attn_mix_i16_avx512);
+    SERVE(table->attn_query, "avx512", attn_query_avx512);
+    SERVE(table->attn_store_key, "avx512", attn_store_key_avx512);
+    SERVE(table->attn_store_value, "avx512", attn_store_value_avx512);
 }
 
 /* BF16 weights take activations rounded to BF16, as llama.cpp's do: half the bytes, twice the products per step. */

@@ -6,8 +6,16 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* Ask for the line `ahead` bytes after `at`, which need not exist, into the second-level cache. Into the first level, as far ahead as
+ * a tile of keys, it gained nothing on Zen 4: 13 ms for a pass over a cache of 138 MB, with this 8, without any 13. */
+static ALWAYS_INLINE void prefetch_line(const void *at, size_t ahead)
+{
+    _mm_prefetch((const char *)((uintptr_t)at + ahead), _MM_HINT_T1);
+}
 
 /* Lane i of the result is the sum of v[i]'s sixteen lanes, by the same tree for each i: lane l + lane 8 + l; of these lane l (0-3)
  * + lane 4 + l; then (0 + 2) + (1 + 3). */

@@ -56,6 +56,10 @@ softmax_step_fn softmax_step_avx512;
 attn_scores_fn attn_scores_f32_avx512, attn_scores_f16_avx512, attn_scores_bf16_avx512, attn_scores_q8_0_avx512,
                attn_scores_q4_0_avx512;
 attn_mix_fn attn_mix_f32_avx512, attn_mix_f16_avx512, attn_mix_bf16_avx512, attn_mix_q8_0_avx512, attn_mix_q4_0_avx512;
+attn_scores_fn attn_scores_i16_avx512;
+attn_mix_fn attn_mix_i16_avx512;
+attn_query_fn attn_query_avx512;
+attn_store_fn attn_store_key_avx512, attn_store_value_avx512;
 
 matmul_fn matmul_q1_0_amx, matmul_q2_0_amx, matmul_q4_0_amx, matmul_q4_1_amx, matmul_q5_0_amx, matmul_q5_1_amx,
           matmul_q8_0_amx, matmul_iq4_nl_amx, matmul_mxfp4_amx, matmul_nvfp4_amx;

@@ -1,0 +1,262 @@
+#include "x86.h"
+
+#include "tile16.h"
+#include "vector_avx512.h"
+
+#include <string.h>
+
+/* Attention over a tile of 14-bit integers (tile16.h) on AVX-512 with VNNI: vpdpwssd multiplies 32 pairs of 16-bit integers and
+ * adds them in int32, twice the products of an FMA, and nothing has to be widened or turned.
+ *
+ * Scores: one vector is two columns of sixteen keys; four queries by two vectors of keys, 8 integer sums beside 8 float sums, 8
+ * products per 2 loads and 4 broadcasts. Mix: one vector is two tokens of sixteen columns; four queries by four vectors, 16 sums.
+ * Integer sums have no order; only the float sums over runs of columns do, and that is the same for any number of queries. */
+
+enum { QUERIES = 16 };                                 /* rounded at a time in the mix: 2 KiB */
+
+/* Few queries wait for memory: the tile that follows is then asked for, line by line, while this one is multiplied. */
+enum { FEW = 8 };
+
+/* The bits of |x|, whose order is that of the numbers: what is infinite or no number comes out largest. */
+static ALWAYS_INLINE __m512i bits_of(__m512 x)
+{
+    return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MAX));
+}
+
+/* max|x| from its bits, NaN for Inf and NaN. */
+static ALWAYS_INLINE float largest_from(__m512i bits)
+{
+    uint32_t most = _mm512_reduce_max_epu32(bits);
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return most >= 0x7f800000 ? NAN : largest;
+}
+
+/* max|x| over a row of n values, n a multiple of 16, NaN where one is not finite. */
+static ALWAYS_INLINE float largest_of(const float *x, size_t n)
+{
+    __m512i most = _mm512_setzero_si512();
+    for (size_t i = 0; i < n; i += 16)
+        most = _mm512_max_epu32(most, bits_of(_mm512_loadu_ps(x + i)));
+    return largest_from(most);
+}
+
+/* As in ref/attention_i16.c. */
+static ALWAYS_INLINE float factor_of(float *scale, float largest, float most)
+{
+    if (!(largest >= 0x1p-100f)) {
+        *scale = largest != largest ? NAN : 0;
+        return 0;
+    }
+    *scale = largest / most;
+    return most / largest;
+}
+
+/* Sixteen integers; all 0 for factor 0, whatever x is. */
+static ALWAYS_INLINE __m512i rounded(__m512 x, float factor)
+{
+    return _mm512_maskz_cvtps_epi32(factor == 0 ? 0 : 0xffff, _mm512_mul_ps(x, _mm512_set1_ps(factor)));
+}
+
+void attn_query_avx512(float *q, size_t head_dim)
+{
+    float scale, factor = factor_of(&scale, largest_of(q, head_dim), ROW_MOST);
+    for (size_t c = 0; c < head_dim; c += 16)          /* in place: never writes beyond what it has read */
+        _mm256_storeu_si256((__m256i *)(void *)((char *)q + 2 * c), _mm512_cvtepi32_epi16(rounded(_mm512_loadu_ps(q + c), factor)));
+    memcpy((char *)q + 2 * head_dim, &scale, sizeof scale);
+}
+
+/* Pairs of columns lie 64 bytes apart. */
+void attn_store_key_avx512(void *tile, size_t index, const float *x, size_t head_dim)
+{
+    float factor = factor_of(&tile16_scales(tile, head_dim)[index], largest_of(x, head_dim), ROW_MOST);
+    char *to = (char *)tile + 2 * tile16_key(head_dim, index, 0);
+    for (size_t c = 0; c < head_dim; c += 16) {
+        uint32_t pair[8];
+        _mm256_storeu_si256((__m256i *)(void *)pair, _mm512_cvtepi32_epi16(rounded(_mm512_loadu_ps(x + c), factor)));
+        for (size_t i = 0; i < 8; i++)
+            memcpy(to + (c / 2 + i) * 64, &pair[i], sizeof pair[i]);
+    }
+}
+
+/* Every second int16 of the pair of tokens is this one's; the others may be another thread's at the same time: not touched. */
+void attn_store_value_avx512(void *tile, size_t index, const float *x, size_t head_dim)
+{
+    float factor = factor_of(&tile16_scales(tile, head_dim)[index], largest_of(x, head_dim), ROW_MOST);
+    int16_t *to = (int16_t *)tile + tile16_value(head_dim, index, 0);
+    for (size_t c = 0; c < head_dim; c += 16) {
+        int16_t value[16];
+        _mm256_storeu_si256((__m256i *)(void *)value, _mm512_cvtepi32_epi16(rounded(_mm512_loadu_ps(x + c), factor)));
+        for (size_t i = 0; i < 16; i++)
+            to[2 * (c + i)] = value[i];
+    }
+}
+
+static ALWAYS_INLINE __m512i pair_of(const void *at)
+{
+    int32_t pair;
+    memcpy(&pair, at, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+
+/* `queries` queries by 16 * vectors keys from key t on. */
+static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_stride, const char *tile, size_t t, size_t nk,
+                                      size_t head_dim, float scale, int queries, int vectors, bool ahead)
+{
+    const char *keys = tile + 2 * head_dim * t;
+    const size_t step = 32 * head_dim, tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));   /* of 16 keys; of all */
+    __m512 sum[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < queries * vectors; i++)
+        sum[i] = _mm512_setzero_ps();
+    for (size_t c = 0; c < head_dim; c += RUN) {
+        size_t end = head_dim - c < RUN ? head_dim : c + RUN;
+        __m512i acc[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < queries * vectors; i++)
+            acc[i] = _mm512_setzero_si512();
+        for (size_t at = c; at < end; at += 2) {
+            __m512i key[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) {
+                const char *from = keys + (size_t)j * step + 32 * at;
+                key[j] = _mm512_loadu_si512(from);
+                if (ahead)
+                    prefetch_line(from, tile_bytes);
+            }
+#pragma GCC unroll 4
+            for (int i = 0; i < queries; i++) {
+                __m512i value = pair_of((const char *)(q + (size_t)i * q_stride) + 2 * at);
+#pragma GCC unroll 4
+                for (int j = 0; j < vectors; j++)
+                    acc[i * vectors + j] = _mm512_dpwssd_epi32(acc[i * vectors + j], key[j], value);
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < queries * vectors; i++)
+            sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(acc[i]));
+    }
+    const float *key_scale = tile16_const_scales(tile, head_dim) + t;
+#pragma GCC unroll 4
+    for (int i = 0; i < queries; i++) {
+        float query_scale;
+        memcpy(&query_scale, (const char *)(q + (size_t)i * q_stride) + 2 * head_dim, sizeof query_scale);
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            size_t key = 16 * (size_t)j;
+            __m512 both = _mm512_mul_ps(_mm512_set1_ps(query_scale * scale), _mm512_loadu_ps(key_scale + key));
+            _mm512_mask_storeu_ps(scores + i * ATTN_TILE + t + key, t + key < nk ? lanes_16(nk - t - key) : 0,
+                                  _mm512_mul_ps(sum[i * vectors + j], both));
+        }
+    }
+}
+
+void attn_scores_i16_avx512(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
+                            size_t head_dim, float scale)
+{
+    size_t i = 0;
+    (void)k_stride;
+    if (nq >= 4 && nq <= FEW)
+        for (size_t t = 0; t < nk; t += 32)
+            score_block(scores, q, q_stride, k, t, nk, head_dim, scale, 4, 2, true), i = 4;
+    for (; i + 4 <= nq; i += 4)
+        for (size_t t = 0; t < nk; t += 32)
+            score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 4, 2, false);
+    for (; i < nq; i++)
+        score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, 0, nk, head_dim, scale, 1, 4, i == 0);
+}
+
+/* The weights of one query times the rows' scales as integers, two tokens beside each other; gives the factor for the sums. */
+static ALWAYS_INLINE float round_weights(int16_t *to, const float *probs, const float *value_scale, size_t nk)
+{
+    float scale;
+    __m512 weight[4];
+    __m512i most = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        __mmask16 mask = 16 * i < nk ? lanes_16(nk - 16 * i) : 0;
+        weight[i] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, probs + 16 * i), _mm512_loadu_ps(value_scale + 16 * i));
+        if (16 * i + 16 > nk)                          /* nothing may come of rows beyond nk, not even NaN */
+            weight[i] = _mm512_maskz_mov_ps(mask, weight[i]);
+        most = _mm512_max_epu32(most, bits_of(weight[i]));
+    }
+    float factor = factor_of(&scale, largest_from(most), PROB_MOST);
+    /* packs works within quarters of the vectors: the quarters' halves are put back in order. */
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 4; i += 2) {
+        __m512i q = _mm512_packs_epi32(rounded(weight[i], factor), rounded(weight[i + 1], factor));
+        _mm512_storeu_si512(to + 16 * i, _mm512_permutexvar_epi64(order, q));
+    }
+    return scale;
+}
+
+/* `queries` queries by 16 * vectors columns from c on. */
+static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t *weights, const float *scale, const char *tile,
+                                    size_t c, size_t nk, size_t head_dim, int queries, int vectors, bool ahead)
+{
+    const size_t tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));
+    __m512i acc[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < queries * vectors; i++)
+        acc[i] = _mm512_setzero_si512();
+    for (size_t t = 0; t < nk; t += 2) {
+        __m512i value[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            const char *from = tile + 2 * t * head_dim + 4 * (c + 16 * (size_t)j);
+            value[j] = _mm512_loadu_si512(from);
+            if (ahead)
+                prefetch_line(from, tile_bytes);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < queries; i++) {
+            __m512i weight = pair_of(weights + i * ATTN_TILE + (int)t);
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++)
+                acc[i * vectors + j] = _mm512_dpwssd_epi32(acc[i * vectors + j], value[j], weight);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            float *to = out + (size_t)i * out_stride + c + 16 * j;
+            _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i * vectors + j]), _mm512_set1_ps(scale[i]),
+                                                 _mm512_loadu_ps(to)));
+        }
+}
+
+static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const int16_t *weights, const float *scale, const char *tile,
+                                      size_t nk, size_t head_dim, int queries, bool ahead)
+{
+    size_t c = 0;
+    for (; c + 64 <= head_dim; c += 64)
+        mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, queries, 4, ahead);
+    for (; c < head_dim; c += 16)
+        mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, queries, 1, ahead);
+}
+
+void attn_mix_i16_avx512(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
+                         size_t head_dim)
+{
+    _Alignas(64) int16_t weights[QUERIES * ATTN_TILE];
+    const float *value_scale = tile16_const_scales(v, head_dim);
+    float scale[QUERIES];
+    (void)v_stride;
+    for (size_t first = 0; first < nq; first += QUERIES) {
+        size_t n = nq - first < QUERIES ? nq - first : QUERIES, i = 0;
+        float *to = out + first * out_stride;
+        for (size_t j = 0; j < n; j++)
+            scale[j] = round_weights(weights + j * ATTN_TILE, probs + (first + j) * ATTN_TILE, value_scale, nk);
+        if (nq >= 4 && nq <= FEW) {
+            mix_queries(to, out_stride, weights, scale, v, nk, head_dim, 4, true);
+            i = 4;
+        }
+        for (; i + 4 <= n; i += 4)
+            mix_queries(to + i * out_stride, out_stride, weights + i * ATTN_TILE, scale + i, v, nk, head_dim, 4, false);
+        for (; i < n; i++)
+            mix_queries(to + i * out_stride, out_stride, weights + i * ATTN_TILE, scale + i, v, nk, head_dim, 1,
+                        nq <= FEW && i == 0);
+    }
+}
