@@ -108,6 +108,8 @@ static void add_attention_avx2(struct kernels *table)
     SERVE(table->attn_mix[KV_BF16], "avx2", attn_mix_bf16_avx2);
     SERVE(table->attn_mix[KV_Q8_0], "avx2", attn_mix_q8_0_avx2);
     SERVE(table->attn_mix[KV_Q4_0], "avx2", attn_mix_q4_0_avx2);
+    SERVE(table->attn_scores[KV_I16], "avx2", attn_scores_i16_avx2);
+    SERVE(table->attn_mix[KV_I16], "avx2", attn_mix_i16_avx2);
 }
 
 static void add_products_amx(struct kernels *table)

@@ -36,6 +36,8 @@ softmax_step_fn softmax_step_avx2;
 attn_scores_fn attn_scores_f32_avx2, attn_scores_f16_avx2, attn_scores_bf16_avx2, attn_scores_q8_0_avx2,
                attn_scores_q4_0_avx2;
 attn_mix_fn attn_mix_f32_avx2, attn_mix_f16_avx2, attn_mix_bf16_avx2, attn_mix_q8_0_avx2, attn_mix_q4_0_avx2;
+attn_scores_fn attn_scores_i16_avx2;
+attn_mix_fn attn_mix_i16_avx2;
 
 matmul_fn matmul_f32_avx512, matmul_f16_avx512, matmul_bf16_avx512;
 act_prepare_fn act_prepare_q8_32_avx512, act_prepare_q8_256_avx512;
