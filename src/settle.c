@@ -37,6 +37,8 @@ bool settle_affordable(size_t bytes, const char *root)
 #ifdef __linux__
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22       /* Linux 5.14 */
@@ -114,9 +116,14 @@ static void settle_map(struct settle *s, const struct map *map)
         munmap(reserved + used, reserved_bytes - used);
 }
 
+/* Copying is for idle cores. At the priority of the threads that compute it would take one of their cores in turn, and all others
+ * wait for that one at every stage. A refusal is no harm. (Linux counts niceness per thread.) */
+enum { NICE_LEAST = 19 };
+
 static void *settle_main(void *arg)
 {
     struct settle *s = arg;
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE_LEAST);
     for (size_t i = 0; i < s->count; i++)
         if (s->maps[i].data && !s->maps[i].heap)
             settle_map(s, &s->maps[i]);
