@@ -180,6 +180,14 @@ for text in nothing short same binary; do
     row I2 "calibration: $text" 2 "$words" "$quantize" m.gguf out --bpw 6 --calibration $text --heldout held.txt
     row I2 "held-out text: $text" 2 "$words" "$quantize" m.gguf out --recipe recipe.json --no-feedback --calibration fit.txt --heldout $text
 done
+# What is read or written last is asked for first: only the refusal is said, nothing of work that went before.
+for last in --heldout "--tune --tune-stop" --save-recipe; do
+    row I2 "$last: no such file, said before the work" 6 "nowhere/file" "$quantize" m.gguf out --recipe recipe.json $texts --force \
+        $last nowhere/file
+    is I2 "... and nothing else" test "$(wc -l <said)" = 1
+done
+row I2 "--save-recipe: a folder" 6 "cannot write 'empty': Is a directory" "$quantize" m.gguf out $planned --save-recipe empty --force
+row I2 "--save-recipe: exists" 2 "'fit.txt' exists" "$quantize" m.gguf out $planned --save-recipe fit.txt
 row I2 "held-out text = calibration" 2 "is the calibration text" "$quantize" m.gguf out --recipe recipe.json --no-feedback \
     --calibration fit.txt --heldout fit.txt
 "$quantize" imprint m.gguf fit.txt -o m.stats >/dev/null 2>&1

@@ -41,6 +41,17 @@ static bool open_moments(struct run *r, const struct adaptive_options *how, stru
     return r->have_refine;
 }
 
+/* The texts that come last are looked at first: after hours of work is no time to say that a file is missing. */
+static bool check_texts(const struct run *r, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    struct receipt_options receipt = { .calibration = a->calibration, .heldout = a->heldout };
+    struct tune_stage stage = { .calibration = a->calibration, .stop_text = a->tune_stop };
+    if (!r->model)
+        return true;
+    return receipt_possible(r->model, &receipt, err) && (!a->tune || tune_stage_texts(r->model, &stage, err));
+}
+
 bool run_decide(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
@@ -50,7 +61,9 @@ bool run_decide(struct run *r, struct quern_error *err)
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
     size_t file, budget, fixed;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
-    if (!(r->model = quern_open_model(r->source.path, &how, err)) || !run_check_space(r, err))
+    if (a->save_recipe && !recipe_may_write(a->save_recipe, a->force, err))
+        return false;
+    if (!(r->model = quern_open_model(r->source.path, &how, err)) || !check_texts(r, err) || !run_check_space(r, err))
         return false;
     if (!r->have_matrix && importance_possible(r->model, r->pool)) {
         if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
@@ -91,7 +104,7 @@ bool run_open_source_model(struct run *r, struct quern_error *err)
     struct quern_model_options how = { .threads = a->threads };
     if (!r->model && (a->tune || a->fail_if) && !(r->model = quern_open_model(r->source.path, &how, err)))
         return false;
-    return !a->tune || tune_stage_possible(r->model, r->pool, err);
+    return (r->adaptive || check_texts(r, err)) && (!a->tune || tune_stage_possible(r->model, r->pool, err));
 }
 
 static void show_progress(void *arg, double share)

@@ -74,21 +74,39 @@ bool receipt_measure(struct eval_result *result, const struct quern_model *model
     return ok;
 }
 
+/* Neither must be too short, nor may they be the same. */
+static bool open_texts(struct calibration *fit, struct calibration *held, const struct quern_model *source,
+                       const struct receipt_options *o, struct quern_error *err)
+{
+    size_t context = context_of(source);
+    if (!calibration_open(fit, o->calibration, CALIBRATION_FIT, source, context, err) ||
+        !calibration_open(held, o->heldout, CALIBRATION_HELDOUT, source, context, err))
+        return false;
+    if (fit->bytes == held->bytes && !memcmp(fit->text, held->text, fit->bytes))
+        return ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
+    return true;
+}
+
+bool receipt_possible(const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
+{
+    struct calibration fit = { 0 }, held = { 0 };
+    bool ok = open_texts(&fit, &held, source, o, err);
+    calibration_close(&fit);
+    calibration_close(&held);
+    return ok;
+}
+
 bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
                   const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
 {
-    size_t context = context_of(source);
     struct calibration fit = { 0 }, held = { 0 };
-    bool ok = calibration_open(&fit, o->calibration, CALIBRATION_FIT, source, context, err) &&
-              calibration_open(&held, o->heldout, CALIBRATION_HELDOUT, source, context, err);
+    bool ok = open_texts(&fit, &held, source, o, err);
     fallbacks_list(&r->fallbacks, job);
     if (ok) {
         hash_text(&fit, r->calibration_hash);
         hash_text(&held, r->heldout_hash);
         hash_source(&source->gguf, r->source_hash);
         r->calibration = fit.name, r->heldout = held.name;
-        if (!strcmp(r->calibration_hash, r->heldout_hash))
-            ok = ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
     }
     ok = ok && tensor_errors(r, job, &rounded->gguf, err) && measure(&r->result, rounded, source, &held, o, err);
     calibration_close(&fit);

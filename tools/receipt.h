@@ -29,6 +29,8 @@ struct receipt_options {
     void  *show_arg;
 };
 
+/* Before the work: are the texts long enough for this model, and two? QUERN_EUSAGE, QUERN_EIO. */
+bool receipt_possible(const struct quern_model *source, const struct receipt_options *options, struct quern_error *err);
 /* Measure. `rounded` and `source` are open models; names must outlive the receipt. */
 bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
                   const struct quern_model *source, const struct receipt_options *options, struct quern_error *err);

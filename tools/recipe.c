@@ -29,6 +29,22 @@ static void add_tensor(struct text *out, const struct plan *p, size_t i)
     text_addf(out, "}}%s\n", i + 1 < p->count ? "," : "");
 }
 
+bool recipe_may_write(const char *path, bool force, struct quern_error *err)
+{
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file >= 0) {
+        close(file);
+        unlink(path);
+        return true;
+    }
+    if (errno == EEXIST && !force)
+        return ERR(err, QUERN_EUSAGE, "'%s' exists (--force replaces it)", path);
+    if (errno != EEXIST || (file = open(path, O_WRONLY | O_CLOEXEC)) < 0)
+        return ERR_ERRNO(err, "cannot write '%s'", path);
+    close(file);
+    return true;
+}
+
 bool recipe_write(const struct plan *p, const char *path, const char *source, bool force, struct quern_error *err)
 {
     struct text out = { 0 };

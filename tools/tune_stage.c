@@ -57,24 +57,50 @@ size_t tune_stage_memory(const struct quern_model *original, bool feedback, size
     return codes + sizeof(float) * (4 * matrix + 2 * n * h->vocab + 2 * n * h->width * (h->layers + 20));
 }
 
+/* Tokens of a sequence. */
+static size_t length_of(const struct quern_model *original)
+{
+    struct tune_options o;
+    size_t context = original->model.hyper.context;
+    tune_default(&o);
+    return context && context < o.length ? context : o.length;
+}
+
+static bool open_texts(struct calibration *fit, struct calibration *other, const struct quern_model *original,
+                       const struct tune_stage *stage, struct quern_error *err)
+{
+    size_t length = length_of(original);
+    if (!calibration_open(fit, stage->calibration, CALIBRATION_FIT, original, length, err) ||
+        !calibration_open(other, stage->stop_text, CALIBRATION_STOP, original, length, err))
+        return false;
+    if (fit->bytes == other->bytes && !memcmp(fit->text, other->text, fit->bytes))
+        return ERR(err, QUERN_EUSAGE, "the text to stop tuning by is the text that it learns from: it would never see too much");
+    return true;
+}
+
+bool tune_stage_texts(const struct quern_model *original, const struct tune_stage *stage, struct quern_error *err)
+{
+    struct calibration fit = { 0 }, other = { 0 };
+    bool ok = open_texts(&fit, &other, original, stage, err);
+    calibration_close(&fit);
+    calibration_close(&other);
+    return ok;
+}
+
 bool tune_stage_run(struct tune_result *result, const struct quern_model *original, const char *rounded,
                     const struct tune_stage *stage, struct quern_error *err)
 {
     struct tune_options o;
     struct calibration fit = { 0 }, other = { 0 };
     tune_default(&o);
-    size_t context = original->model.hyper.context;
-    o.length = context && context < o.length ? context : o.length;
+    o.length = length_of(original);
     o.tokens = tune_stage_tokens(original, stage->feedback, stage->tokens);
     o.code_rate = codes_move(original, stage->feedback, stage->mem_limit) ? o.code_rate : 0;
     /* What errors were fed back by is this same text: at full rates what is learned then no longer helps other texts. */
     if (stage->feedback)
         o.scale_rate = o.norm_rate = 0.0005;
     o.mem_limit = stage->mem_limit, o.pool = stage->pool, o.stop = stage->stop, o.show = stage->show, o.show_arg = stage->show_arg;
-    bool ok = calibration_open(&fit, stage->calibration, CALIBRATION_FIT, original, o.length, err) &&
-              calibration_open(&other, stage->stop_text, CALIBRATION_STOP, original, o.length, err);
-    if (ok && fit.bytes == other.bytes && !memcmp(fit.text, other.text, fit.bytes))
-        ok = ERR(err, QUERN_EUSAGE, "the text to stop tuning by is the text that it learns from: it would never see too much");
+    bool ok = open_texts(&fit, &other, original, stage, err);
     if (ok) {
         struct tune_text text = { fit.text, fit.bytes };
         o.texts = &text, o.text_count = 1, o.held_out = (struct tune_text){ other.text, other.bytes };

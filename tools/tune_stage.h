@@ -18,6 +18,8 @@ struct tune_stage {
     void (*show)(void *arg, double share);
     void  *show_arg;
 };
+/* Before the work: are the texts long enough for this model, and two? QUERN_EUSAGE, QUERN_EIO. */
+bool tune_stage_texts(const struct quern_model *original, const struct tune_stage *stage, struct quern_error *err);
 
 /* QUERN_EUNSUPPORTED with the reason when the gradients of this model are not known: asked before the work of rounding. */
 bool tune_stage_possible(const struct quern_model *original, struct pool *pool, struct quern_error *err);
