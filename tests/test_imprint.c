@@ -54,13 +54,13 @@ static bool same_files(const char *a, const char *b)
 /* ---- the plain sums ---- */
 
 struct naive {
-    size_t id, cols, rows, part_from, part_to;      /* sequences */
+    size_t id, expert, cols, rows, part_from, part_to;      /* sequences */
     double *h, tokens, *g2, *hg;
     const struct subject *s;
 };
 
-/* Weight of token t by the rule that the header tells; recomputed here for a whole call. */
-static double weight_of(const float *x, size_t cols, size_t n, size_t t)
+/* Weight of row t, which is that of a token, by the rule that the header tells; recomputed here for a whole call. */
+static double weight_of(const float *x, size_t cols, size_t n, size_t t, size_t token)
 {
     double squares[TOKENS], sorted[TOKENS];
     for (size_t i = 0; i < n; i++) {
@@ -75,22 +75,36 @@ static double weight_of(const float *x, size_t cols, size_t n, size_t t)
             sorted[j] = sorted[j - 1], sorted[j - 1] = swap;
         }
     double most = 16 * sorted[n / 2];
-    return t % LENGTH == 0 ? 0 : squares[t] > most ? most / squares[t] : 1;
+    return token % LENGTH == 0 ? 0 : squares[t] > most ? most / squares[t] : 1;
 }
 
-static void on_input(void *arg, size_t id, const float *x, size_t n)
+/* slots NULL: row t is token t. */
+static void add_rows(struct naive *a, const uint32_t *slots, const float *x, size_t n)
 {
-    struct naive *a = arg;
-    if (id != a->id)
-        return;
+    size_t used = a->s->model->model.hyper.experts_used;
     for (size_t t = 0; t < n; t++) {
-        double weight = weight_of(x, a->cols, n, t);
+        double weight = weight_of(x, a->cols, n, t, slots ? slots[t] / used : t);
         const float *row = x + t * dense_stride(a->cols);
         a->tokens += weight > 0;
         for (size_t i = 0; i < a->cols; i++)
             for (size_t j = 0; j < a->cols; j++)
                 a->h[i * a->cols + j] += weight * row[i] * row[j];
     }
+}
+
+static void on_input(void *arg, size_t id, const float *x, size_t n)
+{
+    struct naive *a = arg;
+    if (id == a->id)
+        add_rows(a, NULL, x, n);
+}
+
+static void on_expert(void *arg, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
+{
+    struct naive *a = arg;
+    (void)dy;
+    if (id == a->id && expert == a->expert)
+        add_rows(a, slots, x, n);
 }
 
 /* The text's sequences of one call, as the verb makes them: calibration.h cuts and begins them. */
@@ -131,31 +145,31 @@ static void check_moments(const char *below, const char *name)
     size_t per_call = call_sequences(&s), calls = TOKENS / LENGTH / per_call;
     CHECK(backward_init(&b, m, &s.model->kernels, s.pool, per_call * LENGTH, LENGTH, &err), "%s", err.text);
     float *logits = aligned_alloc(64, per_call * LENGTH * dense_stride(m->hyper.vocab) * sizeof *logits);
-    for (size_t id = 0; id < b.linears; id++) {
-        struct naive a = { .id = id, .cols = backward_matrix(m, id)->cols, .s = &s };
+    for (size_t id = 0, e = 0; id < b.all; e + 1 < backward_matrix(m, id)->slices ? e++ : (e = 0, id++)) {
+        struct naive a = { .id = id, .expert = e, .cols = backward_matrix(m, id)->cols, .s = &s };
         if (!backward_matrix(m, id)->data)
             continue;
         struct gguf_string tensor = s.model->gguf.tensors[backward_matrix(m, id)->tensor].name;
-        struct backward_hooks hooks = { .arg = &a, .input = on_input };
+        struct backward_hooks hooks = { .arg = &a, .input = on_input, .expert = on_expert };
         float *h = malloc(a.cols * a.cols * sizeof *h), *d = malloc(a.cols * sizeof *d);
         for (int part = 0; part < 2; part++) {
             a.h = calloc(a.cols * a.cols, sizeof *a.h), a.tokens = 0;
             for (size_t c = 0; c < calls; c++)
                 if ((c % 5 == HELD_AT) == (part == STATS_HELD))
                     backward_forward(&b, text.tokens + c * per_call * LENGTH, per_call, LENGTH, logits, &hooks);
-            CHECK(stats_tokens(&stats, tensor, 0, part) == a.tokens, "%s, map %zu: %g tokens, %g", below, id,
-                  stats_tokens(&stats, tensor, 0, part), a.tokens);
-            CHECK(stats_hessian(&stats, tensor, 0, part, false, h, a.cols), "%s, map %zu", below, id);
+            CHECK(stats_tokens(&stats, tensor, e, part) == a.tokens, "%s, map %zu, expert %zu: %g tokens, %g", below, id, e,
+                  stats_tokens(&stats, tensor, e, part), a.tokens);
+            CHECK(stats_hessian(&stats, tensor, e, part, false, h, a.cols), "%s, map %zu, expert %zu", below, id, e);
             double off = largest(h, a.h, a.cols * a.cols, a.tokens);
             CHECK(off < 1e-5, "%s, map %zu, part %d: moments off by %g of the largest", below, id, part, off);
             free(a.h);
         }
-        CHECK(stats_hessian(&stats, tensor, 0, STATS_FIT, false, h, a.cols) && stats_diagonal(&stats, tensor, 0, false, d, a.cols),
+        CHECK(stats_hessian(&stats, tensor, e, STATS_FIT, false, h, a.cols) && stats_diagonal(&stats, tensor, e, false, d, a.cols),
               "%s", below);
         for (size_t i = 0; i < a.cols; i++)
             CHECK(d[i] == h[i * a.cols + i], "diagonal %zu", i);
-        CHECK(!stats_hessian(&stats, tensor, 1, STATS_FIT, false, h, a.cols) &&
-              !stats_hessian(&stats, tensor, 0, STATS_FIT, false, h, a.cols - 1), "no such expert, no such width");
+        CHECK(!stats_hessian(&stats, tensor, backward_matrix(m, id)->slices, STATS_FIT, false, h, a.cols) &&
+              !stats_hessian(&stats, tensor, e, STATS_FIT, false, h, a.cols - 1), "no such expert, no such width");
         free(h), free(d);
     }
     free(logits);
@@ -168,6 +182,7 @@ static void check_moments(const char *below, const char *name)
 static void moments_are_the_plain_sums(void)
 {
     check_moments("models/stories260K/stories260K-F32.gguf", "moments.stats");
+    check_moments("vectors/archs/qwen2moe.gguf", "experts.stats");
 }
 
 /* ---- gradients ---- */
