@@ -7,7 +7,9 @@
  * Weights come from the model's file, decoded a matrix at a time, or from the caller (rounded and trained ones): `weights[id]`.
  * Supported: decoders with RMS norms, attention and gated feed-forward parts, dense or mixtures of experts (llama, mixtral, qwen2,
  * qwen3 and their mixtures, gemma, gemma2, gemma3, olmo2, olmoe, smollm3, granite, granitemoe, exaone4, gpt-oss and others of that
- * shape); the others are refused by name. Who a router chooses is taken as fixed: gradients flow through the weights. */
+ * shape); the others are refused by name. Who a router chooses is taken as fixed: gradients flow through the weights.
+ * The way back costs about twice the way forth, what is computed again included: 7.9 against 3.9 million instructions per token of
+ * tiny-books (BF16, 48 tokens, AVX2; callgrind, 2026-11-21). */
 #ifndef QUERN_BACKWARD_H
 #define QUERN_BACKWARD_H
 
