@@ -11,7 +11,7 @@
  * Value c of row t is q * scale[t], q in [-8191, 8191]: 32 products of two such numbers fit an int32, and so do 64 with one of at
  * most 4095. scale = max|x| / 8191 over the row and q = x * (8191 / max|x|), both in float, rounded to nearest even; a row with a
  * NaN or Inf gets scale NaN and q = 0, one whose max|x| is below 2^-100 gets scale 0 and q = 0. On two small models such rows and
- * queries moved the distributions by a fifth to an eighth of what F16 rows do (bench/results/2026-11-21-depth.md). */
+ * queries moved the distributions by a third to an eighth of what F16 rows do (bench/results/2026-11-21-depth.md). */
 #ifndef QUERN_TILE16_H
 #define QUERN_TILE16_H
 

@@ -11,8 +11,9 @@
  * adds the tile's keys in order by FMA; for many queries the values are widened once per call, for few on their way into
  * registers. Both are FMA-bound from six queries on.
  *
- * The bf16 dot product would do twice the work per instruction. It was measured (see bench/results) and is not used: rounding
- * queries and keys to 8 bits moved the distributions of a small model by 2e-4 nats, twenty times what an F16 cache costs. */
+ * The bf16 dot product would do twice the work per instruction. It was measured (bench/results/2026-11-21-depth.md) and is not
+ * used: rounding queries and keys to 8 bits moved the distributions of a small model by 2e-4 nats, twenty times what an F16
+ * cache costs. What is twice as fast and finer than F16 is a cache of 14-bit integers: attention_i16_avx512.c. */
 
 /* Columns that are widened at a time: with 64 keys 16 KiB, half of a first-level cache. FEW: queries up to which the mix widens on
  * the way. */
