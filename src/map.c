@@ -96,3 +96,13 @@ void map_advise(const struct map *map, enum map_advice advice)
 #endif
     (void)madvise((void *)map->data, map->size, MADV_WILLNEED);
 }
+
+void map_forget(const struct map *map, const uint8_t *from, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)map->data, at = (uintptr_t)from;
+    if (!map->data || map->heap || at < data || at - data > map->size || bytes > map->size - (at - data))
+        return;
+    uintptr_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+    if (end > begin)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}

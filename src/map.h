@@ -27,5 +27,9 @@ void map_close(struct map *map);
  * fails. */
 enum map_advice { MAP_SOON, MAP_HUGE };
 void map_advise(const struct map *map, enum map_advice advice);
+/* Bytes [from, from + bytes) have been read and are not wanted soon: their whole pages need not stay in this process's memory. They
+ * may lie anywhere; what is not in the map is left alone. They can be read again as before. Not for maps that
+ * are settled (settle.h): those hold their bytes in memory of their own, and would lose them. */
+void map_forget(const struct map *map, const uint8_t *from, size_t bytes);
 
 #endif

@@ -6,8 +6,9 @@
 
 #include "backward.h"
 
-/* Sequences that go through the model together. */
+/* Sequences that go through the model together, fewer where their logits would take more than so many bytes. */
 enum { TOGETHER = 4 };
+static const size_t LOGIT_BYTES = (size_t)256 << 20;
 
 /* Of one tensor of the file; a stack has them per expert. */
 struct sums {
@@ -19,6 +20,8 @@ struct sums {
 struct gathering {
     const struct quern_model *model;
     struct sums *sums;        /* [tensors] of the file */
+    double  *weights;         /* [most * used] of the rows at hand, for the map at hand */
+    struct pool *pool;
     size_t   length;          /* of a sequence */
     size_t   most;            /* tokens that go through the model together */
     size_t   used;            /* experts per token */
@@ -33,33 +36,63 @@ static bool take_sums(struct sums *s, const struct matrix *w)
     return s->squares != NULL;
 }
 
-/* Row i belongs to slot slots[i] (token * used + choice) or, NULL, to token i. dy NULL: every token counts 1. */
+/* One linear map's inputs and gradients, shared out among threads: tokens' weights first, then columns, each summed over the tokens in
+ * their order. Row i belongs to slot slots[i] (token * used + choice) or, NULL, to token i. dy NULL: every token counts 1. */
+struct adding {
+    struct gathering *g;
+    const struct matrix *w;
+    const uint32_t *slots;
+    const float *x, *dy;
+    double *squares;
+    size_t n;
+};
+enum { COLUMNS = 256 };
+
+static bool counts(const struct adding *a, size_t row)
+{
+    return (a->slots ? a->slots[row] / a->g->used : row) % a->g->length != 0;
+}
+
+static void weigh_row(void *arg, size_t t, size_t thread)
+{
+    const struct adding *a = arg;
+    const float *row = a->dy ? a->dy + t * dense_stride(a->w->rows) : NULL;
+    double weight = row ? 0 : 1;
+    (void)thread;
+    for (size_t i = 0; row && i < a->w->rows; i++)
+        weight += (double)row[i] * row[i];
+    a->g->weights[t] = weight;
+}
+
+static void add_columns(void *arg, size_t index, size_t thread)
+{
+    const struct adding *a = arg;
+    size_t from = index * COLUMNS, to = from + COLUMNS < a->w->cols ? from + COLUMNS : a->w->cols, stride = dense_stride(a->w->cols);
+    (void)thread;
+    for (size_t t = 0; t < a->n; t++) {
+        const float *row = a->x + t * stride;
+        double weight = a->g->weights[t];
+        for (size_t i = from; counts(a, t) && i < to; i++)
+            a->squares[i] += weight * row[i] * row[i];
+    }
+}
+
 static void add_tokens(struct gathering *g, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
 {
     const struct matrix *w = backward_matrix(&g->model->model, id);
     struct sums *s = &g->sums[w->tensor];
-    size_t x_stride = dense_stride(w->cols), y_stride = dense_stride(w->rows);
     if (!s->squares && !take_sums(s, w)) {
         g->failed = true;
         return;
     }
-    double *squares = s->squares + expert * w->cols;
-    for (size_t t = 0; t < n; t++) {
-        double weight = 1;
-        if ((slots ? slots[t] / g->used : t) % g->length == 0)
-            continue;
-        if (dy) {
-            const float *row = dy + t * y_stride;
-            weight = 0;
-            for (size_t i = 0; i < w->rows; i++)
-                weight += (double)row[i] * row[i];
+    struct adding a = { g, w, slots, x, dy, s->squares + expert * w->cols, n };
+    pool_run(g->pool, weigh_row, &a, n);
+    pool_run(g->pool, add_columns, &a, (w->cols + COLUMNS - 1) / COLUMNS);
+    for (size_t t = 0; t < n; t++)
+        if (counts(&a, t)) {
+            s->weight[expert] += g->weights[t];
+            s->tokens[expert]++;
         }
-        const float *row = x + t * x_stride;
-        for (size_t i = 0; i < w->cols; i++)
-            squares[i] += weight * row[i] * row[i];
-        s->weight[expert] += weight;
-        s->tokens[expert]++;
-    }
 }
 
 static void see_input(void *arg, size_t id, const float *x, size_t n)
@@ -89,18 +122,24 @@ static double draw(uint64_t *state)
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-/* Gradient of -log p(label) where the label is drawn from p: p - [label]. In place of nothing: `out` is another buffer. */
-static void draw_gradient(float *out, const float *logits, size_t vocab, uint64_t *state)
+struct drawing { const float *logits; float *dlogits; const double *at; size_t vocab; };
+
+/* Gradient of -log p(label) of one token, where the label is drawn from p: p - [label]. */
+static void draw_gradient(void *arg, size_t token, size_t thread)
 {
-    float top = logits[0];
+    const struct drawing *d = arg;
+    size_t vocab = d->vocab, stride = dense_stride(vocab), label = vocab - 1;
+    const float *logits = d->logits + token * stride;
+    float *out = d->dlogits + token * stride, top = logits[0];
     double sum = 0, at;
+    bool found = false;
+    (void)thread;
+    memset(out + vocab, 0, (stride - vocab) * sizeof *out);
     for (size_t i = 1; i < vocab; i++)
         top = logits[i] > top ? logits[i] : top;
     for (size_t i = 0; i < vocab; i++)
         sum += out[i] = expf(logits[i] - top);
-    at = draw(state) * sum;
-    size_t label = vocab - 1;
-    bool found = false;
+    at = d->at[token] * sum;
     for (size_t i = 0; i < vocab; i++) {
         at -= out[i];
         if (at < 0 && !found)
@@ -113,12 +152,13 @@ static void draw_gradient(float *out, const float *logits, size_t vocab, uint64_
 struct passes {
     struct backward b;
     float *logits, *dlogits;
+    double *drawn;           /* [most] one number per token */
 };
 
 static bool run_passes(struct gathering *g, struct passes *p, const struct calibration *text, size_t count,
                        const struct importance_options *o, struct quern_error *err)
 {
-    size_t vocab = g->model->model.hyper.vocab, stride = dense_stride(vocab), step = g->most;
+    size_t vocab = g->model->model.hyper.vocab, step = g->most;
     struct backward_hooks hooks = { .arg = g, .input = g->fisher ? NULL : see_input, .linear = g->fisher ? see_linear : NULL,
                                     .expert = see_expert };
     uint64_t state = 1;
@@ -129,10 +169,10 @@ static bool run_passes(struct gathering *g, struct passes *p, const struct calib
         /* The head's input is wanted too, so logits are made even where only inputs are gathered. */
         backward_forward(&p->b, text->tokens + at, n / text->chunk, text->chunk, p->logits, &hooks);
         if (g->fisher) {
-            for (size_t t = 0; t < n; t++) {
-                memset(p->dlogits + t * stride, 0, stride * sizeof(float));
-                draw_gradient(p->dlogits + t * stride, p->logits + t * stride, vocab, &state);
-            }
+            struct drawing d = { p->logits, p->dlogits, p->drawn, vocab };
+            for (size_t t = 0; t < n; t++)
+                p->drawn[t] = draw(&state);
+            pool_run(o->pool, draw_gradient, &d, n);
             backward_run(&p->b, p->logits, p->dlogits, &hooks);
         }
         if (g->failed)
@@ -225,19 +265,54 @@ static size_t sums_bytes(const struct gguf *file)
     return bytes;
 }
 
+/* Tokens that go through the model together, when there is no limit. */
+static size_t most_tokens(const struct quern_model *model, size_t chunk)
+{
+    size_t most = TOGETHER * chunk, row = dense_stride(model->model.hyper.vocab) * sizeof(float);
+    while (most > chunk && most * row > LOGIT_BYTES)
+        most = most / chunk / 2 * chunk;
+    return most;
+}
+
+/* Rows that a map may have at once: a stack of experts sees a token several times. */
+static size_t most_rows(const struct quern_model *model, size_t most)
+{
+    return most * (model->model.hyper.experts_used + 1);
+}
+
+/* The pass itself, its logits and gradients, and the sums. */
+static size_t needed_bytes(const struct backward *b, const struct quern_model *model, size_t most, bool fisher)
+{
+    size_t logits = most * dense_stride(model->model.hyper.vocab) * sizeof(float);
+    return b->bytes + logits * (fisher ? 2 : 1) + (most_rows(model, most) + most) * sizeof(double) + sums_bytes(&model->gguf);
+}
+
+bool importance_bytes(size_t *out, const struct quern_model *model, size_t chunk, bool fisher, struct pool *pool,
+                      struct quern_error *err)
+{
+    struct backward b;
+    size_t most = most_tokens(model, chunk);
+    if (!backward_init(&b, &model->model, &model->kernels, pool, most, chunk, err))
+        return false;
+    *out = needed_bytes(&b, model, most, fisher);
+    backward_free(&b);
+    return true;
+}
+
 bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
                        const struct importance_options *o, struct quern_error *err)
 {
-    size_t tensors = model->gguf.tensor_count, most = TOGETHER * text->chunk, stride = dense_stride(model->model.hyper.vocab);
+    size_t tensors = model->gguf.tensor_count, most = most_tokens(model, text->chunk), stride = dense_stride(model->model.hyper.vocab);
     size_t count = o->tokens && o->tokens < text->count ? o->tokens - o->tokens % text->chunk : text->count;
-    struct gathering g = { .model = model, .length = text->chunk, .used = model->model.hyper.experts_used, .fisher = o->fisher };
+    struct gathering g = { .model = model, .pool = o->pool, .length = text->chunk, .used = model->model.hyper.experts_used,
+                           .fisher = o->fisher };
     struct passes p = { 0 };
     *out = (struct imatrix){ 0 };
-    /* Bytes of the passes, their logits and gradients, and the sums; fewer sequences together where that is too much. */
+    /* Fewer sequences together where that is too much. */
     for (;; most = most / text->chunk / 2 * text->chunk) {
         if (!backward_init(&p.b, &model->model, &model->kernels, o->pool, most, text->chunk, err))
             return false;
-        size_t needed = p.b.bytes + most * stride * sizeof(float) * (o->fisher ? 2 : 1) + sums_bytes(&model->gguf);
+        size_t needed = needed_bytes(&p.b, model, most, o->fisher);
         if (!o->mem_limit || needed <= o->mem_limit)
             break;
         backward_free(&p.b);
@@ -247,6 +322,8 @@ bool importance_gather(struct imatrix *out, const struct quern_model *model, con
     g.most = most;
     count = count ? count : text->chunk;
     bool ok = (g.sums = mem_take(tensors, sizeof *g.sums, "sums", err)) != NULL &&
+              (g.weights = mem_take(most_rows(model, most), sizeof *g.weights, "sums", err)) != NULL &&
+              (p.drawn = mem_take(most, sizeof *p.drawn, "labels", err)) != NULL &&
               (p.logits = mem_take_aligned(most, stride * sizeof(float), "logits", err)) != NULL &&
               (!o->fisher || (p.dlogits = mem_take_aligned(most, stride * sizeof(float), "gradients", err)) != NULL) &&
               run_passes(&g, &p, text, count, o, err) && finish(out, &g, text, count, err);
@@ -255,6 +332,8 @@ bool importance_gather(struct imatrix *out, const struct quern_model *model, con
     for (size_t i = 0; g.sums && i < tensors; i++)
         free(g.sums[i].squares);
     free(g.sums);
+    free(g.weights);
+    free(p.drawn);
     free(p.logits);
     free(p.dlogits);
     backward_free(&p.b);

@@ -14,7 +14,7 @@
 #include "rounding.h"
 
 struct quantize_job {
-    const struct gguf      *input;
+    const struct gguf      *input;     /* opened for this alone: pages that have been read are given back (map_forget) */
     const struct plan_item *plan;          /* [input->tensor_count]                                 */
     uint32_t                file_type;     /* general.file_type of the result                       */
     const struct imatrix   *matrix;        /* NULL: none                                            */

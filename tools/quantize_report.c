@@ -119,7 +119,7 @@ bool report_time(const struct quantize_job *job, const struct report_work *w, st
     double search, rate = 1, fit = 0, held = 0, moments = 0, feedback = 0, receipt = 0;
     if (!search_seconds(job, &search, err) || (w->model && !forward_rate(job, w, &rate, &fit, &held, err)))
         return false;
-    double parameters = w->model ? (double)w->model->model.parameters + 1 : 1, most = 0x1p44 / parameters;
+    double parameters = w->model ? (double)w->model->model.parameters + 1 : 1, most = 0x1p43 / parameters;
     double tokens = w->model ? (double)imprint_tokens(w->model) : 0;
     tokens = tokens < fit ? tokens : fit;
     if (w->moments)

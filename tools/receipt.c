@@ -57,8 +57,8 @@ static bool measure(struct eval_result *result, const struct quern_model *model,
                     const struct calibration *held, const struct receipt_options *o, struct quern_error *err)
 {
     size_t context = context_of(source);
-    /* 16k tokens of a 1B model, all of quern's own text for small ones. */
-    double most = 0x1p44 / ((double)source->model.parameters + 1) / (double)context;
+    /* 7k tokens of a 1B model, all of quern's own text for small ones. */
+    double most = 0x1p43 / ((double)source->model.parameters + 1) / (double)context;
     struct eval_options eval = { .context = context, .chunks = most < 8 ? 8 : most > 4096 ? 4096 : (size_t)most, .kv = KV_F16,
                                  .pool = o->pool, .stop = o->stop, .progress = o->show, .progress_arg = o->show_arg };
     return eval_tokens(result, model, source, held->tokens, held->count, &eval, err);

@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "formats.h"
 #include "hessian.h"
@@ -224,13 +222,11 @@ double stats_tokens(const struct stats *s, struct gguf_string name, size_t exper
     return count > 0 ? count : 0;
 }
 
-/* The pages of what has been read may go: a file of many gigabytes shall not fill the memory of its reader. */
+/* A file of many gigabytes shall not fill the memory of its reader. */
 static void forget(const struct stats *s, const uint8_t *data, size_t bytes)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t to = ((uintptr_t)data + bytes) / page * page;
-    if (s->file.part_count == 1 && !s->file.parts[0].heap && to > from)
-        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    for (size_t i = 0; i < s->file.part_count; i++)
+        map_forget(&s->file.parts[i], data, bytes);
 }
 
 static void expand(float *h, const uint8_t *triangle, size_t n)

@@ -70,5 +70,7 @@ bool written_error(const struct quantize_job *job, size_t i, const struct gguf_t
     bool ok = c.errors != NULL;
     free(c.scratch);
     free(c.errors);
+    for (size_t k = 0; k < job->input->part_count; k++)
+        map_forget(&job->input->parts[k], in->data, in->bytes);
     return ok;
 }
