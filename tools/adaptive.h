@@ -26,6 +26,9 @@ struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks
 struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors);
 /* About the bytes on the disk beside the rounded file: the search's results in the journal, second moments. */
 size_t adaptive_disk(const struct quern_model *source, bool search, bool moments);
+/* Bytes of buffers that gathering (`gather`) and planning take; `budget`: of all tensors that are decided about. */
+bool adaptive_memory(size_t *out, const struct quern_model *source, const struct plan *p, size_t budget, bool gather,
+                     struct pool *pool, const struct adaptive_options *options, struct quern_error *err);
 /* Gather importances into *out. */
 bool adaptive_gather(struct imatrix *out, const struct quern_model *source, struct pool *pool, const volatile int *stop,
                      const struct adaptive_options *options, struct quern_error *err);

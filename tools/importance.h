@@ -22,6 +22,9 @@ struct importance_options {
 
 /* Can this model be looked into (backward.h)? */
 bool importance_possible(const struct quern_model *model, struct pool *pool);
+/* Bytes of buffers that importance_gather takes without a limit, in chunks of so many tokens. */
+bool importance_bytes(size_t *out, const struct quern_model *model, size_t chunk, bool fisher, struct pool *pool,
+                      struct quern_error *err);
 /* Free with imatrix_close. QUERN_EUNSUPPORTED as backward_init, QUERN_EINTERRUPT, QUERN_EMEM (the limit is too low even for one
  * sequence: both figures are told). */
 bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,

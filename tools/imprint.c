@@ -515,15 +515,38 @@ static bool cut_text(struct imprint *m, struct quern_error *err)
                                 5 * m->length);
 }
 
+static bool lay_out(struct imprint *m, struct quern_error *err)
+{
+    return cut_text(m, err) &&
+           backward_init(&m->b, m->model, &m->source->kernels, m->options->pool, m->per_call * m->length, m->length, err) &&
+           imprint_layout(m, err);
+}
+
+bool imprint_bytes(size_t *out, const struct quern_model *model, const struct imprint_options *options, struct quern_error *err)
+{
+    struct imprint m = { .options = options, .source = model, .model = &model->model };
+    struct need need;
+    bool ok = lay_out(&m, err);
+    if (ok) {
+        find_need(&m, &need);
+        size_t most = 0, layer = 0;      /* all inputs of a layer are gathered together */
+        for (size_t i = 0; i < m.input_count; i++) {
+            layer = (i && m.inputs[i].layer == m.inputs[i - 1].layer ? layer : 0) + input_bytes(&m, i);
+            most = layer > most ? layer : most;
+        }
+        *out = need.fixed + most;
+    }
+    imprint_free(&m);
+    return ok;
+}
+
 static bool gather(struct imprint *m, const char *path, struct quern_error *err)
 {
     const struct gguf *g = &m->source->gguf;
     struct gguf_writer_options options = { .force = m->options->force, .inputs = g->parts, .input_count = g->part_count,
                                            .resume = true };
     struct need need;
-    if (!cut_text(m, err) ||
-        !backward_init(&m->b, m->model, &m->source->kernels, m->options->pool, m->per_call * m->length, m->length, err) ||
-        !imprint_layout(m, err))
+    if (!lay_out(m, err))
         return false;
     find_need(m, &need);
     size_t limit = m->options->mem_limit, room = limit > need.fixed ? limit - need.fixed : 0;

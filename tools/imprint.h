@@ -27,6 +27,8 @@ struct imprint_options {
 
 /* Tokens that are looked at unless `tokens` says otherwise. */
 size_t imprint_tokens(const struct quern_model *model);
+/* Bytes of buffers that imprint_write takes without a limit. Errors as there, of the text and the architecture. */
+bool imprint_bytes(size_t *out, const struct quern_model *model, const struct imprint_options *options, struct quern_error *err);
 /* Write the statistics of `model` to `path`. QUERN_EUSAGE: the text has too few tokens or only one of them (the counts are told),
  * or holds NUL bytes; QUERN_EUNSUPPORTED: an architecture that backward.h does not know; QUERN_EMEM: the limit is too low (the
  * need is told). The same bytes for any number of threads. */

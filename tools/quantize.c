@@ -51,7 +51,7 @@ static size_t refine_batch(size_t cols, size_t rows)
     return n < 16 ? 16 : n > rows ? rows : n;
 }
 
-size_t quantize_memory(const struct quantize_job *job)
+size_t quantize_memory(const struct quantize_job *job, bool feedback)
 {
     size_t most = 0;
     for (size_t i = 0; i < job->input->tensor_count; i++) {
@@ -62,8 +62,8 @@ size_t quantize_memory(const struct quantize_job *job)
         row = quantize_tensor_bytes(job, i) / rows;
         bytes = batch_rows(rows, row) * row + pool_threads(job->pool) * t->shape[0] * 2 * sizeof(float);
         most = bytes > most ? bytes : most;
-        bytes = job->refine ? refine_memory(t->shape[0], refine_batch(t->shape[0], rows), row) : 0;
-        if (job->refine && feedback_supports(job->plan[i].format) && (!job->mem_limit || bytes <= job->mem_limit))
+        bytes = feedback ? refine_memory(t->shape[0], refine_batch(t->shape[0], rows), row) : 0;
+        if (feedback && feedback_supports(job->plan[i].format) && (!job->mem_limit || bytes <= job->mem_limit))
             most = bytes > most ? bytes : most;
     }
     return most;
@@ -484,7 +484,7 @@ bool quantize_write(const struct quantize_job *job, const char *path, bool force
 {
     struct gguf_writer_options options = { .force = force, .inputs = job->input->parts, .input_count = job->input->part_count,
                                            .resume = job->journal != NULL };
-    size_t memory = quantize_memory(job);
+    size_t memory = quantize_memory(job, job->refine != NULL);
     if (job->mem_limit && memory > job->mem_limit)
         return ERR(err, QUERN_EMEM, "rounding takes %zu bytes of buffers, the limit is %zu", memory, job->mem_limit);
     struct gguf_writer *w = gguf_writer_open(path, &options, err);

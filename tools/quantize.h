@@ -36,8 +36,8 @@ struct quantize_job {
 const struct gguf_tensor *quantize_rounded_twice(const struct quantize_job *job);
 /* Bytes of tensor i in the result. */
 size_t quantize_tensor_bytes(const struct quantize_job *job, size_t i);
-/* Bytes of the buffers that quantize_write takes. */
-size_t quantize_memory(const struct quantize_job *job);
+/* Bytes of the buffers that quantize_write takes; `feedback`: with error feedback, of which job->refine need not stand yet. */
+size_t quantize_memory(const struct quantize_job *job, bool feedback);
 
 /* Bytes of tensor i in another format. */
 size_t quantize_bytes_as(const struct quantize_job *job, size_t i, uint32_t format);

@@ -145,6 +145,10 @@ static bool print_time(const struct run *r, struct quern_error *err)
     struct report_work work = { .model = r->model, .calibration = a->calibration, .heldout = a->heldout, .planned = r->planned,
                                 .moments = feedback && !a->stats, .feedback = feedback,
                                 .receipt = r->adaptive || a->fail_if || a->tune };
+    struct adaptive_options how = { .fisher = a->gather == 0, .search = !a->no_search };
+    if (r->adaptive && !adaptive_memory(&work.planning, r->model, &r->choice, plan_bytes(&r->choice),
+                                        !a->imatrix && importance_possible(r->model, r->pool), r->pool, &how, err))
+        return false;
     return report_time(&r->job, &work, err);
 }
 

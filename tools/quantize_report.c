@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "backward.h"
 #include "imprint.h"
 
 void report_plan(const struct quantize_job *job, const struct plan *choice)
@@ -33,15 +34,39 @@ void report_plan(const struct quantize_job *job, const struct plan *choice)
     if (choice->count)
         printf("\n");
     printf("tensors: %zu bytes -> %zu bytes, %.3f bits per weight; buffers: %zu bytes\n", before, after,
-           8.0 * (double)after / (double)(values ? values : 1), quantize_memory(job));
+           8.0 * (double)after / (double)(values ? values : 1), quantize_memory(job, job->refine != NULL));
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+
+/* The stages do not overlap: the largest one is what the run takes, beside the weights of the model that is run. */
+static bool report_memory(const struct quantize_job *job, const struct report_work *w, struct quern_error *err)
+{
+    static const char *const names[] = { "planning", "second moments", "rounding" };
+    struct imprint_options imprint = { .calibration = w->calibration, .mem_limit = job->mem_limit, .pool = job->pool };
+    size_t bytes[3] = { w->planning, 0, quantize_memory(job, w->feedback) }, most = 0, weights = 0;
+    if (w->moments && !imprint_bytes(&bytes[1], w->model, &imprint, err)) {
+        if (err->code != QUERN_EUSAGE)      /* too little text: no moments are gathered, as a run would say */
+            return false;
+        bytes[1] = 0;
+    }
+    for (size_t i = 0; i < 3; i++) {
+        /* Under a limit, text is taken in smaller pieces until it is held. */
+        bytes[i] = job->mem_limit && bytes[i] > job->mem_limit ? job->mem_limit : bytes[i];
+        most = bytes[i] > bytes[most] ? i : most;
+    }
+    for (size_t i = 0; i < job->input->tensor_count; i++)
+        weights += job->input->tensors[i].bytes;
+    printf("memory: about %zu bytes of buffers (%s), beside %zu bytes of weights that are run\n", bytes[most], names[most], weights);
+    return true;
 }
 
 /* ---- time ---------------------------------------------------------------------------------------------------------------- */
 
-/* Error feedback per value and input, in multiplications of a forward pass: the losses of three ways on two texts, the carrying and
- * a descent that moves a part of the codes, all of them sums of vectors, which are slower than products of matrices. Fitted to a
- * single run on tiny-books at Q4_K_M: rough. */
-static const double FEEDBACK_PASSES = 40;
+/* Error feedback per value and input, in multiplications of the f32 pass: four products of H, the carrying and a descent that moves a
+ * part of the codes, all of them sums of vectors, which are slower than products of matrices. Rows of 2048 as Q4_K take 6.5e-10 s
+ * per value and input on one core, a multiplication of the pass 2.1e-11 s. */
+static const double FEEDBACK_PASSES = 32;
 /* Values of a type that are timed. */
 static const size_t TIMED_VALUES = (size_t)1 << 16;
 
@@ -90,6 +115,30 @@ static bool search_seconds(const struct quantize_job *job, double *seconds, stru
     return true;
 }
 
+/* Multiplications per second of the pass in f32 that gathers second moments, its weights decoded on the way; the better of two. */
+static bool moments_rate(const struct quantize_job *job, const struct report_work *w, double *rate, struct quern_error *err)
+{
+    const struct model *m = &w->model->model;
+    size_t context = m->hyper.context ? m->hyper.context : 512, length = context < 512 ? context : 512, together = 1024 / length;
+    struct calibration text = { 0 };
+    struct backward b;
+    double passed = (double)m->parameters - (double)m->output.rows * (double)m->output.cols;
+    if (!calibration_open(&text, w->calibration, CALIBRATION_FIT, w->model, length, err))
+        return false;
+    together = text.count / length < together ? text.count / length : together;
+    bool ok = backward_init(&b, m, &w->model->kernels, job->pool, together * length, length, err);
+    for (int turn = 0; ok && turn < 2; turn++) {
+        double begin = now();
+        backward_forward(&b, text.tokens, together, length, NULL, NULL);
+        double seen = passed * (double)(together * length) / (now() - begin);
+        *rate = turn && *rate > seen ? *rate : seen;
+    }
+    if (ok)
+        backward_free(&b);
+    calibration_close(&text);
+    return ok;
+}
+
 /* Multiplications per second of a forward pass, and the texts' tokens. The best of three: the first reads the file, and others use
  * the machine too. */
 static bool forward_rate(const struct quantize_job *job, const struct report_work *w, double *rate, double *fit, double *held,
@@ -114,30 +163,45 @@ static bool forward_rate(const struct quantize_job *job, const struct report_wor
     return ok;
 }
 
-bool report_time(const struct quantize_job *job, const struct report_work *w, struct quern_error *err)
+/* An input that another tensor of the layer has too (q and k, gate and up): its moments are gathered once. */
+static bool shares_input(const struct gguf *g, size_t i)
 {
-    double search, rate = 1, fit = 0, held = 0, moments = 0, feedback = 0, receipt = 0;
-    if (!search_seconds(job, &search, err) || (w->model && !forward_rate(job, w, &rate, &fit, &held, err)))
-        return false;
-    double parameters = w->model ? (double)w->model->model.parameters + 1 : 1, most = 0x1p43 / parameters;
-    double tokens = w->model ? (double)imprint_tokens(w->model) : 0;
+    return i && g->tensors[i].dims > 1 && g->tensors[i - 1].dims > 1 && g->tensors[i].shape[0] == g->tensors[i - 1].shape[0];
+}
+
+struct seconds { double moments, feedback, receipt; };
+
+static void count_work(struct seconds *s, const struct quantize_job *job, const struct report_work *w, double rate, double slow,
+                       double fit, double held)
+{
+    double parameters = (double)w->model->model.parameters + 1, most = 0x1p43 / parameters, tokens = (double)imprint_tokens(w->model);
+    double head = (double)w->model->model.output.rows * (double)w->model->model.output.cols;
     tokens = tokens < fit ? tokens : fit;
-    if (w->moments)
-        moments = tokens * parameters / rate;
+    s->moments = w->moments ? tokens * (parameters - head) / slow : 0;
     for (size_t i = 0; i < job->input->tensor_count; i++) {
         const struct gguf_tensor *t = &job->input->tensors[i];
         double n = (double)t->shape[0];
         if (job->plan[i].format == t->type || !feedback_supports(job->plan[i].format) || t->dims < 2)
             continue;
         /* A triangle of products per token; the factor of each matrix in doubles. */
-        moments += w->moments ? tokens * n * n / 2 / rate : 0;
-        feedback += w->feedback ? (FEEDBACK_PASSES * n * tensor_values(t) + 2 * n * n * n) / rate : 0;
+        s->moments += w->moments && !shares_input(job->input, i) ? tokens * n * n / 2 / slow : 0;
+        s->feedback += w->feedback ? (FEEDBACK_PASSES * n * tensor_values(t) + 2 * n * n * n) / slow : 0;
     }
-    if (w->receipt)
-        receipt = 2 * (held < most ? held : most) * parameters / rate;
+    s->receipt = w->receipt ? 2 * (held < most ? held : most) * parameters / rate : 0;
+}
+
+bool report_time(const struct quantize_job *job, const struct report_work *w, struct quern_error *err)
+{
+    double search, rate = 1, slow = 1, fit = 0, held = 0;
+    struct seconds s = { 0 };
+    if (!search_seconds(job, &search, err) || (w->model && !forward_rate(job, w, &rate, &fit, &held, err)) ||
+        ((w->moments || w->feedback) && !moments_rate(job, w, &slow, err)))
+        return false;
+    if (w->model)
+        count_work(&s, job, w, rate, slow, fit, held);
     printf("time: about %.0f s: plan %.0f s, second moments %.0f s, rounding %.1f s, error feedback %.0f s, receipt %.0f s\n",
-           ceil(w->planned + moments + search + feedback + receipt), w->planned, moments, search, feedback, receipt);
-    return true;
+           ceil(w->planned + s.moments + search + s.feedback + s.receipt), w->planned, s.moments, search, s.feedback, s.receipt);
+    return !w->model || report_memory(job, w, err);
 }
 
 void report_feedback(const struct quantize_job *job)

@@ -13,6 +13,7 @@ struct report_work {
     const struct quern_model *model;         /* NULL: nothing is run (a plain mix)      */
     const char *calibration, *heldout;       /* as receipt_options                      */
     double      planned;                     /* seconds that the plan took              */
+    size_t      planning;                    /* bytes of buffers that the plan took     */
     bool        moments, feedback, receipt;  /* moments: they are to be gathered still  */
 };
 /* On stdout, about how long it would take: each type's rounding timed on a sample of rows, one chunk of text run through the model,
