@@ -61,9 +61,11 @@ write_table() {
 is_done() { [ -e "$out.csv" ] && cut -d, -f1 "$out.csv" | grep -qxF "$1"; }
 
 # Seconds that a model will take, from what one core of a server of 2023 does: 300 Gop/s in quern, 110 in others and 50 of those with
-# codebooks; 12 GB/s of weights, 40 at most. Everything runs twice, once to warm up, of decode in others a token; to start takes 2 s.
+# codebooks; 12 GB/s of weights, 40 at most. Prefill runs twice, once to warm up unless the flags say
+# no, decode only in quern; 2 s to start.
 seconds_of() {
-    awk -v spec="$1" -v peers="$2" -v rounds="$rounds" -v threads="$threads" -v prompt="$prompt" -v gen="$gen" 'BEGIN {
+    awk -v spec="$1" -v peers="$2" -v cold="$cold" -v rounds="$rounds" -v threads="$threads" -v prompt="$prompt" \
+        -v gen="$gen" 'BEGIN {
         shape = spec; sub(/:.*/, "", shape); type = substr(spec, length(shape) + 2)
         match(shape, /[0-9.]+[bB]?$/); weights = substr(shape, RSTART) + 0
         weights = weights ? weights : 0.001
@@ -73,7 +75,7 @@ seconds_of() {
             rate = e == 0 ? 300 : type ~ /^iq[123]/ ? 50 : 110
             sum += 2
             for (i = 1; i <= n; i++) {
-                for (j = 1; j <= prompts; j++) sum += 2 * p[j] * 2 * weights / (rate * t[i])
+                for (j = 1; j <= prompts; j++) sum += (e && cold ? 1 : 2) * p[j] * 2 * weights / (rate * t[i])
                 sum += (e ? 1 : 2) * gen * weights * bits / 8 / (t[i] > 3 ? 40 : 12 * t[i])
             }
         }
@@ -90,6 +92,8 @@ seconds_left() { # PEERS EXCEPT
     echo "$sum"
 }
 
+cold=0
+if [[ "$*" = *,--no-warmup* || "$*" = *,-w,0* ]]; then cold=1; fi
 left=$(seconds_left $# '')
 echo "table.sh: about $(((left + 59) / 60)) minutes" >&2
 [ -z "$estimate" ] || exit 0
