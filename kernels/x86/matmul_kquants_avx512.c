@@ -1,4 +1,7 @@
 #include "matmul_few_avx512.h"
+#include "matmul_one_avx512.h"
+
+_Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS), "a product's scratch is large enough for few");
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
@@ -128,7 +131,10 @@ const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
+    if (job->toks == 1 && job->cols <= ONE_COLS)
+        one_format(job, (struct row_range){ row_begin, row_end }, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }
 
 /* Four planes of two bits in 32 bytes, lowest plane first: 128 values. */
@@ -309,5 +315,8 @@ const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx
 
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_tq1_0_avx512);
+    if (job->toks == 1)
+        one_format(job, (struct row_range){ row_begin, row_end }, scratch, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_tq1_0_avx512);
 }
