@@ -27,7 +27,7 @@ static ALWAYS_INLINE void arrange_64(int8_t (*out)[64], const int8_t *const *x, 
         v[i] = _mm512_loadu_si512(x[i] + at);
     if (G == 1) {
         transpose_16x16(v);
-    } else if (G == 2) {                     /* pairs of tokens, even columns of 8 bytes and odd ones, then the pairs */
+    } else {                                 /* pairs of tokens, even columns of 8 bytes and odd ones, then the pairs */
         __m512i odd[4];
         for (int i = 0; i < 4; i++) {
             pair[i] = _mm512_unpacklo_epi64(v[2 * i], v[2 * i + 1]);
@@ -39,8 +39,6 @@ static ALWAYS_INLINE void arrange_64(int8_t (*out)[64], const int8_t *const *x, 
             v[2 * i] = pair[i];
             v[2 * i + 1] = odd[i];
         }
-    } else {
-        transpose_lanes(v);
     }
     for (int i = 0; i < 16 / G; i++)
         _mm512_store_si512(out[i], v[i]);
@@ -56,11 +54,24 @@ static ALWAYS_INLINE __m512 repeat_lanes(__m512 v, int G)
 /* v's lane j to lane j G + g, the others zero. */
 static ALWAYS_INLINE __m512i place_lanes(__m512i v, int g, int G)
 {
-    unsigned every = G == 1 ? 0xffff : G == 2 ? 0x5555 : 0x1111;
+    unsigned every = G == 1 ? 0xffff : 0x5555;
     return _mm512_maskz_expand_epi32((__mmask16)(every << g), v);
 }
 
-/* A run's sums of x per sub-block, and what is made of them; lanes are tokens first. */
+/* What takes the offset off again: per lane, so that a lane's sum stays as small as its own values make it (few_pairs). */
+static void arrange_init(struct few_run *out, const struct panel_shape *shape, int G)
+{
+    const size_t subs = PANEL_COLS / shape->sub, steps = shape->sub / 4 / (size_t)G;
+    const unsigned shift = (unsigned)__builtin_ctz(shape->offset);
+    for (size_t s = 0; s < subs; s++) {
+        __m512i sum = _mm512_setzero_si512();
+        for (size_t i = 0; i < steps; i++)
+            sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), _mm512_load_si512(out->x[s * steps + i]));
+        _mm512_store_si512(out->init[s], _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, shift)));
+    }
+}
+
+/* A run's sums of x per sub-block, as the minimums take them; lanes are tokens first. */
 static void arrange_sums(struct few_run *out, const uint8_t *const *acts, size_t sums_at, const struct panel_shape *shape, int G)
 {
     const int subs = PANEL_COLS / (int)shape->sub;
@@ -70,12 +81,6 @@ static void arrange_sums(struct few_run *out, const uint8_t *const *acts, size_t
     transpose_16x16(v);
     for (int s = 0; shape->sub == 32 && s < 8; s++)
         v[s] = _mm512_add_epi32(v[2 * s], v[2 * s + 1]);
-    for (int s = 0; shape->offset && s < subs; s++) {
-        __m512i scaled = _mm512_slli_epi32(v[s], (unsigned)__builtin_ctz(shape->offset));
-        _mm512_store_si512(out->init[s], place_lanes(_mm512_sub_epi32(_mm512_setzero_si512(), scaled), 0, G));
-    }
-    if (!shape->mins)
-        return;
     if (shape->kind == PANEL_SMALL) {
         for (int s = 0; s < 8; s++)
             _mm512_store_ps(out->dsum[s], _mm512_mul_ps(_mm512_load_ps(out->dx[s]), repeat_lanes(_mm512_cvtepi32_ps(v[s]), G)));
@@ -123,18 +128,19 @@ static ALWAYS_INLINE void arrange(struct few_scratch *scratch, const struct matm
         for (size_t k = 0; k < 4; k++)
             arrange_64(out->x + 16 / G * k, (const int8_t *const *)acts, run * PANEL_COLS + 64 * k, G);
         arrange_scales(out, acts, &layout, run, shape->kind, G);
-        if (shape->offset || shape->mins)
+        if (shape->offset)
+            arrange_init(out, shape, G);
+        if (shape->mins)
             arrange_sums(out, acts, layout.sums + run * 32, shape, G);
     }
 }
 
 void few_arrange_avx512(struct few_scratch *scratch, const struct matmul_job *job, const struct panel_shape *shape)
 {
-    switch (few_groups(job->toks)) {
-    case 1: arrange(scratch, job, shape, 1); break;
-    case 2: arrange(scratch, job, shape, 2); break;
-    default: arrange(scratch, job, shape, 4); break;
-    }
+    if (few_groups(job->toks) == 1)
+        arrange(scratch, job, shape, 1);
+    else
+        arrange(scratch, job, shape, 2);
 }
 
 void few_store_avx512(const struct matmul_job *job, size_t row, size_t rows, const float (*acc)[16], size_t G)
