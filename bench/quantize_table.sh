@@ -7,24 +7,26 @@
 #   plain        --plain: llama.cpp's mix of --type, our scale search, the importances of --imatrix (left out without them)
 #   allocation   types by measured loss, importances by mean squares of inputs, each value rounded by itself
 #   feedback     the same types, errors fed back into the values still open
-#   fisher       both again, importances and second moments weighed by squared gradients
+#   planned      types by the loss that is measured with error feedback
+#   fisher       the same, importances weighed by squared gradients; this is what the program does when nothing is said
 #   tuned        as fisher, with --tune
 # Each is measured by `quern eval --against SOURCE` on every --text: KL divergence with its standard error, perplexity, top-1.
 #   --bin DIR          where quern and quern-quantize are        (build)
 #   --at NAME=TYPE     make files at NAME's bytes; TYPE for plain; may be said several times
-#   --steps LIST       of the above                              (plain,allocation,feedback,fisher,tuned)
+#   --steps LIST       of the above, in this order               (plain,allocation,feedback,planned,fisher,tuned)
 #   --imatrix FILE     importances for plain
 #   --text FILE        a text to measure on; may be said several times
 #   --chunks N         of each text, 0: all                      (60)
 #   --dir DIR          where made files are put, and found again (quantize-table)
 #   --threads N        (4)
 #   --out FILE         CSV: name,bytes,text,kl,kl_error,kl_999,top1,perplexity,source_perplexity
+# What the plan predicts and what the receipt measures is in $dir/NAME-STEP.log and NAME-STEP.json.
 # For example, with ../shared beside the repository:
 #   p=../shared/models/tiny-books t=../shared/text
 #   bench/quantize_table.sh --at Q4_K_M=Q4_K_M --imatrix $p/peers/tiny-books.imatrix.gguf --text $t/books-heldout.txt \
 #       --text $t/wikitext-2-raw-test.txt $p/tiny-books-BF16.gguf Q4_K_M=$p/peers/tiny-books-Q4_K_M.gguf
 set -eu
-bin=build steps=plain,allocation,feedback,fisher,tuned imatrix= chunks=60 dir=quantize-table threads=4 out=
+bin=build steps=plain,allocation,feedback,planned,fisher,tuned imatrix= chunks=60 dir=quantize-table threads=4 out=
 at=() texts=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -62,18 +64,20 @@ measure() {   # NAME FILE: rows of the CSV and one of the table
 }
 
 make() {      # STEP NAME TYPE BYTES: $dir/NAME-STEP.gguf, unless it stands already
-    local to=$dir/$2-$1.gguf how=()
+    local to=$dir/$2-$1.gguf recipe=$dir/$2-$1.json how=()
     [ -e "$to" ] && return 0
     case $1 in
         plain)      [ -n "$imatrix" ] || return 1
                     how=(--plain --type "$3" --imatrix "$imatrix") ;;
-        allocation) how=(--size "$4" --gather diagonal --no-search --no-feedback --save-recipe "$dir/$2-diagonal.json") ;;
-        feedback)   how=(--recipe "$dir/$2-diagonal.json" --gather diagonal) ;;
-        fisher)     how=(--size "$4" --no-search --save-recipe "$dir/$2-fisher.json") ;;
-        tuned)      how=(--size "$4" --no-search --tune)
-                    [ ! -e "$dir/$2-fisher.json" ] || how=(--recipe "$dir/$2-fisher.json" --tune) ;;
+        allocation) how=(--size "$4" --gather diagonal --no-search --no-feedback --save-recipe "$recipe") ;;
+        feedback)   how=(--recipe "$dir/$2-allocation.json" --gather diagonal --stats "$dir/moments") ;;
+        planned)    how=(--size "$4" --gather diagonal --no-search --stats "$dir/moments" --save-recipe "$recipe") ;;
+        fisher)     how=(--size "$4" --no-search --stats "$dir/moments" --save-recipe "$recipe") ;;
+        tuned)      how=(--size "$4" --no-search --stats "$dir/moments" --tune)
+                    [ ! -e "$dir/$2-fisher.json" ] || how=(--recipe "$dir/$2-fisher.json" --stats "$dir/moments" --tune) ;;
         *)          echo "$0: no step '$1'" >&2; exit 2 ;;
     esac
+    [ -e "$dir/moments" ] || "$bin/quern-quantize" imprint "$source" -o "$dir/moments" --threads "$threads" >/dev/null 2>&1
     "$bin/quern-quantize" "$source" "$to" "${how[@]}" --threads "$threads" >"$dir/$2-$1.log" 2>&1 ||
         { echo "$0: $2 $1: $(tail -1 "$dir/$2-$1.log")" >&2; exit 1; }
 }

@@ -1,5 +1,6 @@
 /* Allocation against trying everything; recipes there and back; measured plans of a small model. */
 #include "adaptive.h"
+#include "imprint.h"
 #include "recipe.h"
 #include "receipt.h"
 #include "sha256.h"
@@ -134,8 +135,92 @@ static void test_gates(void)
     }
 }
 
+/* ---- predictions for tensors rounded with error feedback ---------------------------------------------------------------- */
+
+struct bench {
+    struct quern_model *model;
+    struct pool        *pool;
+    struct rounding    *rounding;
+    struct refine       refine;
+    struct plan_item   *items;
+    struct quantize_job job;
+    struct calibration  text;
+};
+
+static bool open_bench(struct bench *b, const char *stats, struct quern_error *err)
+{
+    struct quern_model_options how = { .threads = 2 };
+    struct refine_options refined = { .guided = false };
+    *b = (struct bench){ .pool = pool_open(2, err), .rounding = rounding_open(err) };
+    struct imprint_options moments = { .context = 128, .tokens = 6144, .pool = b->pool, .force = true };
+    if (!b->pool || !b->rounding ||
+        !(b->model = quern_open_model(shared_path("models/babyllama361/babyllama361-F32.gguf"), &how, err)))
+        return false;
+    const struct gguf *g = &b->model->gguf;
+    if (!imprint_write(b->model, stats, &moments, err) ||
+        !refine_open(&b->refine, stats, g, &b->model->kernels, b->pool, &refined, err) ||
+        !calibration_open(&b->text, NULL, CALIBRATION_FIT, b->model, 64, err))
+        return false;
+    b->items = calloc(g->tensor_count, sizeof *b->items);
+    b->job = (struct quantize_job){ .input = g, .plan = b->items, .rounding = b->rounding, .refine = &b->refine,
+                                    .kernels = &b->model->kernels, .pool = b->pool };
+    return preset_plan(b->items, g, preset_find("Q4_K_M"), NULL, 0, false, err);
+}
+
+static void close_bench(struct bench *b)
+{
+    calibration_close(&b->text);
+    refine_close(&b->refine);
+    free(b->items);
+    quern_close_model(b->model);
+    rounding_close(b->rounding);
+    pool_close(b->pool);
+}
+
+/* Predicted losses of a plan; `fed` as in plan_options, `feedback` false: each value by itself. */
+static bool predicted(struct plan *p, const struct bench *b, size_t fed, bool feedback, struct quern_error *err)
+{
+    struct quantize_job job = b->job;
+    struct plan_options options = { .budget = 600000, .chunks = 8, .fed = fed };
+    job.refine = feedback ? job.refine : NULL;
+    return plan_init(p, &job, b->model, err) && plan_measure(p, &job, b->model, &b->text, &options, err);
+}
+
+/* What is predicted knows of feedback; and measuring three layers of five with it tells what the others will gain. */
+static void test_feedback_is_predicted(void)
+{
+    struct bench b;
+    struct plan all, some, plain;
+    struct quern_error err;
+    double logs = 0, sums[3] = { 0 };
+    size_t same = 0, others = 0, lower = 0;
+    bool ok = open_bench(&b, temp_path("moments"), &err) && predicted(&all, &b, 0, true, &err) &&
+              predicted(&some, &b, 3, true, &err) && predicted(&plain, &b, 0, false, &err);
+    CHECK(ok, "%s", err.text);
+    for (size_t i = 0; ok && i < all.count; i++) {
+        size_t c = all.tensors[i].anchor[1];
+        double a = all.tensors[i].choice[c].loss, s = some.tensors[i].choice[c].loss, p = plain.tensors[i].choice[c].loss;
+        bool is_same = some.tensors[i].fed[1] >= 0;
+        CHECK(!is_same || a == s, "tensor %zu: measured %g, and %g among others", i, a, s);
+        same += is_same, others += !is_same, lower += a < p;
+        logs += is_same ? 0 : log(s / a);
+        sums[0] += a, sums[1] += s, sums[2] += p;
+    }
+    CHECK(same >= 22 && others == 14, "%zu measured with feedback, %zu not", same, others);
+    CHECK(lower * 10 >= (same + others) * 9, "feedback lowers %zu of %zu", lower, same + others);
+    CHECK(fabs(logs) < 0.2 * (double)others, "the others are predicted %.3f times too high", exp(logs / (double)others));
+    CHECK(fabs(sums[1] / sums[0] - 1) < 0.1 && sums[0] < 0.8 * sums[2], "%g with feedback, %g by some, %g without", sums[0],
+          sums[1], sums[2]);
+    plan_free(&all), plan_free(&some), plan_free(&plain);
+    close_bench(&b);
+}
+
 int main(void)
 {
+    if (shared_path("models/babyllama361/babyllama361-F32.gguf"))
+        TEST(test_feedback_is_predicted);
+    else
+        test_skip("test_feedback_is_predicted", "shared/ is not here");
     TEST(test_against_all);
     TEST(test_plenty);
     TEST(test_paired);

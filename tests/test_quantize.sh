@@ -161,6 +161,11 @@ for threads in 1 4; do
     "$quantize" "$small" feedback$threads --recipe recipe.json --calibration long.txt --heldout held.txt --threads $threads >report 2>&1
 done
 check "error feedback: its count" grep -qE "^error feedback: [1-9][0-9]* tensors" report
+# What the plan predicts is the KL of the file as it is written, with feedback: within 40 % on text that was not calibrated with.
+head -c 12000 "$root/models/heldout.txt" >held12.txt
+"$quantize" "$small" predicted --bpw 5 --no-search --calibration long.txt --heldout held12.txt >report12 2>&1
+check "predicted $(sed -n 's/^held out: \(KL.*)\), med.*/\1/p' report12)" \
+    awk '/^held out: KL/ { r = $8 / $4; ok = r > 0.6 && r < 1.4 } END { exit !ok }' report12
 check "error feedback: 1 and 4 threads" cmp -s feedback1 feedback4
 # The receipt's errors are those of the values in the file: feedback gives other ones than the search at the same types.
 "$quantize" "$small" searched --recipe recipe.json --calibration long.txt --heldout held.txt --no-feedback >/dev/null 2>&1
@@ -181,7 +186,9 @@ echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of anothe
 echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
 # --mem-limit bounds calibration and planning too: refused with the figures, or less text at once.
 refused "too little memory for importances" 5 "gathering importances takes at least" "$small" out --bpw 6 $texts --mem-limit 100K
-refused "too little memory for the plan" 5 "planning takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M
+refused "too little memory for moments" 5 "imprint takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M
+refused "too little memory for the plan" 5 "planning takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M \
+    --no-feedback
 "$quantize" "$small" narrow --bpw 6 $texts --no-search --no-feedback --mem-limit 8M >/dev/null 2>&1
 check "a limit that fits one sequence" test -s narrow
 # Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the file.

@@ -26,6 +26,8 @@ struct adaptive_work adaptive_work(const struct quern_model *source, size_t tens
     w.anchor_chunks = clamp(0x1p46 / parameters / (double)(tensors + 1) / CHUNK, 2, 8);
     w.search_chunks = clamp(0x1p42 / parameters / CHUNK, 8, 32);
     w.trials = clamp(0x1p35 / parameters, 24, 80);
+    /* Error feedback costs inputs times values: little beside measuring in small models, several times as much in large ones. */
+    w.fed = parameters < 0x1p27 ? 0 : 3;
     /* The teacher's probabilities: at most 512 MiB. */
     size_t most = ((size_t)512 << 20) / row;
     w.anchor_chunks = w.anchor_chunks > most ? (most ? most : 1) : w.anchor_chunks;
@@ -209,7 +211,8 @@ bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct 
     struct calibration text;
     struct adaptive_work work = adaptive_work(source, p->count);
     struct plan_options options = { .budget = budget, .chunks = work.anchor_chunks, .search_chunks = work.search_chunks,
-                                    .trials = work.trials, .journal = o->journal, .show = o->show, .show_arg = o->show_arg };
+                                    .trials = work.trials, .fed = work.fed, .journal = o->journal,
+                                    .show = o->show, .show_arg = o->show_arg };
     if (!calibration_open(&text, o->calibration, CALIBRATION_FIT, source, work.chunk, err))
         return false;
     bool ok = fit_memory(&options, p, source, work.chunk, o, job->pool, err) &&

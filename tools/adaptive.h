@@ -20,7 +20,7 @@ struct adaptive_options {
     void  *show_arg;
 };
 
-struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials; };
+struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials, fed; };
 
 /* What will be looked at for a model of so many parameters and so many tensors to decide about. */
 struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors);

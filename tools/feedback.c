@@ -2,46 +2,7 @@
 
 #include <stdlib.h>
 
-#include "lanes.h"
-
-/* ---- the formats' values --------------------------------------------------------------------------------------------- */
-
-enum lattice_kind { SIGNED, AFFINE, LEVELS, BOOK };
-
-/* value = scale * (code | level of the code | signed level of a codebook's entry) + minimum; scale = d * unit * f(integer). */
-struct lattice {
-    uint32_t format;
-    enum lattice_kind kind;
-    int      length;         /* values per scale                       */
-    int      low, high;      /* codes                                  */
-    int      scale_low, scale_high;   /* integer scales; equal: none   */
-    enum book_id book;
-    bool     even;           /* codebooks: parity of signs             */
-    float    unit;
-};
-
-static const struct lattice lattices[] = {
-    { FORMAT_Q4_0, SIGNED, 32, -8, 7, 0, 0, 0, false, 1 },        { FORMAT_Q5_0, SIGNED, 32, -16, 15, 0, 0, 0, false, 1 },
-    { FORMAT_Q8_0, SIGNED, 32, -127, 127, 0, 0, 0, false, 1 },    { FORMAT_TQ1_0, SIGNED, 256, -1, 1, 0, 0, 0, false, 1 },
-    { FORMAT_TQ2_0, SIGNED, 256, -1, 1, 0, 0, 0, false, 1 },      { FORMAT_Q4_1, AFFINE, 32, 0, 15, 0, 0, 0, false, 1 },
-    { FORMAT_Q5_1, AFFINE, 32, 0, 31, 0, 0, 0, false, 1 },        { FORMAT_IQ4_NL, LEVELS, 32, 0, 15, 0, 0, 0, false, 1 },
-    { FORMAT_Q3_K, SIGNED, 16, -4, 3, -32, 31, 0, false, 1 },     { FORMAT_Q6_K, SIGNED, 16, -32, 31, -128, 127, 0, false, 1 },
-    { FORMAT_IQ4_XS, LEVELS, 32, 0, 15, -32, 31, 0, false, 1 },   { FORMAT_Q2_K, AFFINE, 16, 0, 3, 0, 15, 0, false, 1 },
-    { FORMAT_Q4_K, AFFINE, 32, 0, 15, 0, 63, 0, false, 1 },       { FORMAT_Q5_K, AFFINE, 32, 0, 31, 0, 63, 0, false, 1 },
-    { FORMAT_IQ2_XXS, BOOK, 32, 0, 0, 0, 15, BOOK_IQ2_XXS, true, 0.125f },
-    { FORMAT_IQ2_XS, BOOK, 16, 0, 0, 0, 15, BOOK_IQ2_XS, true, 0.125f },
-    { FORMAT_IQ2_S, BOOK, 16, 0, 0, 0, 15, BOOK_IQ2_S, false, 0.125f },
-    { FORMAT_IQ3_XXS, BOOK, 32, 0, 0, 0, 15, BOOK_IQ3_XXS, true, 0.25f },
-    { FORMAT_IQ3_S, BOOK, 32, 0, 0, 0, 15, BOOK_IQ3_S, false, 1 },
-};
-
-static const struct lattice *lattice_find(uint32_t format)
-{
-    for (size_t i = 0; i < sizeof lattices / sizeof *lattices; i++)
-        if (lattices[i].format == format)
-            return &lattices[i];
-    return NULL;
-}
+#include "lattice.h"
 
 bool feedback_supports(uint32_t format)
 {
@@ -52,55 +13,6 @@ size_t feedback_group(uint32_t format)
 {
     const struct lattice *l = lattice_find(format);
     return l && l->kind == BOOK ? 8 : 1;
-}
-
-static bool has_integers(const struct lattice *l)
-{
-    return l->scale_low < l->scale_high;
-}
-
-static float scale_at(const struct lattice *l, const struct block_code *c, int sub)
-{
-    if (l->kind == BOOK)
-        return c->d * l->unit * (float)(2 * c->scale[sub] + 1);
-    return has_integers(l) ? c->d * (float)c->scale[sub] : c->d;
-}
-
-static float minimum_at(const struct lattice *l, const struct block_code *c, int sub)
-{
-    if (l->kind != AFFINE)
-        return 0;
-    return has_integers(l) ? -(c->m * (float)c->min[sub]) : c->m;
-}
-
-/* Value i of the block without scale and minimum. */
-static float level_at(const struct lattice *l, const struct rounding *r, const struct block_code *c, int i)
-{
-    if (l->kind == LEVELS)
-        return levels_nl[c->code[i]];
-    if (l->kind != BOOK)
-        return c->code[i];
-    const struct codebook *book = &r->books[l->book];
-    float level = book->level[book->levels_of[c->code[i / book->group]][i % book->group]];
-    return c->sign[i / 8] >> i % 8 & 1 ? -level : level;
-}
-
-static float value_at(const struct lattice *l, const struct rounding *r, const struct block_code *c, int i)
-{
-    return scale_at(l, c, i / l->length) * level_at(l, r, c, i) + minimum_at(l, c, i / l->length);
-}
-
-/* Code of the value nearest to x. */
-static int16_t nearest(const struct lattice *l, float x, float scale, float minimum)
-{
-    float t = scale != 0 ? (x - minimum) / scale : 0;
-    if (l->kind == LEVELS) {
-        int best = 0;
-        for (int i = 1; i < 16; i++)
-            best = fabsf(t - levels_nl[i]) < fabsf(t - levels_nl[best]) ? i : best;
-        return (int16_t)best;
-    }
-    return (int16_t)(t < (float)l->low ? l->low : t > (float)l->high ? l->high : (int)rintf(t));
 }
 
 /* ---- one H ----------------------------------------------------------------------------------------------------------- */
@@ -208,7 +120,7 @@ static void decode_rows(struct rows *s)
     const struct job *j = s->j;
     for (size_t i = 0; i < s->count; i++)
         for (size_t c = 0; c < j->f->n; c++)
-            s->v[i * j->f->stride + c] = value_at(j->lattice, j->rounding, code_of(s, i, c), (int)(c % j->encoder->block));
+            s->v[i * j->f->stride + c] = lattice_value(j->lattice, j->rounding, code_of(s, i, c), (int)(c % j->encoder->block));
 }
 
 /* Columns of H at a time: the rows that are worked on together stay in the second-level cache. Of 256, 1024 and 4096 columns and 16
@@ -297,7 +209,7 @@ static void carry_eight(struct rows *s, size_t row, size_t p)
     size_t column = f->order[p], at = column % SUPER;
     struct block_code *c = code_of(s, row, column);
     const struct codebook *book = &s->j->rounding->books[s->j->lattice->book];
-    float scale = scale_at(s->j->lattice, c, (int)at / s->j->lattice->length), weight[8], mean = 0;
+    float scale = lattice_scale(s->j->lattice, c, (int)at / s->j->lattice->length), weight[8], mean = 0;
     int16_t code[2];
     for (int i = 0; i < 8; i++) {
         float u = f->upper[(p + (size_t)i) * f->stride + p + (size_t)i];
@@ -323,8 +235,8 @@ static float carry_one(struct rows *s, size_t row, size_t p)
     if (l->kind == BOOK && p % 8 == 0)
         carry_eight(s, row, p);
     else if (l->kind != BOOK)
-        c->code[at] = nearest(l, x, scale_at(l, c, at / l->length), minimum_at(l, c, at / l->length));
-    return (x - value_at(l, j->rounding, c, at)) / f->upper[p * f->stride + p];
+        c->code[at] = lattice_nearest(l, x, lattice_scale(l, c, at / l->length), lattice_minimum(l, c, at / l->length));
+    return (x - lattice_value(l, j->rounding, c, at)) / f->upper[p * f->stride + p];
 }
 
 /* Eight places at a time: among them errors are carried one by one, into the others all eight together, which adds in the same
@@ -400,7 +312,7 @@ static bool try_code(struct rows *s, size_t row, size_t from, size_t n, const st
     size_t block = s->j->encoder->block, at = from % block;
     float delta[SUPER] = { 0 };
     for (size_t i = 0; i < n; i++)
-        delta[i] = value_at(s->j->lattice, s->j->rounding, next, (int)(at + i)) - s->v[row * s->j->f->stride + from + i];
+        delta[i] = lattice_value(s->j->lattice, s->j->rounding, next, (int)(at + i)) - s->v[row * s->j->f->stride + from + i];
     if (!(change(s, row, from, delta, n) < -1e-7 * fabs((double)s->r[row * s->j->f->stride + from] * delta[0])))
         return false;
     move(s, row, from, delta, n);
@@ -418,8 +330,8 @@ static void descend_codes(struct rows *s)
             size_t column = f->order[p], k = i * f->stride + column;
             int at = (int)(column % j->encoder->block);
             struct block_code *c = code_of(s, i, column);
-            float scale = scale_at(l, c, at / l->length), minimum = minimum_at(l, c, at / l->length);
-            int16_t code = nearest(l, s->v[k] - s->r[k] / f->h[column * f->stride + column], scale, minimum);
+            float scale = lattice_scale(l, c, at / l->length), minimum = lattice_minimum(l, c, at / l->length);
+            int16_t code = lattice_nearest(l, s->v[k] - s->r[k] / f->h[column * f->stride + column], scale, minimum);
             if (code == c->code[at])
                 continue;
             float delta = scale * (l->kind == LEVELS ? levels_nl[code] : (float)code) + minimum - s->v[k];
@@ -433,7 +345,7 @@ static void descend_codes(struct rows *s)
             size_t column = f->order[p], k = i * f->stride + column, at = column % SUPER;
             const struct codebook *book = &j->rounding->books[l->book];
             struct block_code next = *code_of(s, i, column);
-            float target[8], weight[8], mean = 0, scale = scale_at(l, &next, (int)at / l->length);
+            float target[8], weight[8], mean = 0, scale = lattice_scale(l, &next, (int)at / l->length);
             for (size_t q = 0; q < 8; q++)
                 mean += f->h[(column + q) * f->stride + column + q] / 8;
             for (int turn = 0; turn < 2; turn++) {
@@ -454,7 +366,7 @@ static void descend_integers(struct rows *s)
 {
     const struct lattice *l = s->j->lattice;
     size_t n = s->j->f->n, length = (size_t)l->length;
-    for (size_t from = 0; has_integers(l) && from < n; from += length)
+    for (size_t from = 0; lattice_has_integers(l) && from < n; from += length)
         for (size_t i = 0; i < s->count; i++)
             for (int turn = 0; turn < (l->kind == AFFINE ? 4 : 2); turn++) {
                 struct block_code next = *code_of(s, i, from);
@@ -481,15 +393,15 @@ static void descend_halves(struct rows *s)
                 float along[SUPER], *half = minimum ? &next.m : &next.d;
                 double slope = 0;
                 for (size_t k = 0; k < block; k++) {
-                    float low = minimum_at(l, &next, (int)k / l->length);
-                    along[k] = minimum ? low : value_at(l, j->rounding, &next, (int)k) - low;
+                    float low = lattice_minimum(l, &next, (int)k / l->length);
+                    along[k] = minimum ? low : lattice_value(l, j->rounding, &next, (int)k) - low;
                     slope += (double)along[k] * s->r[i * j->f->stride + from + k];
                 }
                 double curve = change(s, i, from, along, block) - 2 * slope;
                 if (!(curve > 0))
                     continue;
                 float wanted = half_round(*half * (1 - slope / curve));
-                if (wanted == *half || (minimum && has_integers(l) && wanted < 0))
+                if (wanted == *half || (minimum && lattice_has_integers(l) && wanted < 0))
                     continue;
                 *half = wanted;
                 try_code(s, i, from, block, &next);

@@ -1,10 +1,10 @@
 /* feedback.h - rounding a tensor so that its outputs change least: error feedback and descent with the full second moments.
  *
  * For rows w rounded to v the loss is (v - w) H (v - w)^T with H the second moments of the inputs. Three ways are computed for each
- * tensor, one after the other: the search alone (scales and codes by weighted error of each value), the search's scales with codes
- * chosen one by one while the error made so far is carried into the columns still open (GPTQ, LDLQ), and a descent from that:
- * codes, integer scales and block scales change while the loss falls. What a held-out H says is best is kept, for the whole
- * tensor. */
+ * tensor, one after the other: the search alone (scales and codes by weighted error of each value), the search's scales with
+ * codes chosen one by one while the error made so far is carried into the columns still open (GPTQ, LDLQ), and a descent from
+ * that: codes, integer scales and block scales change while the loss falls. What a held-out H says is best is kept, for the whole
+ * tensor. What a format's codes stand for is in lattice.h. */
 #ifndef QUERN_FEEDBACK_H
 #define QUERN_FEEDBACK_H
 

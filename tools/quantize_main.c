@@ -143,7 +143,7 @@ static bool print_time(const struct run *r, struct quern_error *err)
     const struct quantize_args *a = r->args;
     bool feedback = r->adaptive && !a->no_feedback && (a->stats || importance_possible(r->model, r->pool));
     struct report_work work = { .model = r->model, .calibration = a->calibration, .heldout = a->heldout, .planned = r->planned,
-                                .moments = feedback && !a->stats, .feedback = feedback,
+                                .moments = feedback && !a->stats && !r->have_refine, .feedback = feedback,
                                 .receipt = r->adaptive || a->fail_if || a->tune };
     struct adaptive_options how = { .fisher = a->gather == 0, .search = !a->no_search };
     if (r->adaptive && !adaptive_memory(&work.planning, r->model, &r->choice, plan_bytes(&r->choice),

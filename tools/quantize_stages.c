@@ -1,6 +1,8 @@
 #include "quantize_run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "adaptive.h"
 #include "compare.h"
@@ -13,32 +15,57 @@
 /* What the receipt adds to the input's header beside 4 bytes of error for each tensor: keys, texts, the list of fallbacks. */
 enum { HEADER_ROOM = 2048 + FALLBACK_BYTES };
 
+/* Second moments of this model into `path`, unless an earlier run left them there. *none: it cannot have any, as a warning says. */
+static bool gather_moments(struct run *r, const char *path, const struct adaptive_options *how, bool *none, struct quern_error *err)
+{
+    *none = !importance_possible(r->model, r->pool);
+    if (*none)
+        cli_warn("no error feedback: this architecture's inputs cannot be looked at");
+    if (*none || workplace_has(&r->work, "stats", path))
+        return true;
+    if (adaptive_imprint(path, r->model, r->args->mem_limit, r->pool, r->job.stop, how, err) &&
+        workplace_finished(&r->work, "stats", path, err))
+        return true;
+    *none = err->code == QUERN_EUSAGE;
+    if (*none)
+        cli_warn("no error feedback: %s", err->text);
+    return *none;
+}
+
+/* A dry run has no output beside which the moments could stand: a name in the folder for temporary files. */
+static bool spare_file(char *path, size_t size, struct quern_error *err)
+{
+    const char *folder = getenv("TMPDIR");
+    int n = snprintf(path, size, "%s/quern-moments-XXXXXX", folder && *folder ? folder : "/tmp");
+    int file = n > 0 && (size_t)n < size ? mkstemp(path) : -1;
+    if (file < 0)
+        return ERR(err, QUERN_EIO, "cannot create a temporary file (TMPDIR says where)");
+    close(file);
+    return true;
+}
+
 /* Second moments for error feedback: the user's, or gathered now. A model or a text that gives none is rounded without. */
 static bool open_moments(struct run *r, const struct adaptive_options *how, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
     struct refine_options options = { .guided = how->guided, .mem_limit = a->mem_limit };
-    const char *path = a->stats;
-    if (a->no_feedback || a->dry_run)
-        return true;
-    if (!path) {
-        if (!importance_possible(r->model, r->pool)) {
-            cli_warn("no error feedback: this architecture's inputs cannot be looked at");
-            return true;
-        }
-        path = r->work.stats;
-        if (!workplace_has(&r->work, "stats", path) &&
-            !(adaptive_imprint(path, r->model, a->mem_limit, r->pool, r->job.stop, how, err) &&
-              workplace_finished(&r->work, "stats", path, err))) {
-            if (err->code != QUERN_EUSAGE)
-                return false;
-            cli_warn("no error feedback: %s", err->text);
-            return true;
-        }
+    bool none = a->no_feedback, spare = !none && !a->stats && a->dry_run, ok;
+    const char *path = a->stats ? a->stats : r->work.stats;
+    char name[256];
+    if (spare && !spare_file(name, sizeof name, err))
+        return false;
+    if (spare)
+        path = name;
+    ok = none || a->stats || gather_moments(r, path, how, &none, err);
+    if (ok && !none) {
+        r->job.notes = mem_take(r->input.tensor_count, sizeof *r->job.notes, "notes", err);
+        r->have_refine = r->job.notes && refine_open(&r->refine, path, &r->input, &r->kernels, r->pool, &options, err);
+        r->job.refine = r->have_refine ? &r->refine : NULL;
+        ok = r->have_refine;
     }
-    r->job.notes = mem_take(r->input.tensor_count, sizeof *r->job.notes, "notes", err);
-    r->have_refine = r->job.notes && refine_open(&r->refine, path, &r->input, &r->kernels, r->pool, &options, err);
-    return r->have_refine;
+    if (spare)
+        unlink(name);
+    return ok;
 }
 
 /* The texts that come last are looked at first: after hours of work is no time to say that a file is missing. */
@@ -60,7 +87,7 @@ bool run_decide(struct run *r, struct quern_error *err)
                                         .mem_limit = a->mem_limit,
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
     size_t file, budget, fixed;
-    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false;
+    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, gathers;
     if (a->save_recipe && !recipe_may_write(a->save_recipe, a->force, err))
         return false;
     if (!(r->model = quern_open_model(r->source.path, &how, err)) || !check_texts(r, err) || !run_check_space(r, err))
@@ -80,6 +107,10 @@ bool run_decide(struct run *r, struct quern_error *err)
         return false;
     if (a->recipe && !recipe_read(&r->choice, a->recipe, &measured, err))
         return false;
+    /* The plan is made of tensors rounded as they will be in the file; a dry run that measures nothing can do without. */
+    gathers = !a->dry_run || (r->choice.count && !measured && (sized || !a->recipe));
+    if (gathers && !open_moments(r, &options, err))
+        return false;
     if (r->choice.count && (sized || !a->recipe)) {
         for (size_t i = 0; i < r->choice.count; i++)
             r->choice.items[i].chosen = 0;
@@ -90,9 +121,9 @@ bool run_decide(struct run *r, struct quern_error *err)
             return false;
     }
     plan_apply(&r->choice, r->plan);
-    if (!open_moments(r, &options, err))
-        return false;
-    r->job.refine = r->have_refine ? &r->refine : NULL;
+    /* A recipe's losses may be of the other way of rounding: then nothing is predicted of this file. */
+    if (gathers && r->choice.feedback != r->have_refine)
+        r->choice.predicted = 0;
     if (r->progress.what)
         progress_end(&r->progress);
     return !a->save_recipe || recipe_write(&r->choice, a->save_recipe, a->args.operands[0], a->force, err);

@@ -213,7 +213,10 @@ bool receipt_gate(const struct receipt *r, const char *gate, struct quern_error 
 void receipt_print(const struct receipt *r)
 {
     const struct eval_result *e = &r->result;
-    printf("held out: KL %.5f +- %.5f (predicted %.5f), median %.5f, 99.9 %% %.5f; top-1 %.2f %%; perplexity %.4f, source %.4f; "
-           "%zu tokens\n", e->kl_mean, e->kl_error, r->predicted, e->kl_median, e->kl_999, 100 * e->same_top, e->perplexity,
+    char predicted[40] = "";
+    if (r->predicted > 0)
+        snprintf(predicted, sizeof predicted, " (predicted %.5f)", r->predicted);
+    printf("held out: KL %.5f +- %.5f%s, median %.5f, 99.9 %% %.5f; top-1 %.2f %%; perplexity %.4f, source %.4f; "
+           "%zu tokens\n", e->kl_mean, e->kl_error, predicted, e->kl_median, e->kl_999, 100 * e->same_top, e->perplexity,
            e->base_perplexity, e->scored);
 }

@@ -54,6 +54,7 @@ bool recipe_write(const struct plan *p, const char *path, const char *source, bo
     text_add_number(&out, (float)p->predicted);
     text_addf(&out, ", \"measured\": ");
     text_add_number(&out, (float)p->measured);
+    text_addf(&out, ", \"feedback\": %s", p->feedback ? "true" : "false");
     text_addf(&out, ",\n \"tensors\": {\n");
     for (size_t i = 0; i < p->count; i++)
         add_tensor(&out, p, i);
@@ -127,6 +128,8 @@ bool recipe_read(struct plan *p, const char *path, bool *measured, struct quern_
     bool ok = root != NULL;
     if (ok) {
         const struct json *version = json_get(root, "quern_recipe"), *tensors = json_get(root, "tensors");
+        const struct json *feedback = json_get(root, "feedback");
+        p->feedback = feedback && feedback->type == JSON_BOOL && feedback->boolean;
         if (!version || !version->integral || version->integer != 1 || !tensors || tensors->type != JSON_OBJECT)
             ok = ERR(err, QUERN_EFORMAT, "'%s' is no recipe (\"quern_recipe\": 1 and \"tensors\" are expected)", path);
         *measured = true;

@@ -1,12 +1,13 @@
 /* recipe.h - a plan as a file to read, edit and use again: JSON, one line per tensor.
  *
- *     {"quern_recipe": 1, "source": "model.gguf", "predicted": 0.03, "measured": 0.031,
+ *     {"quern_recipe": 1, "source": "model.gguf", "predicted": 0.03, "measured": 0.031, "feedback": true,
  *      "tensors": {
  *       "blk.0.attn_q.weight": {"type": "Q4_K", "loss": {"Q3_K": 0.0012, "Q4_K": 0.0003}},
  *       ...}}
  *
- * `type` is what the tensor gets; `loss` the predicted KL, in nats per token, of each type that it could have. Used again without a
- * size the types count, with one the losses. A tensor may be given as "name": "TYPE" alone. */
+ * `type` is what the tensor gets; `loss` the predicted KL, in nats per token, of each type that it could have, rounded
+ * with error feedback or without. Used again without a size the types count, with one the losses. A tensor may be given as
+ * "name": "TYPE" alone. */
 #ifndef QUERN_RECIPE_H
 #define QUERN_RECIPE_H
 
