@@ -32,7 +32,7 @@ ifeq ($(ISA),none)
 BASE     += -DQUERN_REFERENCE_ONLY
 endif
 LIBS     := -lm -pthread
-# make BLAS=1: OpenBLAS under the tools' factors of large matrices. The last bits differ from those of a build without.
+# make BLAS=1: OpenBLAS under the matrix products of error feedback. The last bits differ from those of a build without.
 TOOLLIBS := $(if $(filter-out 0,$(BLAS)),-lopenblas)
 TOOLDEFS := $(if $(filter-out 0,$(BLAS)),-DQUERN_BLAS)
 

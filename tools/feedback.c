@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "lattice.h"
+#include "tiles.h"
 
 bool feedback_supports(uint32_t format)
 {
@@ -123,28 +124,14 @@ static void decode_rows(struct rows *s)
             s->v[i * j->f->stride + c] = lattice_value(j->lattice, j->rounding, code_of(s, i, c), (int)(c % j->encoder->block));
 }
 
-/* Columns of H at a time: the rows that are worked on together stay in the second-level cache. Of 256, 1024 and 4096 columns and 16
- * or 32 rows, more of both was faster, by 16 % from end to end (2048 inputs, Zen 4). */
-enum { BAND = 2048 };
-
 /* r = H (v - w) for all rows. x is free here: its rows hold the differences. */
 static void gradient_rows(struct rows *s, const float *h)
 {
-    const struct lanes *lanes = s->j->rounding->lanes;
     size_t n = s->j->f->n, stride = s->j->f->stride;
-    memset(s->r, 0, s->count * stride * sizeof *s->r);
     for (size_t i = 0; i < s->count; i++)
         for (size_t c = 0; c < n; c++)
             s->x[i * stride + c] = s->v[i * stride + c] - s->j->w[(s->first + i) * n + c];
-    for (size_t at = 0; at < n; at += BAND) {
-        size_t width = n - at < BAND ? n - at : BAND, c = 0;
-        for (; c + 8 <= n; c += 8)
-            for (size_t i = 0; i < s->count; i++)
-                lanes->add_eight(s->r + i * stride + at, h + c * stride + at, stride, s->x + i * stride + c, width);
-        for (; c < n; c++)
-            for (size_t i = 0; i < s->count; i++)
-                lanes->add_scaled(s->r + i * stride + at, h + c * stride + at, s->x[i * stride + c], width);
-    }
+    tile_product(s->j->rounding->lanes, s->r, s->x, h, stride, s->count, n);
 }
 
 /* (v - w) H (v - w)^T of each row, where r = H (v - w). */
