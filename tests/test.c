@@ -48,6 +48,17 @@ void test_skip(const char *name, const char *why)
     printf("SKIPPED %s: %s\n", name, why);
 }
 
+bool test_sanitized(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return true;
+#elif defined(__has_feature)
+    return __has_feature(address_sanitizer);
+#else
+    return false;
+#endif
+}
+
 int test_end(void)
 {
     printf("%zu passed, %zu failed, %zu skipped\n", run.passed, run.failed, run.skipped);

@@ -23,6 +23,9 @@ void test_fail(const char *file, int line, const char *condition, const char *fo
 /* Count `name` as skipped and say why (a missing tool, missing vectors): never silently. */
 void test_skip(const char *name, const char *why);
 
+/* Is this a build with AddressSanitizer? For cases that take minutes there and read and write what others do. */
+bool test_sanitized(void);
+
 /* Print "N passed, N failed, N skipped"; 0 when nothing failed. */
 int test_end(void);
 
