@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "source.h"
 
 bool compare_needed(const struct quantize_job *job, const struct receipt *r)
 {
@@ -36,10 +37,9 @@ static bool judge(const struct eval_result *ours, const struct eval_result *plai
 bool compare_with_plain(const struct receipt *r, const struct quantize_job *job, const struct quern_model *source,
                         const char *scratch, bool force, const struct receipt_options *o, struct quern_error *err)
 {
-    struct quern_model_options how = { .threads = pool_threads(o->pool) };
     struct eval_result result;
     struct quern_model *model = NULL;
-    bool ok = round_plainly(job, scratch, err) && (model = quern_open_model(scratch, &how, err)) &&
+    bool ok = round_plainly(job, scratch, err) && (model = source_model(scratch, pool_threads(o->pool), err)) &&
               receipt_measure(&result, model, source, o, err);
     quern_close_model(model);
     unlink(scratch);

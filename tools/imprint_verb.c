@@ -30,7 +30,6 @@ static const struct option imprint_options[] = {
 
 static bool imprint(const struct imprint_args *a, const volatile int *stop, struct quern_error *err)
 {
-    struct quern_model_options how = { .threads = a->threads };
     struct progress progress = { 0 };
     struct imprint_options options = { .calibration = a->args.operand_count > 1 ? a->args.operands[1] : NULL, .context = a->context,
                                        .tokens = a->tokens, .fisher = a->fisher, .mem_limit = a->mem_limit, .force = a->force,
@@ -40,7 +39,7 @@ static bool imprint(const struct imprint_args *a, const volatile int *stop, stru
     struct source source;
     if (!source_open(&source, a->args.operands[0], a->output, stop, err))
         return false;
-    struct quern_model *model = quern_open_model(source.path, &how, err);
+    struct quern_model *model = source_model(source.path, a->threads, err);
     struct pool *pool = model ? pool_open(a->threads ? a->threads : pool_default_threads(NULL, 0), err) : NULL;
     options.pool = pool;
     bool ok = pool && imprint_write(model, a->output, &options, err);

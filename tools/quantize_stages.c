@@ -82,7 +82,6 @@ static bool check_texts(const struct run *r, struct quern_error *err)
 bool run_decide(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
-    struct quern_model_options how = { .threads = a->threads };
     struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
                                         .mem_limit = a->mem_limit,
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
@@ -90,7 +89,7 @@ bool run_decide(struct run *r, struct quern_error *err)
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, gathers;
     if (a->save_recipe && !recipe_may_write(a->save_recipe, a->force, err))
         return false;
-    if (!(r->model = quern_open_model(r->source.path, &how, err)) || !check_texts(r, err) || !run_check_space(r, err))
+    if (!(r->model = source_model(r->source.path, a->threads, err)) || !check_texts(r, err) || !run_check_space(r, err))
         return false;
     if (!r->have_matrix && importance_possible(r->model, r->pool)) {
         if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
@@ -132,8 +131,7 @@ bool run_decide(struct run *r, struct quern_error *err)
 bool run_open_source_model(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
-    struct quern_model_options how = { .threads = a->threads };
-    if (!r->model && (a->tune || a->fail_if) && !(r->model = quern_open_model(r->source.path, &how, err)))
+    if (!r->model && (a->tune || a->fail_if) && !(r->model = source_model(r->source.path, a->threads, err)))
         return false;
     return (r->adaptive || check_texts(r, err)) && (!a->tune || tune_stage_possible(r->model, r->pool, err));
 }
@@ -173,15 +171,14 @@ static bool compare(struct run *r, const struct receipt *receipt, const struct r
 static bool stamp(struct run *r, const char *rounded, const char *output, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
-    struct quern_model_options how = { .threads = a->threads };
     struct receipt_options options = { .calibration = a->calibration, .heldout = a->heldout, .pool = r->pool, .stop = r->job.stop,
                                        .show = show_progress, .show_arg = &r->progress };
     struct receipt receipt = { .source = a->args.operands[0], .predicted = r->choice.predicted };
     struct quern_model *model = NULL;
     if (a->tune && tune(r, rounded, &receipt.tuned, err))
-        model = quern_open_model(rounded, &how, err);
+        model = source_model(rounded, a->threads, err);
     else if (!a->tune)
-        model = quern_open_model(rounded, &how, err);
+        model = source_model(rounded, a->threads, err);
     progress_begin(&r->progress, "receipt");
     bool ok = model && receipt_make(&receipt, &r->job, model, r->model, &options, err);
     progress_end(&r->progress);

@@ -50,3 +50,9 @@ void source_close(struct source *s)
     free(s->converted);
     *s = (struct source){ 0 };
 }
+
+struct quern_model *source_model(const char *path, size_t threads, struct quern_error *err)
+{
+    struct quern_model_options how = { .threads = threads, .huge_pages = QUERN_HUGE_PAGES_OFF };
+    return quern_open_model(path, &how, err);
+}

@@ -2,7 +2,7 @@
 #ifndef QUERN_SOURCE_H
 #define QUERN_SOURCE_H
 
-#include "error.h"
+#include "model.h"
 
 struct source {
     const char *path;          /* of a GGUF: the user's, or `converted` */
@@ -13,5 +13,9 @@ struct source {
  * or /tmp), which takes as many bytes as the checkpoint. Errors: convert.h. `path` must outlive it. */
 bool source_open(struct source *s, const char *path, const char *output, const volatile int *stop, struct quern_error *err);
 void source_close(struct source *s);
+
+/* Open a model that texts are run through, its weights left in the pages of the file: passes over many tokens gain nothing from
+ * copies in huge pages, and the copies would stand in memory beside the pages that rounding reads. */
+struct quern_model *source_model(const char *path, size_t threads, struct quern_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "formats.h"
+#include "source.h"
 #include "tune_pass.h"
 
 /* Rates are those that served tiny-books best between two neighbours each: bench/results, 2026-11-21-tune.md. */
@@ -277,7 +278,7 @@ bool tune_rounded(struct tune_result *result, const struct quern_model *original
 bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,
                const struct tune_options *options, struct quern_error *err)
 {
-    struct quern_model *teacher = quern_open_model(original, NULL, err);
+    struct quern_model *teacher = source_model(original, 0, err);
     bool ok = teacher && tune_rounded(result, teacher, rounded, out, force, options, err);
     quern_close_model(teacher);
     return ok;
