@@ -60,9 +60,9 @@ write_table() {
 
 is_done() { [ -e "$out.csv" ] && cut -d, -f1 "$out.csv" | grep -qxF "$1"; }
 
-# Seconds that a model will take, from what one core of a server of 2023 does: 300 Gop/s in quern, 110 in others and 50 of those with
-# codebooks; 12 GB/s of weights, 40 at most. Prefill runs twice, once to warm up unless the flags say
-# no, decode only in quern; 2 s to start.
+# Seconds that a model will take, from what one core of a server of 2023 does: 300 Gop/s in quern, 110 in others and 50 of those
+# with codebooks; 12 GB/s of weights, 40 at most. Prefill runs twice, once to warm up unless the flags say no, decode only in
+# quern; 2 s to start.
 seconds_of() {
     awk -v spec="$1" -v peers="$2" -v cold="$cold" -v rounds="$rounds" -v threads="$threads" -v prompt="$prompt" \
         -v gen="$gen" 'BEGIN {
@@ -114,6 +114,7 @@ for spec in "${models[@]}"; do
     [ -n "$keep" ] || rm -f "$file"
     write_table
     said=$((said + $(seconds_of "$spec" $#))) took=$((took + SECONDS - begin))
-    echo "table.sh: $spec took $((SECONDS - begin)) s; about $((($(seconds_left $# "$spec") * took / said + 59) / 60)) minutes left" >&2
+    minutes=$((($(seconds_left $# "$spec") * took / said + 59) / 60))
+    echo "table.sh: $spec took $((SECONDS - begin)) s; about $minutes minutes left" >&2
 done
 write_table

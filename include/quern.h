@@ -61,7 +61,8 @@ struct quern_model_options {
 
 /* `options` may be NULL. Every tensor's shape is checked against the hyper-parameters before this succeeds. */
 struct quern_model *quern_open_model(const char *path, const struct quern_model_options *options, struct quern_error *err);
-/* The same from a GGUF file in memory, which must stay as it is until the model is closed. `name` stands for the path in messages. */
+/* The same from a GGUF file in memory, which must stay as it is until the model is closed.
+ * `name` stands for the path in messages. */
 struct quern_model *quern_view_model(const void *data, size_t bytes, const char *name, const struct quern_model_options *options,
                                      struct quern_error *err);
 void quern_close_model(struct quern_model *model);
@@ -105,7 +106,8 @@ void quern_close_session(struct quern_session *session);
 bool quern_sync_session(struct quern_session *session, const int32_t *tokens, size_t count, struct quern_error *err);
 /* Append tokens. */
 bool quern_step_session(struct quern_session *session, const int32_t *tokens, size_t count, struct quern_error *err);
-/* Cut back to the first `count` tokens. Recurrent models can only be cut to where they are or to 0. The logits are void after it. */
+/* Cut back to the first `count` tokens. Recurrent models can only be cut to where they are or to 0.
+ * The logits are void after it. */
 bool quern_rewind_session(struct quern_session *session, size_t count, struct quern_error *err);
 size_t quern_session_tokens(const struct quern_session *session, const int32_t **tokens);
 /* f32 [vocabulary] after the last token; valid until the next call that changes the session. */

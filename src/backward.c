@@ -1,5 +1,6 @@
 /* The whole pass: what it supports, its memory, embedding, layers one after the other, logits. A layer's halves are in
- * backward_attention.c, backward_dense.c and backward_moe.c, what they are made of in backward_linear.c, backward_stages.c and backward_ops.c. */
+ * backward_attention.c, backward_dense.c and backward_moe.c, what they are made of in backward_linear.c, backward_stages.c and
+ * backward_ops.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Mixtures of experts: the router's choice, then one expert after the other over the tokens that it got, and their mirror.
  *
- * Tokens are few for each expert, so its inputs are gathered, everything of it is computed in the buffers of the dense part, and the
- * result is added to its tokens; on the way back it is computed again. Nothing is held for all slots (token * experts_used +
+ * Tokens are few for each expert, so its inputs are gathered, everything of it is computed in the buffers of the dense part, and
+ * the result is added to its tokens; on the way back it is computed again. Nothing is held for all slots (token * experts_used +
  * choice) but their weights. A weight's gradient is <gradient, expert's result>: with y = W a + b that is <W^T gradient, a> +
  * <gradient, b>, so the result itself is not needed. Who is chosen is taken as fixed. */
 #include <math.h>
@@ -21,9 +21,11 @@ bool experts_take(struct backward *b, struct quern_error *err)
     if (!checked_mul(&slots, n, h->experts_used) || !checked_mul(&wide, n, dense_stride(h->width)))
         return ERR(err, QUERN_EMEM, "buffers of experts for %zu tokens", n);
     size_t scores = n * dense_stride(h->experts), each = h->experts + h->expert_groups;
-    return (e->score = layer_take(b, scores, sizeof *e->score, err)) && (e->dscore = layer_take(b, scores, sizeof *e->dscore, err)) &&
+    return (e->score = layer_take(b, scores, sizeof *e->score, err)) &&
+           (e->dscore = layer_take(b, scores, sizeof *e->dscore, err)) &&
            (e->select = layer_take(b, pool_threads(b->pool) * each, sizeof *e->select, err)) &&
-           (e->weight = layer_take(b, slots, sizeof *e->weight, err)) && (e->dweight = layer_take(b, slots, sizeof *e->dweight, err)) &&
+           (e->weight = layer_take(b, slots, sizeof *e->weight, err)) &&
+           (e->dweight = layer_take(b, slots, sizeof *e->dweight, err)) &&
            (e->chosen = layer_take(b, slots, sizeof *e->chosen, err)) && (e->slots = layer_take(b, slots, sizeof *e->slots, err)) &&
            (e->start = layer_take(b, h->experts + 1, sizeof *e->start, err)) &&
            (e->factor = layer_take(b, n * dense_stride(1), sizeof *e->factor, err)) &&
@@ -46,7 +48,8 @@ static void choose_chunk(void *arg, size_t index, size_t thread)
     for (size_t t = index * TOKEN_BLOCK; t < to; t++) {
         float *factor = e->factor + t * dense_stride(1);
         moe_choose(b->m, b->dense.kernels, l, e->score + t * dense_stride(h->experts),
-                   e->select + thread * (h->experts + h->expert_groups), e->chosen + t * h->experts_used, e->weight + t * h->experts_used);
+                   e->select + thread * (h->experts + h->expert_groups), e->chosen + t * h->experts_used,
+                   e->weight + t * h->experts_used);
         *factor = l->shared_gate.data ? 1 / (1 + expf(-*factor)) : 1;
     }
 }

@@ -78,8 +78,8 @@ void gate_back(float *dgate, float *dup, const float *dout, const float *gate, c
     }
 }
 
-/* With u for the chosen weights before their factor f: w = f u, and where f = scale / sum(u) every u pulls on all w. dweight becomes
- * the gradient by u. */
+/* With u for the chosen weights before their factor f: w = f u, and where f = scale / sum(u) every u pulls on all w. dweight
+ * becomes the gradient by u. */
 static void weights_back(float *dweight, const float *weight, float sum, const struct route_shape *s)
 {
     bool normalised = s->normalise && sum > s->least;
@@ -123,7 +123,8 @@ void route_back(float *dscore, float *dweight, const float *score, const float *
 }
 
 /* Probabilities of query t of head h over keys [from, t]; `caps`: derivative of the cap per key (1 without). Gives `from`. */
-static size_t probabilities(float *probs, float *caps, const float *q, const float *k, const struct attend_shape *s, size_t t, size_t h)
+static size_t probabilities(float *probs, float *caps, const float *q, const float *k, const struct attend_shape *s,
+                            size_t t, size_t h)
 {
     size_t from = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
     for (size_t j = from; j <= t; j++) {

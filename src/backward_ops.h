@@ -16,7 +16,8 @@ void rms_back(float *dx, float *dweight, const float *dy, const float *x, const 
 /* out = f(gate) * up as the activation says (GELU: its tanh form; gpt-oss clamps both and adds 1 to up). */
 void gate_forth(float *out, const float *gate, const float *up, size_t n, enum activation_kind kind);
 /* dgate and dup may be dout's memory or each other's inputs' (gate, up) memory. */
-void gate_back(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t n, enum activation_kind kind);
+void gate_back(float *dgate, float *dup, const float *dout, const float *gate, const float *up, size_t n,
+               enum activation_kind kind);
 
 /* How one token's experts were weighed (moe.h: moe_choose). */
 struct route_shape {
@@ -25,8 +26,8 @@ struct route_shape {
     bool   normalise;
     float  scale, least;           /* of the weights; the sum that they are divided by at least */
 };
-/* From the gradient by the weights [used], which is overwritten, to that by the router's logits, dscore [experts]. score, weight and
- * chosen are as moe_choose left them: who is chosen is taken as fixed. */
+/* From the gradient by the weights [used], which is overwritten, to that by the router's logits, dscore [experts]. score, weight
+ * and chosen are as moe_choose left them: who is chosen is taken as fixed. */
 void route_back(float *dscore, float *dweight, const float *score, const float *weight, const uint32_t *chosen,
                 const struct route_shape *s);
 

@@ -46,7 +46,7 @@ struct thread_scratch {
  * layers that are left out are not written, so a pass that begins in the middle takes whole sequences. */
 struct forward_trail {
     size_t       first;        /* the layer to begin with; the number of layers: only the head */
-    const float *input;        /* what it reads, f32 [tokens][width] (the head: [wanted][width]); NULL: from the tokens, first is 0 */
+    const float *input;        /* what it reads, f32 [tokens][width] (the head: [wanted][width]); NULL: from the tokens, first: 0 */
     float      **keep;         /* [layers + 1] where to copy what each layer (last: the head) reads; NULL entries: not wanted */
     size_t       rows;         /* `logits` has room for so many */
     void       (*see)(void *arg, size_t row, size_t count);    /* rows [row, row + count) of the pass stand at `logits` */
@@ -182,7 +182,8 @@ void attend(struct forward *f, const struct attention *a);
 /* Floats per thread, and of f->partial, that attend needs. */
 size_t attend_scratch_floats(const struct model *m);
 size_t attend_partial_floats(const struct model *m, size_t context);
-/* Write token tok's row for every key head: k f32 [kv_heads][k_step..], first key_dim of each; v likewise (NULL: values lie in the keys). */
+/* Write token tok's row for every key head: k f32 [kv_heads][k_step..], first key_dim of each;
+ * v likewise (NULL: values lie in the keys). */
 void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step);
 
 /* Causal convolution with `taps` taps over [n][channels] at x, per channel: out[t] = bias + sum over j of w[c][j] *
@@ -206,6 +207,7 @@ bool carve(unsigned char *base, size_t *offset, void *out, size_t count, size_t 
 /* Prepared bytes of one vector in each form. */
 void act_bytes(size_t out[ACT_KINDS], size_t cols);
 /* Take room for `vectors` vectors in the forms of `kinds` (a bit per kind). */
-bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned kinds, size_t vectors, const size_t per_vector[ACT_KINDS]);
+bool carve_acts(struct acts *acts, unsigned char *base, size_t *offset, unsigned kinds, size_t vectors,
+                const size_t per_vector[ACT_KINDS]);
 
 #endif

@@ -47,8 +47,8 @@ void kv_free(struct kv *kv);
 
 /* Cut back to `count` tokens. Recurrent states can only be kept or cleared: QUERN_EUSAGE for anything but 0 and `used`. */
 bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err);
-/* After a pass over `count` tokens that did not end well: what it wrote beyond `used` is cleared; where states were changed there is
- * no way back, and the cache is empty then. */
+/* After a pass over `count` tokens that did not end well: what it wrote beyond `used` is cleared; where states were changed there
+ * is no way back, and the cache is empty then. */
 void kv_abort(struct kv *kv, size_t count);
 
 /* Row of token `pos` for a key head. */

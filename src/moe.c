@@ -79,8 +79,8 @@ static void mask_groups(const struct hyper *h, float *score, float *group)
     }
 }
 
-void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select, uint32_t *chosen,
-                float *weight)
+void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select,
+                uint32_t *chosen, float *weight)
 {
     const struct hyper *h = &m->hyper;
     if (h->gating == GATING_SOFTMAX)

@@ -22,9 +22,10 @@ struct moe {
 #define MOE_LEAST_SUM 6.103515625e-5f
 
 /* One token's experts. score: the router's logits, f32 [experts], become probabilities (softmax among the chosen: stay logits).
- * select: scratch [experts + groups]. chosen, weight: [used], best first; the weights are normalised and scaled as the model says. */
-void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select, uint32_t *chosen,
-                float *weight);
+ * select: scratch [experts + groups]. chosen, weight: [used], best first; the weights are normalised and scaled as the
+ * model says. */
+void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select,
+                uint32_t *chosen, float *weight);
 
 /* Part of forward's plan; nothing for models without experts. `kinds`: a bit per prepared form in use. */
 bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned kinds);

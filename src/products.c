@@ -13,9 +13,13 @@
  * reads in order, knows what it will read next and where it begins in the next stage, and the last pieces are small.
  *
  * FEW: up to so many tokens are bound by memory. A piece then has PIECE_BYTES at least, which take a core a microsecond or two, and
- * at most ROWS_FEW rows are multiplied in one call, since their results wait in scratch. With more tokens a call has ROWS_MANY rows:
- * 64 rows of 512 tokens (128 KiB) still lie in L2. SOON_BYTES of the next stage are asked into the cache of a waiting thread. */
-enum { TOKENS_DIRECT = 4, TOKENS_FEW = 16, PIECE_BYTES = 16 << 10, ROWS_FEW = 256, ROWS_MANY = 64, PIECES_PER_THREAD = 8, SOON_BYTES = 128 << 10 };
+ * at most ROWS_FEW rows are multiplied in one call, since their results wait in scratch. With more tokens a call has ROWS_MANY
+ * rows: 64 rows of 512 tokens (128 KiB) still lie in L2. SOON_BYTES of the next stage are asked into the cache of a
+ * waiting thread. */
+enum {
+    TOKENS_DIRECT = 4, TOKENS_FEW = 16,
+    PIECE_BYTES = 16 << 10, ROWS_FEW = 256, ROWS_MANY = 64, PIECES_PER_THREAD = 8, SOON_BYTES = 128 << 10
+};
 
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
@@ -137,7 +141,8 @@ static const struct product *product_of(const struct product *list, size_t n, si
     return &list[low];
 }
 
-/* Rows of a product that a thread has taken. `soon`: so many after them are likely its own next ones; `asked`: those before were. */
+/* Rows of a product that a thread has taken. `soon`: so many after them are likely its own next ones; `asked`: those
+ * before were. */
 struct rows { size_t begin, count, soon; bool asked; };
 
 /* The rows of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row, so that
@@ -241,8 +246,8 @@ static void multiply_pieces(const struct product_stage *s, size_t start, size_t 
         bool asked = begin > start && begin > p->first_piece;
         for (; row < stop; row += n, asked = true) {
             n = stop - row < most ? stop - row : most;
-            multiply_rows(s->f, p, (struct rows){ .begin = row, .count = n, .soon = own > row + n ? own - row - n : 0, .asked = asked },
-                          thread);
+            size_t soon = own > row + n ? own - row - n : 0;
+            multiply_rows(s->f, p, (struct rows){ .begin = row, .count = n, .soon = soon, .asked = asked }, thread);
         }
         begin = p->first_piece + (stop + p->piece_rows - 1) / p->piece_rows;
     }

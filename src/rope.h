@@ -15,7 +15,8 @@ struct rope_table {
 };
 
 /* Fill `table` (its `frequency` has room for rope.dims / 2) for layers of this kind in a session of `context` tokens. */
-void rope_init(struct rope_table *table, const struct rope_hyper *rope, enum rope_table_kind kind, enum rope_local local, size_t context);
+void rope_init(struct rope_table *table, const struct rope_hyper *rope, enum rope_table_kind kind, enum rope_local local,
+               size_t context);
 /* cs: f32 [pairs][2], cosine and sine for one position. */
 void rope_angles(float *cs, const struct rope_table *table, size_t pos);
 

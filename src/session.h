@@ -22,7 +22,8 @@ struct quern_session {
 void session_defaults(const struct quern_model *model, struct quern_session_options *options);
 
 /* Append tokens; out: f32 [wanted][vocab], the logits after the last `wanted` of them. In passes of at most `batch` tokens. */
-bool session_score(struct quern_session *s, const int32_t *tokens, size_t count, size_t wanted, float *out, struct quern_error *err);
+bool session_score(struct quern_session *s, const int32_t *tokens, size_t count, size_t wanted, float *out,
+                   struct quern_error *err);
 
 /* Make room: keep the first `keep` tokens, drop the older half of the rest, and compute the other half again at its new place. */
 bool session_shift(struct quern_session *s, size_t keep, struct quern_error *err);

@@ -1,7 +1,7 @@
 /* Named weights: every tensor that the architecture needs, its shape checked against the hyper-parameters.
  *
- * Loading goes on after a tensor that is missing, so that one message can list them all; it ends at the first that is wrong. Nothing
- * is copied but vectors that the file does not hold as aligned f32, which are few and small. */
+ * Loading goes on after a tensor that is missing, so that one message can list them all; it ends at the first that is wrong.
+ * Nothing is copied but vectors that the file does not hold as aligned f32, which are few and small. */
 #include "model.h"
 
 #include <stdarg.h>
@@ -410,8 +410,8 @@ bool model_weights(struct model *m, const struct gguf *g, const struct kernels *
     if (ld.failed)
         return false;
     if (ld.missing_count)
-        return ERR(err, QUERN_EFORMAT, "%zu tensor%s missing: %s%s", ld.missing_count, ld.missing_count == 1 ? " is" : "s are", ld.missing,
-                   strlen(ld.missing) + 80 > sizeof ld.missing ? ", ..." : "");
+        return ERR(err, QUERN_EFORMAT, "%zu tensor%s missing: %s%s", ld.missing_count, ld.missing_count == 1 ? " is" : "s are",
+                   ld.missing, strlen(ld.missing) + 80 > sizeof ld.missing ? ", ..." : "");
     for (size_t i = 0; i < g->tensor_count; i++)
         m->extra_tensors += !m->used[i];
     return true;

@@ -79,7 +79,8 @@ static bool make_imatrix(const char *model, const char *out, struct quern_error 
 
 int main(int argc, char **argv)
 {
-    struct quern_error err = { .code = QUERN_EUSAGE, .text = "gen_tiny model OUT KIND | starved OUT | folder MODEL FOLDER | imatrix MODEL OUT" };
+    struct quern_error err = { .code = QUERN_EUSAGE,
+                               .text = "gen_tiny model OUT KIND | starved OUT | folder MODEL FOLDER | imatrix MODEL OUT" };
     bool ok = false;
     if (argc == 3 && !strcmp(argv[1], "starved"))
         make_starved(argv[2]), ok = true;

@@ -37,7 +37,8 @@ static bool refused(bool ok, enum quern_code code, const char *words)
 static void a_model_describes_itself(void)
 {
     CHECK(!strcmp(quern_model_architecture(model), "llama"), "%s", quern_model_architecture(model));
-    CHECK(vocabulary == 4096 && quern_model_context(model) == 512, "%zu tokens, context %zu", vocabulary, quern_model_context(model));
+    CHECK(vocabulary == 4096 && quern_model_context(model) == 512,
+          "%zu tokens, context %zu", vocabulary, quern_model_context(model));
     CHECK(quern_default_threads() >= 1, "threads");
 }
 

@@ -178,8 +178,9 @@ static void check_quantized(const struct quantized *q)
         }
         double mean = sum / (double)v.count;
         if (getenv("QUERN_TEST_VERBOSE"))
-            printf("%-22s mean KL %.2e (%.2e), most %.2e (%.2e), cosine %.6f (%.6f), difference %.1e\n", q->name, mean, q->mean, most,
-                   q->most, least, q->cosine, (double)greatest_difference(whole, v.exact, v.count * v.vocab));
+            printf("%-22s mean KL %.2e (%.2e), most %.2e (%.2e), cosine %.6f (%.6f), difference %.1e\n",
+                   q->name, mean, q->mean, most, q->most, least, q->cosine,
+                   (double)greatest_difference(whole, v.exact, v.count * v.vocab));
         CHECK(mean <= 2 * q->mean && most <= 2 * q->most, "%s: mean KL %g (llama.cpp %g), most %g (%g)", q->name, mean,
               q->mean, most, q->most);
         CHECK(1 - least <= 2 * (1 - q->cosine), "%s: least cosine %g (llama.cpp %g)", q->name, least, q->cosine);
@@ -193,8 +194,8 @@ static void check_quantized(const struct quantized *q)
 static const char *const EXACT[] = {
     "llama", "llama-tied", "llama-rope3", "llama-linear", "llama-yarn", "llama-bias", "llama-mqa", "mistral3", "smollm3", "arcee",
     "granite", "minicpm", "command-r", "cohere2", "glm4", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi2", "phi3",
-    "phi3-longrope-long", "phi3-longrope-short", "gpt2", "gptneox", "gptneox-seq", "stablelm", "stablelm-12b", "starcoder2", "olmo2",
-    "olmo3", "falcon", "falcon-40b", "bitnet", "nemotron", "exaone4", "mpt", "deci",
+    "phi3-longrope-long", "phi3-longrope-short", "gpt2", "gptneox", "gptneox-seq", "stablelm", "stablelm-12b", "starcoder2",
+    "olmo2", "olmo3", "falcon", "falcon-40b", "bitnet", "nemotron", "exaone4", "mpt", "deci",
     "mixtral", "qwen2moe", "qwen3moe", "granitemoe", "olmoe", "gpt-oss", "deepseek2-mla", "deepseek2-v3", "deepseek2-legacy",
     "llama4", "mamba", "lfm2", "qwen3next",
 };

@@ -11,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[] = { "llama", "llama-bias", "llama-mqa", "llama-tied", "llama-rope3", "llama-yarn", "qwen2", "qwen3", "gemma",
-                                     "gemma2", "gemma3", "olmo2", "smollm3", "granite", "exaone4", "minicpm", "mixtral", "qwen2moe",
-                                     "qwen3moe", "olmoe", "granitemoe", "gpt-oss" };
+static const char *const names[] = {
+    "llama", "llama-bias", "llama-mqa", "llama-tied", "llama-rope3", "llama-yarn", "qwen2", "qwen3", "gemma", "gemma2", "gemma3",
+    "olmo2", "smollm3", "granite", "exaone4", "minicpm", "mixtral", "qwen2moe", "qwen3moe", "olmoe", "granitemoe", "gpt-oss",
+};
 static const char *const refused[] = { "mamba", "gpt2", "command-r", "deepseek2-mla", "llama4", "mistral3" };
 
 enum { TOKENS = 48 };
@@ -27,7 +28,7 @@ struct bench {
     int32_t         tokens[TOKENS];
     float          *logits, *dlogits, *direction;   /* loss = sum of logits * direction */
     size_t          rows;                           /* stride of the logits */
-    size_t          count;                          /* tokens that the loss looks at, in 4 sequences; 2 where there are no experts */
+    size_t          count;                          /* tokens that the loss looks at, in 4 sequences; 2 without experts */
     uint64_t        choice;                         /* of the last pass: who was chosen, as a number */
     bool            open, ready;
     /* per id: weights as f32, gradient; the same of norms and the embedding */
@@ -223,7 +224,8 @@ static bool slope_along(struct bench *t, const struct side *s, float by, double 
 }
 
 /* Move `values` along a random direction, both ways. With experts the first of some directions and steps that leave the choice. */
-static void check_slope(struct bench *t, const char *name, const char *what, size_t id, float *values, const float *gradient, size_t n)
+static void check_slope(struct bench *t, const char *name, const char *what, size_t id, float *values,
+                        const float *gradient, size_t n)
 {
     uint64_t seed = 77 + id;
     float *step = malloc(n * sizeof *step), *saved = malloc(n * sizeof *saved);
@@ -243,7 +245,8 @@ static void check_slope(struct bench *t, const char *name, const char *what, siz
     }
     double expected = sqrt(length * norm / (double)n);
     CHECK(found, "%s, %s %zu: somebody is chosen anew at every step", name, what, id);
-    CHECK(fabs(slope - inner) < 0.02 * (fabs(inner) + expected), "%s, %s %zu: slope %g, gradient says %g", name, what, id, slope, inner);
+    CHECK(fabs(slope - inner) < 0.02 * (fabs(inner) + expected), "%s, %s %zu: slope %g, gradient says %g",
+          name, what, id, slope, inner);
     free(step);
     free(saved);
 }
@@ -291,7 +294,9 @@ static void check_model(const char *name, size_t band)
     for (size_t tok = 0; tok < TOKENS; tok++)
         for (size_t v = 0; v < t.model.hyper.vocab; v++)
             t.direction[tok * t.rows + v] = random_float(&seed, -1, 1);
-    struct backward_hooks hooks = { .arg = &t, .linear = on_linear, .expert = on_expert, .norm = on_norm, .embedding = on_embedding };
+    struct backward_hooks hooks = {
+        .arg = &t, .linear = on_linear, .expert = on_expert, .norm = on_norm, .embedding = on_embedding
+    };
     t.count = t.model.hyper.experts ? TOKENS / 3 : TOKENS;
     loss(&t);
     memcpy(t.dlogits, t.direction, t.count * t.rows * sizeof(float));
@@ -304,7 +309,8 @@ static void check_model(const char *name, size_t band)
     for (size_t id = 0; id < t.b.norm_count; id++)
         if (t.norm[id])
             check_slope(&t, name, "norm", id, t.norm[id], t.norm_gradient[id], backward_norm_width(&t.model, id));
-    check_slope(&t, name, "embedding", 0, t.embedding, t.embedding_gradient, t.model.hyper.vocab * dense_stride(t.model.hyper.width));
+    check_slope(&t, name, "embedding", 0, t.embedding, t.embedding_gradient,
+                t.model.hyper.vocab * dense_stride(t.model.hyper.width));
     bench_close(&t);
 }
 
@@ -357,8 +363,10 @@ static void norms_and_gates(void)
 {
     uint64_t seed = 21;
     float x[N], w[N], c[N], y[N], dx[N], dw[N] = { 0 }, g[N], dg[N], du[N];
-    for (int i = 0; i < N; i++)
-        x[i] = random_float(&seed, -2, 2), w[i] = random_float(&seed, 0.5, 2), c[i] = random_float(&seed, -1, 1), g[i] = random_float(&seed, -3, 3);
+    for (int i = 0; i < N; i++) {
+        x[i] = random_float(&seed, -2, 2), w[i] = random_float(&seed, 0.5, 2);
+        c[i] = random_float(&seed, -1, 1), g[i] = random_float(&seed, -3, 3);
+    }
     rms_back(dx, dw, c, x, w, N, 1e-5f);
     for (int i = 0; i < N; i++) {
         float *moved[2] = { &x[i], &w[i] };
@@ -396,8 +404,9 @@ static void attention_of_one_head(size_t window, float softcap)
     struct cpu cpu;
     cpu_detect(&cpu);
     kernels_init(&kernels, &cpu);
-    struct attend_shape s = { .length = LENGTH, .group = 2, .key_dim = 4, .value_dim = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4,
-                              .out_stride = 8, .window = window, .scale = 0.5f, .softcap = softcap, .kernels = &kernels };
+    struct attend_shape s = { .length = LENGTH, .group = 2, .key_dim = 4, .value_dim = 4, .q_stride = 8, .k_stride = 4,
+                              .v_stride = 4, .out_stride = 8, .window = window, .scale = 0.5f, .softcap = softcap,
+                              .kernels = &kernels };
     enum { NQ = LENGTH * 8, NK = LENGTH * 4 };
     float q[NQ], k[NK], v[NK], out[NQ], c[NQ], dq[NQ], dk[NK] = { 0 }, dv[NK] = { 0 }, probs[2 * (LENGTH + 1)];
     uint64_t seed = 5;

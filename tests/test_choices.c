@@ -30,7 +30,8 @@ static void check_choice(const struct choice_item *item, size_t c, const char *c
     const struct choice *choice = &item->choices[c];
     CHECK(c < item->count && choice->context_n == strlen(context) && !memcmp(choice->context, context, choice->context_n),
           "choice %zu: context '%s'", c, choice->context);
-    CHECK(choice->text_n == strlen(text) && !memcmp(choice->text, text, choice->text_n), "choice %zu: '%.*s'", c, (int)choice->text_n, choice->text);
+    CHECK(choice->text_n == strlen(text) && !memcmp(choice->text, text, choice->text_n),
+          "choice %zu: '%.*s'", c, (int)choice->text_n, choice->text);
 }
 
 /* ---- the formats ---------------------------------------------------------------------------------------------------- */
@@ -60,8 +61,8 @@ static void test_mmlu(void)
     CHECK(open_text(&set, "two_words_test.csv", mmlu, CHOICES_AUTO), "%s", err.text);
     CHECK(set.format == CHOICES_MMLU && set.count == 2, "%zu items", set.count);
     check_choice(&set.items[0], 3, "What, \"this\"?\n\nReally\nA. a\nB. b, c\nC. \"\nD. d\nAnswer:", "D");
-    CHECK(set.items[0].gold == 3 && set.items[1].gold == 1 && set.items[0].line == 2 && set.items[1].line == 6, "gold %zu %zu, line %zu",
-          set.items[0].gold, set.items[1].gold, set.items[1].line);
+    CHECK(set.items[0].gold == 3 && set.items[1].gold == 1 && set.items[0].line == 2 && set.items[1].line == 6,
+          "gold %zu %zu, line %zu", set.items[0].gold, set.items[1].gold, set.items[1].line);
     CHECK(!strcmp(set.items[0].lead, "The following are multiple choice questions (with answers) about two words.\n\n"), "'%s'",
           set.items[0].lead);
     choices_close(&set);
@@ -83,11 +84,12 @@ static void test_mmlu(void)
 }
 
 static const char arc[] =
-    "{\"id\":\"1\",\"question\":{\"stem\":\"Why?\",\"choices\":[{\"text\":\"no\",\"label\":\"1\"},{\"text\":\"so\",\"label\":\"2\"},"
-    "{\"text\":\"\\u00e9\",\"label\":\"3\"}]},\"answerKey\":\"2\"}\n\n";
+    "{\"id\":\"1\",\"question\":{\"stem\":\"Why?\",\"choices\":[{\"text\":\"no\",\"label\":\"1\"},"
+    "{\"text\":\"so\",\"label\":\"2\"},{\"text\":\"\\u00e9\",\"label\":\"3\"}]},\"answerKey\":\"2\"}\n\n";
 static const char winogrande[] =
     "{\"sentence\":\"The cup or the box: _  was red. \",\"option1\":\"cup\",\"option2\":\"box\",\"answer\":\"2\"}";
-static const char piqa[] = "{\"goal\":\"Boil\",\"sol1\":\"Heat \",\"sol2\":\"Cool\"}\n{\"goal\":\"Dry\",\"sol1\":\"Sun\",\"sol2\":\"Rain\"}\n";
+static const char piqa[] =
+    "{\"goal\":\"Boil\",\"sol1\":\"Heat \",\"sol2\":\"Cool\"}\n{\"goal\":\"Dry\",\"sol1\":\"Sun\",\"sol2\":\"Rain\"}\n";
 static const char lambada[] = "{\"text\":\"She said no \\\"words\\\"\"}\n";
 
 static void test_json_lines(void)
@@ -97,7 +99,8 @@ static void test_json_lines(void)
     CHECK(set.items[0].count == 3 && set.items[0].gold == 1, "gold %zu", set.items[0].gold);
     check_choice(&set.items[0], 2, "Question: Why?\nAnswer:", "\xC3\xA9");
     choices_close(&set);
-    CHECK(open_text(&set, "mc-w.jsonl", winogrande, CHOICES_AUTO) && set.format == CHOICES_WINOGRANDE && set.count == 1, "%s", err.text);
+    CHECK(open_text(&set, "mc-w.jsonl", winogrande, CHOICES_AUTO) && set.format == CHOICES_WINOGRANDE && set.count == 1,
+          "%s", err.text);
     CHECK(set.items[0].gold == 1, "gold %zu", set.items[0].gold);
     check_choice(&set.items[0], 0, "The cup or the box: cup", "was red.");
     check_choice(&set.items[0], 1, "The cup or the box: box", "was red.");
@@ -139,9 +142,10 @@ static void test_refusals(void)
         {CHOICES_MMLU, "q\"x,a,b,c,d,A\n", "line 1: a quote within"},
         {CHOICES_MMLU, "question,a,b,c,d,answer\n", "no items"},
         {CHOICES_ARC, "[1]\n", "line 1: not a JSON object"},
-        {CHOICES_ARC, "{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"}]},\"answerKey\":\"A\"}", "list of 2"},
-        {CHOICES_AUTO, "\n{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},{\"text\":\"b\",\"label\":\"B\"}]},"
-                       "\"answerKey\":\"C\"}", "line 2: 'answerKey' is no"},
+        {CHOICES_ARC, "{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"}]},\"answerKey\":\"A\"}",
+         "list of 2"},
+        {CHOICES_AUTO, "\n{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},"
+                       "{\"text\":\"b\",\"label\":\"B\"}]},\"answerKey\":\"C\"}", "line 2: 'answerKey' is no"},
         {CHOICES_ARC, "{\"question\":{\"choices\":[]},\"answerKey\":\"A\"}", "'stem' is missing"},
         {CHOICES_WINOGRANDE, "{\"sentence\":\"a _ b\",\"option1\":\"x\",\"option2\":\"y\",\"answer\":\"0\"}", "line 1: 'answer'"},
         {CHOICES_WINOGRANDE, "{\"sentence\":\"a b\",\"option1\":\"x\",\"option2\":\"y\",\"answer\":\"1\"}", "must have a _"},
@@ -155,16 +159,16 @@ static void test_refusals(void)
     struct choice_set set;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         err = (struct quern_error){0};
-        CHECK(!open_text(&set, "mc-bad", cases[i].text, cases[i].format) && err.code == QUERN_EFORMAT && strstr(err.text, cases[i].says),
-              "case %zu: code %d, %s", i, err.code, err.text);
+        CHECK(!open_text(&set, "mc-bad", cases[i].text, cases[i].format) && err.code == QUERN_EFORMAT &&
+              strstr(err.text, cases[i].says), "case %zu: code %d, %s", i, err.code, err.text);
         choices_close(&set);
     }
     static const struct { const char *labels, *says; } labels[] = {
         {"1\n", "1 labels for 2 items"}, {"1\n0\n0\n", "line 3: more labels"}, {"1\n2\n", "line 2: a label"}, {"", "0 labels"}};
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
         save("mc-q-labels.lst", labels[i].labels);
-        CHECK(!open_text(&set, "mc-q.jsonl", piqa, CHOICES_AUTO) && err.code == QUERN_EFORMAT && strstr(err.text, labels[i].says), "%s",
-              err.text);
+        CHECK(!open_text(&set, "mc-q.jsonl", piqa, CHOICES_AUTO) && err.code == QUERN_EFORMAT &&
+              strstr(err.text, labels[i].says), "%s", err.text);
         choices_close(&set);
     }
     unlink(temp_path("mc-q-labels.lst"));
@@ -281,7 +285,8 @@ static void test_overflow(void)
     tiny_save(&tiny, temp_path("mc.gguf"));
     struct quern_model *m = quern_open_model(temp_path("mc.gguf"), NULL, &err);
     struct choice_run run = {.kv = QUERN_KV_F32, .context = 12};
-    CHECK(m && open_text(&set, "mc-o.txt", "a\n0\nb\nc\nd\ne\nlonger than twelve\n3\nx\ny\nz\nabc\n", CHOICES_AUTO), "%s", err.text);
+    CHECK(m && open_text(&set, "mc-o.txt", "a\n0\nb\nc\nd\ne\nlonger than twelve\n3\nx\ny\nz\nabc\n", CHOICES_AUTO),
+          "%s", err.text);
     CHECK(!choices_measure(&set, m, &run, &longest, &cut, &err) && err.code == QUERN_ELIMIT && strstr(err.text, "mc-o.txt: line 7"),
           "%s", err.text);
     run.cut = true;
@@ -307,10 +312,13 @@ static void test_sums(void)
     struct choice_set set;
     struct choice_sum sum;
     CHECK(open_text(&set, "mc-m.txt", "a\n0\nb\nc\nd\ne\nf\n3\nx\ny\nz\nabc\ng\n1\nx\ny\nz\nabc\n", CHOICES_AUTO), "%s", err.text);
-    struct choice_answer answers[] = {{.pick = {0, 1, 1}, .log_p = -1}, {.pick = {3, 3, 0}, .log_p = -2}, {.pick = {0, 1, 0}, .log_p = -3}};
+    struct choice_answer answers[] = {
+        {.pick = {0, 1, 1}, .log_p = -1}, {.pick = {3, 3, 0}, .log_p = -2}, {.pick = {0, 1, 0}, .log_p = -3},
+    };
     choices_sum(&sum, &set, answers, SIZE_MAX);
-    CHECK(sum.items == 3 && fabs(sum.accuracy[CHOICE_SUM] - 2.0 / 3) < 1e-12 && fabs(sum.accuracy[CHOICE_PER_BYTE] - 2.0 / 3) < 1e-12 &&
-              sum.accuracy[CHOICE_PER_TOKEN] == 0 && fabs(sum.error[0] - 1.0 / 3) < 1e-12 && sum.error[CHOICE_PER_TOKEN] == 0,
+    CHECK(sum.items == 3 && fabs(sum.accuracy[CHOICE_SUM] - 2.0 / 3) < 1e-12 &&
+              fabs(sum.accuracy[CHOICE_PER_BYTE] - 2.0 / 3) < 1e-12 && sum.accuracy[CHOICE_PER_TOKEN] == 0 &&
+              fabs(sum.error[0] - 1.0 / 3) < 1e-12 && sum.error[CHOICE_PER_TOKEN] == 0,
           "accuracy %g +- %g", sum.accuracy[0], sum.error[0]);
     CHECK(sum.chance == 0.25 && fabs(sum.perplexity - exp(2)) < 1e-12 && fabs(sum.perplexity_error - exp(2) * sqrt(1.0 / 3)) < 1e-9,
           "perplexity %g +- %g", sum.perplexity, sum.perplexity_error);

@@ -23,7 +23,8 @@ static void a_cap_only_lowers(void)
     struct cpu with = machines[2], without = machines[2], old = machines[1];
     CHECK(cpu_cap(&with, "avx512_bf16") && with.level == CPU_AVX512 && with.avx512_bf16, "avx512 with its additions");
     CHECK(cpu_cap(&without, "avx512") && !without.avx512_bf16 && !without.avx512_vbmi, "avx512 without them");
-    CHECK(!cpu_cap(&without, "avx512_bf16") && !cpu_cap(&old, "avx512_bf16") && old.level == CPU_AVX2, "additions that are not there");
+    CHECK(!cpu_cap(&without, "avx512_bf16") && !cpu_cap(&old, "avx512_bf16") && old.level == CPU_AVX2,
+          "additions that are not there");
     CHECK(!cpu_has(&machines[3], CPU_AVX2) && !cpu_has(&machines[2], CPU_NEON), "levels of another family");
     struct cpu cpu = machines[1];
     CHECK(cpu_cap(&cpu, NULL) && cpu.level == CPU_AVX2, "no cap");

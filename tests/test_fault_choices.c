@@ -26,8 +26,8 @@ static void make_files(void)
     save("fc_dev.csv", "q,a,b,c,d,A\n");
     save("fc.jsonl", "{\"goal\":\"g\",\"sol1\":\"x\",\"sol2\":\"y\"}\n");
     save("fc-labels.lst", "1\n");
-    save("fa.jsonl", "{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},{\"text\":\"b\",\"label\":\"B\"}]},"
-                     "\"answerKey\":\"B\"}\n");
+    save("fa.jsonl", "{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},"
+                     "{\"text\":\"b\",\"label\":\"B\"}]},\"answerKey\":\"B\"}\n");
     save("fw.jsonl", "{\"sentence\":\"a _ b\",\"option1\":\"x\",\"option2\":\"y\",\"answer\":\"1\"}\n");
     snprintf(folder, sizeof folder, "%s", temp_path("."));
 }
@@ -90,7 +90,8 @@ static void test_answering(void)
         struct choice_run run = {.kv = QUERN_KV_F32, .context = 64};
         long before = fault_live_blocks();
         fault_arm(FAULT_MEMORY, n, FAULT_ONCE);
-        bool ok = choices_measure(&set, m, &run, &longest, &cut, &err) && choices_answer(answers, NULL, &set, m, &run, longest, &err);
+        bool ok = choices_measure(&set, m, &run, &longest, &cut, &err) &&
+                  choices_answer(answers, NULL, &set, m, &run, longest, &err);
         const char *where = fault_disarm();
         CHECK(ok == !where && (ok || err.code == QUERN_EMEM), "allocation %zu: code %d, %s", n, err.code, err.text);
         CHECK(fault_live_blocks() == before, "allocation %zu: %ld blocks are lost", n, fault_live_blocks() - before);

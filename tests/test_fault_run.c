@@ -37,7 +37,8 @@ static void sweep(enum tiny_kind kind, enum fault_mode mode)
         fault_arm(FAULT_MEMORY, n, mode);
         bool ok = load_and_run(path);
         const char *where = fault_disarm();
-        CHECK(fault_live_blocks() == before, "%s, allocation %zu (%s): %ld blocks leak", tiny.arch, n, where, fault_live_blocks() - before);
+        CHECK(fault_live_blocks() == before, "%s, allocation %zu (%s): %ld blocks leak", tiny.arch, n, where,
+              fault_live_blocks() - before);
         if (!where) {
             CHECK(ok, "%s, without a fault: %s", tiny.arch, err.text);
             break;

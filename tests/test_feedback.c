@@ -11,9 +11,11 @@
 
 enum { N = 512, ROWS = 19 };
 
-static const uint32_t formats[] = { FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL, FORMAT_Q2_K, FORMAT_Q3_K,
-                                    FORMAT_Q4_K, FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_XS, FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S,
-                                    FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_TQ1_0, FORMAT_TQ2_0 };
+static const uint32_t formats[] = {
+    FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL, FORMAT_Q2_K, FORMAT_Q3_K, FORMAT_Q4_K,
+    FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_XS, FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S, FORMAT_IQ3_XXS, FORMAT_IQ3_S,
+    FORMAT_TQ1_0, FORMAT_TQ2_0,
+};
 
 struct bench { float h[N * N], held[N * N], w[ROWS * N]; struct rounding *rounding; struct kernels kernels; };
 
@@ -90,18 +92,18 @@ static void every_format(void)
             struct feedback f;
             out[t] = calloc(ROWS, row_bytes);
             CHECK(feedback_init(&f, b->h, b->held, N, feedback_group(formats[k]), 0.01, pool, &err), "%s", err.text);
-            CHECK(feedback_round(&f, b->rounding, formats[k], out[t], b->w, ROWS, FEEDBACK_SEARCH, ROUNDING_PLAIN, pool, &search, &err),
-                  "%s", err.text);
-            CHECK(feedback_round(&f, b->rounding, formats[k], out[t], b->w, ROWS, FEEDBACK_DESCENT, ROUNDING_PLAIN, pool, &result, &err),
-                  "%s", err.text);
+            CHECK(feedback_round(&f, b->rounding, formats[k], out[t], b->w, ROWS, FEEDBACK_SEARCH, ROUNDING_PLAIN, pool,
+                                 &search, &err), "%s", err.text);
+            CHECK(feedback_round(&f, b->rounding, formats[k], out[t], b->w, ROWS, FEEDBACK_DESCENT, ROUNDING_PLAIN, pool,
+                                 &result, &err), "%s", err.text);
             feedback_free(&f);
             pool_close(pool);
         }
         CHECK(!memcmp(out[0], out[1], ROWS * row_bytes), "%s: 1 and 3 threads", format->name);
         double read = loss(b, b->held, formats[k], out[0], row_bytes), said = result.held[result.kept];
         CHECK(fabs(read - said) <= 2e-3 * said, "%s: the loss is %g, said to be %g", format->name, read, said);
-        CHECK(result.fit[FEEDBACK_CARRY] < 0.97 * search.fit[FEEDBACK_SEARCH], "%s: carrying gives %g of the search's %g", format->name,
-              result.fit[FEEDBACK_CARRY], search.fit[FEEDBACK_SEARCH]);
+        CHECK(result.fit[FEEDBACK_CARRY] < 0.97 * search.fit[FEEDBACK_SEARCH],
+              "%s: carrying gives %g of the search's %g", format->name, result.fit[FEEDBACK_CARRY], search.fit[FEEDBACK_SEARCH]);
         CHECK(result.fit[FEEDBACK_DESCENT] <= 1.0001 * result.fit[FEEDBACK_CARRY], "%s: descent ends at %g, above %g", format->name,
               result.fit[FEEDBACK_DESCENT], result.fit[FEEDBACK_CARRY]);
         for (int way = 0; way < FEEDBACK_WAYS; way++)

@@ -294,7 +294,8 @@ static void test_paths(void)
 static void test_shared_models(void)
 {
     static const char *const files[] = {
-        "models/stories260K/stories260K-F32.gguf", "models/babyllama361/babyllama361-Q4_0.gguf", "vectors/vocab/ggml-vocab-phi-3.gguf",
+        "models/stories260K/stories260K-F32.gguf", "models/babyllama361/babyllama361-Q4_0.gguf",
+        "vectors/vocab/ggml-vocab-phi-3.gguf",
         "vectors/archs/llama.gguf", "vectors/archs/qwen3next.gguf",
     };
     if (!shared_path("models")) {

@@ -100,7 +100,8 @@ static void the_file_is_llama_imatrix_s(void)
     CHECK(back.count == m.count, "%zu entries, %zu gathered", back.count, m.count);
     for (size_t i = 0; i < back.count; i++) {
         CHECK(back.entries[i].experts == m.entries[i].experts, "%s", back.entries[i].name);
-        CHECK(!memcmp(back.entries[i].tokens, m.entries[i].tokens, m.entries[i].experts * sizeof(float)), "%s", back.entries[i].name);
+        CHECK(!memcmp(back.entries[i].tokens, m.entries[i].tokens, m.entries[i].experts * sizeof(float)),
+              "%s", back.entries[i].name);
         stacks += back.entries[i].experts == EXPERTS;
     }
     CHECK(stacks == 3 * TINY_LAYERS, "%zu stacks", stacks);
@@ -123,8 +124,8 @@ static void gradients_weigh_tokens(void)
 {
     struct subject one, three;
     struct imatrix plain, a, b;
-    if (!open_subject(&one, false, 1) || !open_subject(&three, false, 3) || !gather(&plain, &one, false) || !gather(&a, &one, true) ||
-        !gather(&b, &three, true))
+    if (!open_subject(&one, false, 1) || !open_subject(&three, false, 3) ||
+        !gather(&plain, &one, false) || !gather(&a, &one, true) || !gather(&b, &three, true))
         return;
     CHECK(a.count == plain.count && a.count == b.count, "%zu, %zu and %zu entries", plain.count, a.count, b.count);
     for (size_t i = 0; i < a.count; i++) {

@@ -274,10 +274,12 @@ static void the_same_bytes(void)
     CHECK(gather(&one, "one.stats", true, 0, NULL, &err), "%s", err.text);
     CHECK(gather(&three, "three.stats", true, 0, NULL, &err), "%s", err.text);
     CHECK(same_files("one.stats", "three.stats"), "one thread and three");
-    CHECK(!gather(&one, "tight.stats", true, 1 << 20, NULL, &err) && err.code == QUERN_EMEM, "a limit that is too low: %s", err.text);
+    CHECK(!gather(&one, "tight.stats", true, 1 << 20, NULL, &err) && err.code == QUERN_EMEM,
+          "a limit that is too low: %s", err.text);
     /* The message names the least that will do; with it the inputs of a layer are gathered one after the other. */
     size_t least = strtoull(strstr(err.text, "least ") + 6, NULL, 10);
-    CHECK(gather(&one, "tight.stats", true, least, NULL, &err) && same_files("one.stats", "tight.stats"), "limit %zu: %s", least, err.text);
+    CHECK(gather(&one, "tight.stats", true, least, NULL, &err) && same_files("one.stats", "tight.stats"),
+          "limit %zu: %s", least, err.text);
     CHECK(!gather(&one, "tight.stats", true, least - 1, NULL, &err), "a byte less");
     /* Stopped ever later and taken up again by other numbers of threads. */
     for (int stops = 1; stops < 36; stops += 5) {
@@ -301,7 +303,8 @@ static void the_same_bytes(void)
 
 /* ---- bad files ---- */
 
-static void refused(const struct subject *s, const char *data, size_t n, const struct gguf *model, enum quern_code code, const char *words)
+static void refused(const struct subject *s, const char *data, size_t n, const struct gguf *model,
+                    enum quern_code code, const char *words)
 {
     struct stats stats;
     struct quern_error err;
@@ -332,10 +335,12 @@ static void bad_files_are_refused(void)
     struct quern_error err;
     struct stats stats;
     size_t n, m;
-    if (!open_subject(&s, "models/stories260K/stories260K-F32.gguf", 2) || !open_subject(&other, "models/stories260K/stories260K-BF16.gguf", 1))
+    if (!open_subject(&s, "models/stories260K/stories260K-F32.gguf", 2) ||
+        !open_subject(&other, "models/stories260K/stories260K-BF16.gguf", 1))
         return;
     CHECK(gather(&s, "good.stats", true, 0, NULL, &err), "%s", err.text);
-    char *data = read_whole_file(temp_path("good.stats"), &n), *model = read_whole_file(shared_path("models/stories260K/stories260K-BF16.gguf"), &m);
+    char *data = read_whole_file(temp_path("good.stats"), &n);
+    char *model = read_whole_file(shared_path("models/stories260K/stories260K-BF16.gguf"), &m);
     bool ok = stats_open(&stats, temp_path("good.stats"), &s.model->gguf, &s.model->kernels, s.pool, &err);
     CHECK(ok, "%s", err.text);
     if (ok)

@@ -83,8 +83,8 @@ static void compare_tensors(struct bench *b, const char *name)
             continue;
         measure_from(b, first, part);
         measure_from(b, 0, whole);
-        CHECK(!memcmp(whole, part, b->measure.points * sizeof *whole), "%s: %.*s from layer %zu is not the whole pass", name, (int)tensor.n,
-              tensor.text, first);
+        CHECK(!memcmp(whole, part, b->measure.points * sizeof *whole),
+              "%s: %.*s from layer %zu is not the whole pass", name, (int)tensor.n, tensor.text, first);
         /* From behind the change on nothing of it is seen: layers are left out indeed. */
         if (first < layers) {
             measure_from(b, layers, blind);
@@ -112,7 +112,8 @@ static void compare_followed(struct bench *b, const char *name)
             measure_from(b, variant_layer(&b->variant, k), part);
             measure_from(b, 0, whole);
             compared++;
-            CHECK(!memcmp(whole, part, b->measure.points * sizeof *whole), "%s: tensors %zu and %zu are not the whole pass", name, i, k);
+            CHECK(!memcmp(whole, part, b->measure.points * sizeof *whole),
+                  "%s: tensors %zu and %zu are not the whole pass", name, i, k);
             variant_set(&b->variant, k, 0, NULL);
             free(two);
         }
@@ -145,7 +146,8 @@ static void test_many_passes(void)
         CHECK(b.measure.together < CHUNKS, "%zu chunks in one pass", b.measure.together);
         compare_tensors(&b, "long");
         CHECK(measure_bytes(&one, b.model, LONG, 1, 2, &err) && measure_bytes(&all, b.model, LONG, CHUNKS, 2, &err) &&
-              all - one >= 2 * (LONG - LONG / 4) * TINY_VOCAB * sizeof(float), "%zu bytes, for three times as much text %zu", one, all);
+              all - one >= 2 * (LONG - LONG / 4) * TINY_VOCAB * sizeof(float),
+              "%zu bytes, for three times as much text %zu", one, all);
     }
     close_bench(&b);
 }

@@ -10,8 +10,10 @@
 #include "test.h"
 #include "tiny.h"
 
-enum { TOKENS = 1100, WIDTH = 64, HEADS = 4, KV = 2, DIM = 32, FF = 96, EXPERTS = 6, USED = 2, EXPERT_FF = 32, INNER = 96, STATE = 16,
-       RANK = 4, TAPS = 4, LAYERS = 2 };
+enum {
+    TOKENS = 1100, WIDTH = 64, HEADS = 4, KV = 2, DIM = 32, FF = 96, EXPERTS = 6, USED = 2, EXPERT_FF = 32, INNER = 96, STATE = 16,
+    RANK = 4, TAPS = 4, LAYERS = 2
+};
 
 static const struct gguf *file;
 
@@ -147,8 +149,8 @@ static void mixture(double *x, const double *h, int layer)
               weights(layer, "ffn_down_exps.weight") + best * size, EXPERT_FF, p[best] / sum);
         p[best] = -1;
     }
-    gated(x, h, weights(layer, "ffn_gate_shexp.weight"), weights(layer, "ffn_up_shexp.weight"), weights(layer, "ffn_down_shexp.weight"),
-          EXPERT_FF, sigmoid(gate));
+    gated(x, h, weights(layer, "ffn_gate_shexp.weight"), weights(layer, "ffn_up_shexp.weight"),
+          weights(layer, "ffn_down_shexp.weight"), EXPERT_FF, sigmoid(gate));
 }
 
 static double inputs[LAYERS][TOKENS + TAPS][INNER], states[LAYERS][INNER][STATE];
@@ -199,7 +201,8 @@ static void reference(double *logits, enum tiny_kind kind, int32_t token, size_t
         if (kind == TINY_EXPERTS)
             mixture(x, h, layer);
         else
-            gated(x, h, weights(layer, "ffn_gate.weight"), weights(layer, "ffn_up.weight"), weights(layer, "ffn_down.weight"), FF, 1);
+            gated(x, h, weights(layer, "ffn_gate.weight"), weights(layer, "ffn_up.weight"),
+                  weights(layer, "ffn_down.weight"), FF, 1);
     }
     rms(h, x, weights(-1, "output_norm.weight"), WIDTH);
     multiply(logits, weights(-1, "output.weight"), h, WIDTH, TINY_VOCAB);

@@ -11,9 +11,9 @@ static struct kernels table;
 static struct rounding *rounding;
 
 static const uint32_t formats[] = {
-    FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL, FORMAT_MXFP4,
-    FORMAT_Q2_K, FORMAT_Q3_K, FORMAT_Q4_K, FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_XS, FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S,
-    FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_IQ1_S, FORMAT_IQ1_M, FORMAT_TQ1_0, FORMAT_TQ2_0,
+    FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL,
+    FORMAT_MXFP4, FORMAT_Q2_K, FORMAT_Q3_K, FORMAT_Q4_K, FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_XS, FORMAT_IQ2_XXS, FORMAT_IQ2_XS,
+    FORMAT_IQ2_S, FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_IQ1_S, FORMAT_IQ1_M, FORMAT_TQ1_0, FORMAT_TQ2_0,
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
@@ -61,7 +61,8 @@ static void errors_at_or_below_the_vectors(void)
         char path[128];
         snprintf(path, sizeof path, "vectors/types/%s.bin", format_find(id)->name);
         char *blocks = read_whole_file(shared_path(path), &size);
-        bool weighted = id == FORMAT_IQ2_XXS || id == FORMAT_IQ2_XS || id == FORMAT_IQ2_S || id == FORMAT_IQ1_S || id == FORMAT_IQ1_M;
+        bool weighted = id == FORMAT_IQ2_XXS || id == FORMAT_IQ2_XS || id == FORMAT_IQ2_S ||
+                        id == FORMAT_IQ1_S || id == FORMAT_IQ1_M;
         CHECK(blocks && size == 16 * row_bytes(id, n), "%s", path);
         double peer = 0, ours = 0;
         for (size_t r = 0; blocks && r < 16; r++) {
@@ -184,8 +185,8 @@ static void hostile_rows_stay_finite(void)
                 CHECK(finite || (kind == 5 && formats[f] == FORMAT_F16), "%s, row %d", format_find(formats[f])->name, kind);
                 double error = row_error(formats[f], blocks, x, NULL, ROW);
                 if (finite && weights < 3)
-                    CHECK(error <= energy(x) * 1.000001, "%s, row %d, weights %d: error %g of %g", format_find(formats[f])->name, kind,
-                          weights, error, energy(x));
+                    CHECK(error <= energy(x) * 1.000001, "%s, row %d, weights %d: error %g of %g",
+                          format_find(formats[f])->name, kind, weights, error, energy(x));
             }
         }
 }
@@ -281,7 +282,8 @@ static void codebook_search_is_exact(void)
             codebook_best(book, cost, &least);
             codebook_best_flipped(book, cost, flip, &with, &where);
             CHECK(fabs(least - best) <= 1e-5 * best, "book %d: %g, every entry: %g", id, least, best);
-            CHECK(fabs(with - best_flipped) <= 1e-5 * best_flipped, "book %d, flipped: %g, every entry: %g", id, with, best_flipped);
+            CHECK(fabs(with - best_flipped) <= 1e-5 * best_flipped, "book %d, flipped: %g, every entry: %g",
+                  id, with, best_flipped);
         }
 }
 

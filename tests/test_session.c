@@ -106,7 +106,8 @@ static double mean_square_difference(const float *a, const float *b, size_t n)
 static void test_cache_types(void)
 {
     static const struct { enum quern_kv kv; const char *name; double most; } TYPES[] = {
-        { QUERN_KV_F16, "F16", 1e-5 }, { QUERN_KV_BF16, "BF16", 1e-3 }, { QUERN_KV_Q8_0, "Q8_0", 1e-3 }, { QUERN_KV_Q4_0, "Q4_0", 0.2 },
+        { QUERN_KV_F16, "F16", 1e-5 }, { QUERN_KV_BF16, "BF16", 1e-3 }, { QUERN_KV_Q8_0, "Q8_0", 1e-3 },
+        { QUERN_KV_Q4_0, "Q4_0", 0.2 },
         { QUERN_KV_I16, "I16", 2e-6 },
     };
     struct quern_model *model = open_kind(TINY_LLAMA, FORMAT_F32);
@@ -153,7 +154,8 @@ static void check_long(enum tiny_kind kind)
             for (size_t i = 0, at = 0; ok && i < 4; at += STEP[i++])
                 ok = session_score(s, tokens + LONG - TAIL + at, STEP[i], STEP[i], steps + at * TINY_VOCAB, &err);
             size_t at = first_difference(whole, steps, TAIL * TINY_VOCAB);
-            CHECK(at == TAIL * TINY_VOCAB, "%s: %zu threads differ at token %zu of the last %d", tiny.arch, threads, at / TINY_VOCAB, TAIL);
+            CHECK(at == TAIL * TINY_VOCAB, "%s: %zu threads differ at token %zu of the last %d", tiny.arch, threads,
+                  at / TINY_VOCAB, TAIL);
         }
         CHECK(ok, "%s", err.text);
         quern_close_session(s);
@@ -187,7 +189,8 @@ static void check_together(enum tiny_kind kind)
     bool ok = pool && forward_init(&f, &model->model, &model->kernels, pool, SEQUENCES * MOST, SEQUENCES, 64, &err);
     for (size_t i = 0; ok && i < SEQUENCES; i++) {
         ok = kv_init(&caches[i], &model->model, KV_F16, 64, &err);
-        parts[i] = (struct batch_part){ .kv = &caches[i], .tokens = tokens + i * (MOST + 1), .count = 1 + i * 37 % MOST, .wanted = 1 };
+        parts[i] = (struct batch_part){ .kv = &caches[i], .tokens = tokens + i * (MOST + 1),
+                                        .count = 1 + i * 37 % MOST, .wanted = 1 };
     }
     ok = ok && forward_run(&f, parts, SEQUENCES, together, &err);
     for (size_t i = 0; ok && i < SEQUENCES; i++)
@@ -199,7 +202,8 @@ static void check_together(enum tiny_kind kind)
         CHECK(caches[i].used == n + 1, "sequence %zu holds %zu tokens", i, caches[i].used);
         float *alone = score(model, tokens + i * (MOST + 1), n + 1, 64, 1, QUERN_KV_F16);
         for (size_t step = 0; alone && step < 2; step++) {
-            size_t at = first_difference(alone + (n - 1 + step) * TINY_VOCAB, together + (step * SEQUENCES + i) * TINY_VOCAB, TINY_VOCAB);
+            size_t at = first_difference(alone + (n - 1 + step) * TINY_VOCAB, together + (step * SEQUENCES + i) * TINY_VOCAB,
+                                         TINY_VOCAB);
             CHECK(at == TINY_VOCAB, "%s: sequence %zu differs from itself alone in step %zu", tiny.arch, i, step);
         }
         free(alone);
@@ -224,27 +228,32 @@ static void check_sync(enum tiny_kind kind)
 {
     struct quern_model *model = open_kind(kind, FORMAT_F32);
     struct quern_session_options options = { .context = 200 };
-    struct quern_session *a = model ? quern_open_session(model, &options, &err) : NULL, *b = a ? quern_open_session(model, &options, &err) : NULL;
+    struct quern_session *a = model ? quern_open_session(model, &options, &err) : NULL;
+    struct quern_session *b = a ? quern_open_session(model, &options, &err) : NULL;
     int32_t *tokens = random_tokens(200, 13), *others = random_tokens(200, 17);
     CHECK(b != NULL, "%s", err.text);
     memcpy(others, tokens, 70 * sizeof *tokens);
     if (b) {
-        CHECK(quern_session_logits(a) == NULL && !quern_sync_session(a, tokens, 0, &err) && err.code == QUERN_EUSAGE, "an empty session");
+        CHECK(quern_session_logits(a) == NULL && !quern_sync_session(a, tokens, 0, &err) && err.code == QUERN_EUSAGE,
+              "an empty session");
         CHECK(quern_sync_session(a, others, 190, &err) && quern_sync_session(a, tokens, 150, &err), "%s", err.text);
         CHECK(quern_step_session(b, tokens, 150, &err), "%s", err.text);
         const int32_t *held;
         CHECK(quern_session_tokens(a, &held) == 150 && !memcmp(held, tokens, 150 * sizeof *held), "tokens held");
-        CHECK(first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) == TINY_VOCAB, "%s: after another text", tiny.arch);
-        CHECK(quern_sync_session(a, tokens, 150, &err) && first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) ==
-              TINY_VOCAB, "the same again");
+        CHECK(first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) == TINY_VOCAB,
+              "%s: after another text", tiny.arch);
+        CHECK(quern_sync_session(a, tokens, 150, &err) &&
+                  first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) == TINY_VOCAB, "the same again");
         bool recurrent = model->model.recurrent, went = quern_rewind_session(a, 100, &err);
         CHECK(went == !recurrent, "%s: rewind: %s", tiny.arch, err.text);
         CHECK(recurrent || quern_session_logits(a) == NULL, "logits are void after a rewind");
         CHECK(quern_rewind_session(a, 0, &err) && quern_step_session(a, tokens, 150, &err), "%s", err.text);
-        CHECK(first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) == TINY_VOCAB, "%s: after a rewind", tiny.arch);
+        CHECK(first_difference(quern_session_logits(a), quern_session_logits(b), TINY_VOCAB) == TINY_VOCAB,
+              "%s: after a rewind", tiny.arch);
         CHECK(!quern_rewind_session(a, 151, &err) && err.code == QUERN_EUSAGE, "a rewind forward");
         CHECK(session_shift(a, 10, &err) && quern_session_tokens(a, &held) == 80, "%s", err.text);
-        CHECK(!memcmp(held, tokens, 10 * sizeof *held) && !memcmp(held + 10, tokens + 80, 70 * sizeof *held), "tokens after a shift");
+        CHECK(!memcmp(held, tokens, 10 * sizeof *held) && !memcmp(held + 10, tokens + 80, 70 * sizeof *held),
+              "tokens after a shift");
     }
     free(tokens);
     free(others);
@@ -272,12 +281,14 @@ static void test_limits(void)
     CHECK(s != NULL, "%s", err.text);
     if (s) {
         CHECK(quern_step_session(s, tokens, 60, &err), "%s", err.text);
-        CHECK(!quern_step_session(s, tokens, 41, &err) && err.code == QUERN_ELIMIT && strstr(err.text, "101") && strstr(err.text, "100"), "%s", err.text);
+        CHECK(!quern_step_session(s, tokens, 41, &err) && err.code == QUERN_ELIMIT && strstr(err.text, "101") &&
+                  strstr(err.text, "100"), "%s", err.text);
         CHECK(!quern_sync_session(s, tokens, 101, &err) && err.code == QUERN_ELIMIT, "%s", err.text);
         CHECK(quern_session_tokens(s, NULL) == 60 && quern_session_logits(s) != NULL, "the session has changed");
         CHECK(quern_step_session(s, tokens, 40, &err), "%s", err.text);
         tokens[0] = TINY_VOCAB;
-        CHECK(quern_rewind_session(s, 0, &err) && !quern_step_session(s, tokens, 1, &err) && err.code == QUERN_EUSAGE, "%s", err.text);
+        CHECK(quern_rewind_session(s, 0, &err) && !quern_step_session(s, tokens, 1, &err) && err.code == QUERN_EUSAGE,
+              "%s", err.text);
         tokens[0] = -1;
         CHECK(!quern_step_session(s, tokens, 1, &err) && err.code == QUERN_EUSAGE, "%s", err.text);
     }
@@ -285,7 +296,8 @@ static void test_limits(void)
     size_t cache = 0, scratch = 0;
     options.mem_limit = 1;
     CHECK(model && !quern_open_session(model, &options, &err) && err.code == QUERN_EMEM, "%s", err.text);
-    CHECK(model && quern_plan_session(model, &options, &cache, &scratch, &err) && cache > 2 * 2 * 2 * 100 * 64, "%zu %zu", cache, scratch);
+    CHECK(model && quern_plan_session(model, &options, &cache, &scratch, &err) && cache > 2 * 2 * 2 * 100 * 64,
+          "%zu %zu", cache, scratch);
     options.mem_limit = cache + scratch;
     s = model ? quern_open_session(model, &options, &err) : NULL;
     CHECK(s != NULL, "%s", err.text);
@@ -349,10 +361,12 @@ static void test_not_finite(void)
         tokens[i] = 100 + i;
     for (int32_t bad = 7; s && clean && bad <= 8; bad++) {
         tokens[13] = bad;
-        CHECK(!session_score(s, tokens, 20, 20, rows, &err) && err.code == QUERN_EFAIL && strstr(err.text, "after token 13 "), "%s", err.text);
+        CHECK(!session_score(s, tokens, 20, 20, rows, &err) && err.code == QUERN_EFAIL && strstr(err.text, "after token 13 "),
+              "%s", err.text);
         tokens[13] = 50;
         CHECK(quern_sync_session(s, tokens, 20, &err) && quern_sync_session(clean, tokens, 20, &err), "%s", err.text);
-        CHECK(first_difference(quern_session_logits(s), quern_session_logits(clean), TINY_VOCAB) == TINY_VOCAB, "the cache remembers it");
+        CHECK(first_difference(quern_session_logits(s), quern_session_logits(clean), TINY_VOCAB) == TINY_VOCAB,
+              "the cache remembers it");
         quern_rewind_session(s, 0, &err);
     }
     CHECK(s && clean, "%s", err.text);
@@ -365,7 +379,8 @@ static void test_not_finite(void)
 /* The known beginning of what stories260K says. */
 static void test_stories(void)
 {
-    static const char EXPECTED[] = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball.";
+    static const char EXPECTED[] = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
+                                   "One day, she saw a big, red ball.";
     const char *path = shared_path("models/stories260K/stories260K-F32.gguf");
     if (!path) {
         test_skip("test_stories", "../shared is not there");

@@ -96,7 +96,8 @@ static void test_every_type_runs(void)
                 end += quern_decode_token(m, ids[i], end, (size_t)(back + sizeof back - end));
             CHECK(strcmp(back, text) == 0, "%s: '%s'", f->name, back);
             const float *logits = quern_session_logits(s);
-            CHECK(fabsf(logits[0] - logits[1]) > 1e-6f && fabsf(logits[0]) < 100, "%s: %g %g", f->name, (double)logits[0], (double)logits[1]);
+            CHECK(fabsf(logits[0] - logits[1]) > 1e-6f && fabsf(logits[0]) < 100, "%s: %g %g", f->name,
+                  (double)logits[0], (double)logits[1]);
         }
         free(ids);
         quern_close_session(s);
@@ -136,8 +137,8 @@ static void test_roofs(void)
             buffer[at] = 0;
         }
         for (int kind = 0; kind < ROOF_KINDS; kind++)
-            CHECK(roof.dot[kind].ops > 0 && roof.dot[kind].fn(1000) != roof.dot[kind].fn(1), "%s, kind %d: rounds are run", roof.isa,
-                  kind);
+            CHECK(roof.dot[kind].ops > 0 && roof.dot[kind].fn(1000) != roof.dot[kind].fn(1),
+                  "%s, kind %d: rounds are run", roof.isa, kind);
     }
 }
 

@@ -86,8 +86,8 @@ void tiny_add(struct tiny *t, const char *name, uint64_t a, uint64_t b, uint64_t
 void tiny_format(struct tiny *t, uint32_t type)
 {
     for (size_t i = 0; i < t->tensors; i++)
-        if (t->tensor[i].shape[1] > 1 && t->tensor[i].shape[0] % format_find(type)->block == 0 && !strstr(t->tensor[i].name, "conv") &&
-            !strstr(t->tensor[i].name, "ssm_a"))
+        if (t->tensor[i].shape[1] > 1 && t->tensor[i].shape[0] % format_find(type)->block == 0 &&
+            !strstr(t->tensor[i].name, "conv") && !strstr(t->tensor[i].name, "ssm_a"))
             t->tensor[i].type = type;
 }
 
@@ -334,8 +334,8 @@ void tiny_model(struct tiny *t, enum tiny_kind kind)
 static void put_key(struct bytes *b, const struct tiny *t, const struct tiny_key *k)
 {
     char name[200];
-    snprintf(name, sizeof name, "%s%s%s", strncmp(k->name, "general.", 8) ? t->arch : "", strncmp(k->name, "general.", 8) ? "." : "",
-             k->name);
+    bool general = !strncmp(k->name, "general.", 8);
+    snprintf(name, sizeof name, "%s%s%s", general ? "" : t->arch, general ? "" : ".", k->name);
     put_string(b, name);
     put_u32(b, k->type);
     switch (k->type) {

@@ -36,8 +36,8 @@ static void add_reason(struct fallbacks *f, const struct quantize_job *job, int 
             continue;
         }
         *names -= bytes;
-        n += (size_t)snprintf(text + n, room - n, "%s %.*s%s%s%s", listed++ ? "," : "", (int)name.n, name.text, *experts ? " (" : "",
-                              experts, *experts ? ")" : "");
+        n += (size_t)snprintf(text + n, room - n, "%s %.*s%s%s%s", listed++ ? "," : "", (int)name.n, name.text,
+                              *experts ? " (" : "", experts, *experts ? ")" : "");
     }
     if (listed + more == 0)
         return;

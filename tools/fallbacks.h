@@ -15,7 +15,8 @@ struct fallbacks {
     size_t   refined;                /* tensors with error feedback */
     size_t   count;                  /* tensors that fell back, each counted once */
     size_t   reasons, bytes;
-    uint8_t  packed[FALLBACK_BYTES]; /* `reasons` strings as a GGUF array has them: "REASON: NAME, NAME (experts 1, 4 to 6) and 3 more" */
+    uint8_t  packed[FALLBACK_BYTES]; /* `reasons` strings as a GGUF array has them:
+                                        "REASON: NAME, NAME (experts 1, 4 to 6) and 3 more" */
 };
 
 /* After quantize_write or quantize_recall: job->notes stand, or are NULL where feedback was not asked for. */

@@ -36,8 +36,8 @@ static bool take_sums(struct sums *s, const struct matrix *w)
     return s->squares != NULL;
 }
 
-/* One linear map's inputs and gradients, shared out among threads: tokens' weights first, then columns, each summed over the tokens in
- * their order. Row i belongs to slot slots[i] (token * used + choice) or, NULL, to token i. dy NULL: every token counts 1. */
+/* One linear map's inputs and gradients, shared out among threads: tokens' weights first, then columns, each summed over the tokens
+ * in their order. Row i belongs to slot slots[i] (token * used + choice) or, NULL, to token i. dy NULL: every token counts 1. */
 struct adding {
     struct gathering *g;
     const struct matrix *w;
@@ -67,7 +67,8 @@ static void weigh_row(void *arg, size_t t, size_t thread)
 static void add_columns(void *arg, size_t index, size_t thread)
 {
     const struct adding *a = arg;
-    size_t from = index * COLUMNS, to = from + COLUMNS < a->w->cols ? from + COLUMNS : a->w->cols, stride = dense_stride(a->w->cols);
+    size_t from = index * COLUMNS, to = from + COLUMNS < a->w->cols ? from + COLUMNS : a->w->cols;
+    size_t stride = dense_stride(a->w->cols);
     (void)thread;
     for (size_t t = 0; t < a->n; t++) {
         const float *row = a->x + t * stride;
@@ -77,7 +78,8 @@ static void add_columns(void *arg, size_t index, size_t thread)
     }
 }
 
-static void add_tokens(struct gathering *g, size_t id, size_t expert, const uint32_t *slots, const float *x, const float *dy, size_t n)
+static void add_tokens(struct gathering *g, size_t id, size_t expert, const uint32_t *slots, const float *x,
+                       const float *dy, size_t n)
 {
     const struct matrix *w = backward_matrix(&g->model->model, id);
     struct sums *s = &g->sums[w->tensor];
@@ -302,7 +304,8 @@ bool importance_bytes(size_t *out, const struct quern_model *model, size_t chunk
 bool importance_gather(struct imatrix *out, const struct quern_model *model, const struct calibration *text,
                        const struct importance_options *o, struct quern_error *err)
 {
-    size_t tensors = model->gguf.tensor_count, most = most_tokens(model, text->chunk), stride = dense_stride(model->model.hyper.vocab);
+    size_t tensors = model->gguf.tensor_count, most = most_tokens(model, text->chunk);
+    size_t stride = dense_stride(model->model.hyper.vocab);
     size_t count = o->tokens && o->tokens < text->count ? o->tokens - o->tokens % text->chunk : text->count;
     struct gathering g = { .model = model, .pool = o->pool, .length = text->chunk, .used = model->model.hyper.experts_used,
                            .fisher = o->fisher };

@@ -74,7 +74,8 @@ const struct verb verb_imprint = {
         "TEXT is a file; without it quern's own calibration text is taken. For the inputs of every weight matrix the statistics "
         "hold their second moments and how many tokens there were, of four fifths of the text and of a fifth that is held out; "
         "with --fisher also the squared gradients of the outputs, with labels drawn from the model itself. A run that was "
-        "interrupted or killed is taken up again by the same command, and the file becomes the same. models/FORMAT.md describes it.",
+        "interrupted or killed is taken up again by the same command, and the file becomes the same. models/FORMAT.md "
+        "describes it.",
     .options = imprint_options,
     .size = sizeof(struct imprint_args),
     .main = run_imprint,

@@ -57,14 +57,15 @@ static bool report_memory(const struct quantize_job *job, const struct report_wo
     }
     for (size_t i = 0; i < job->input->tensor_count; i++)
         weights += job->input->tensors[i].bytes;
-    printf("memory: about %zu bytes of buffers (%s), beside %zu bytes of weights that are run\n", bytes[most], names[most], weights);
+    printf("memory: about %zu bytes of buffers (%s), beside %zu bytes of weights that are run\n", bytes[most], names[most],
+           weights);
     return true;
 }
 
 /* ---- time ---------------------------------------------------------------------------------------------------------------- */
 
-/* Error feedback per value and input, in multiplications of the f32 pass: four products of H, the carrying and a descent that moves a
- * part of the codes, all of them sums of vectors, which are slower than products of matrices. Rows of 2048 as Q4_K take 6.5e-10 s
+/* Error feedback per value and input, in multiplications of the f32 pass: four products of H, the carrying and a descent that moves
+ * a part of the codes, all of them sums of vectors, which are slower than products of matrices. Rows of 2048 as Q4_K take 6.5e-10 s
  * per value and input on one core, a multiplication of the pass 2.1e-11 s. */
 static const double FEEDBACK_PASSES = 32;
 /* Values of a type that are timed. */
@@ -174,7 +175,8 @@ struct seconds { double moments, feedback, receipt; };
 static void count_work(struct seconds *s, const struct quantize_job *job, const struct report_work *w, double rate, double slow,
                        double fit, double held)
 {
-    double parameters = (double)w->model->model.parameters + 1, most = 0x1p43 / parameters, tokens = (double)imprint_tokens(w->model);
+    double parameters = (double)w->model->model.parameters + 1, most = 0x1p43 / parameters;
+    double tokens = (double)imprint_tokens(w->model);
     double head = (double)w->model->model.output.rows * (double)w->model->model.output.cols;
     tokens = tokens < fit ? tokens : fit;
     s->moments = w->moments ? tokens * (parameters - head) / slow : 0;

@@ -1,14 +1,14 @@
 /* matmul_few_avx512.h - five to sixteen tokens on AVX-512 VNNI: lanes are tokens.
  *
  * A vector of activations holds 16 / G tokens by 4 G columns (G = 1 for 9 to 16 tokens, 2 for 5 to 8); the weights stay rows of
- * bytes, of which 4 G at a time are broadcast from the first-level cache. So the weights need no transposition, which for few tokens
- * would cost as much as their dots; the activations are arranged once per call instead, for all its rows.
+ * bytes, of which 4 G at a time are broadcast from the first-level cache. So the weights need no transposition, which for few
+ * tokens would cost as much as their dots; the activations are arranged once per call instead, for all its rows.
  *
  * Eight rows are multiplied at a time: 8 accumulators for the byte dots, 8 for the scaled sums, one vector of activations. On Zen
  * 4, where a dot occupies both multipliers for half a cycle each, loads that broadcast up to 8 bytes run at two per cycle and the
  * unpacker's shifts and shuffles in other ports: the next eight rows are unpacked between the dots of these, one or two in each
- * step, and cost little. What is left beside the dots is one multiplication by the scale per sub-block and vector (of 32 columns: 8/9
- * of the peak with 16 tokens, 4/5 with 8), or one per two sub-blocks where few_pairs says so. */
+ * step, and cost little. What is left beside the dots is one multiplication by the scale per sub-block and vector (of 32 columns:
+ * 8/9 of the peak with 16 tokens, 4/5 with 8), or one per two sub-blocks where few_pairs says so. */
 #ifndef QUERN_MATMUL_FEW_AVX512_H
 #define QUERN_MATMUL_FEW_AVX512_H
 
@@ -83,8 +83,8 @@ static ALWAYS_INLINE void fold_lanes(__m512i *out, const __m512i *v, const int G
 }
 
 /* Whether the dots of a sub-block in one lane, offset taken off, fit int16. Then those of two sub-blocks share a lane and one
- * multiplication by two scales, which adds as well: with 8 tokens 57 instead of 65 cycles for a run of Q6_K. Not for 32 columns to a
- * scale, where what is saved is less than the shifts cost. */
+ * multiplication by two scales, which adds as well: with 8 tokens 57 instead of 65 cycles for a run of Q6_K. Not for 32 columns to
+ * a scale, where what is saved is less than the shifts cost. */
 static ALWAYS_INLINE bool few_pairs(const struct panel_shape shape, const int G)
 {
     const int top = (int)shape.top, below = (int)shape.offset, above = top - below;
@@ -196,7 +196,8 @@ static ALWAYS_INLINE void few_unpack_row(struct few_rows *to, size_t r, const st
         prefetch_run(weights + FEW_BLOCK * job->row_bytes, shape.bytes);
     if (row < from->begin + FEW_BLOCK)
         prefetch_run(weights + shape.bytes, shape.bytes);
-    if (!few_pairs(shape, G))          /* super blocks are whole runs; with pairs the call, though never made, would spill vectors */
+    /* Super blocks are whole runs; with pairs the call, though never made, would spill vectors. */
+    if (!few_pairs(shape, G))
         weights = whole_run(from->copy, weights - from->run * shape.bytes, from->run, job, shape.bytes);
     few_unpack(to, r, weights, unpack, shape, G);
 }

@@ -39,8 +39,8 @@ struct rows_of_16 {
 };
 
 /* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
- * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which nobody
- * has asked, their own later columns as well. */
+ * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which
+ * nobody has asked, their own later columns as well. */
 struct ahead { size_t tile, run; };
 
 /* 32 columns from column c on, `left` of them there (1 to 32 or more): v[i] is pair i of the 16 rows. */

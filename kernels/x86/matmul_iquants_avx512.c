@@ -60,7 +60,9 @@ static void few_iq2_xxs_avx512(const struct matmul_job *job, struct row_range al
     few_format(job, all, scratch, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
-const struct format_avx512 format_iq2_xxs_avx512 = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512 };
+const struct format_avx512 format_iq2_xxs_avx512 = {
+    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512
+};
 
 void matmul_iq2_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -177,7 +179,9 @@ static void few_iq3_xxs_avx512(const struct matmul_job *job, struct row_range al
     few_format(job, all, scratch, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
-const struct format_avx512 format_iq3_xxs_avx512 = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512 };
+const struct format_avx512 format_iq3_xxs_avx512 = {
+    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512
+};
 
 void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -3,16 +3,16 @@
 #include "grid_codes.h"
 
 /* IQ2 and IQ3 with AVX-512 VBMI. A codebook's entry fits 16 bits when each value is named by its place among the few that occur
- * (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run of IQ3, of
- * two rows' runs of IQ2.
+ * (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run of IQ3,
+ * of two rows' runs of IQ2.
  *
- * For few tokens, values stay in the order in which the codes give them: the f-th vector holds columns f, 4 + f, 8 + f, 12 + f of each
- * unit of 16, four bytes per unit. One table lookup per 64 values gives them, a unit's dots of all four vectors fall into one lane of 32
- * bits, and one multiplication by the scales ends the run; the activations are turned to that order once per run for all rows. Panels
- * and batches want columns as they come: there the codes are spread by three byte permutations per 64 values.
+ * For few tokens, values stay in the order in which the codes give them: the f-th vector holds columns f, 4 + f, 8 + f, 12 + f of
+ * each unit of 16, four bytes per unit. One table lookup per 64 values gives them, a unit's dots of all four vectors fall into one
+ * lane of 32 bits, and one multiplication by the scales ends the run; the activations are turned to that order once per run for all
+ * rows. Panels and batches want columns as they come: there the codes are spread by three byte permutations per 64 values.
  *
- * Permutations (one per cycle on Zen 4, in whose ports the shifts go too) are the limit. IQ1's book of 2048 entries would take 64 of
- * them for the lookup alone. */
+ * Permutations (one per cycle on Zen 4, in whose ports the shifts go too) are the limit. IQ1's book of 2048 entries would take 64
+ * of them for the lookup alone. */
 
 static ALWAYS_INLINE __m512i book_of_128(const uint8_t *table, __m512i index)
 {
@@ -243,7 +243,10 @@ static ALWAYS_INLINE __m256i words_iq2_xxs(const uint8_t *bytes)
     return _mm512_castsi512_si256(_mm512_permutexvar_epi32(odd, _mm512_loadu_si512(bytes + 2)));
 }
 
-static ALWAYS_INLINE __m128i scales_of_words(__m256i words) { return odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28))); }
+static ALWAYS_INLINE __m128i scales_of_words(__m256i words)
+{
+    return odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
+}
 
 static ALWAYS_INLINE void pair_iq2_xxs(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
 {
@@ -260,7 +263,8 @@ static ALWAYS_INLINE void pair_iq2_xxs(struct unit_run out[2], const uint8_t *fi
 static ALWAYS_INLINE void run_iq2_xxs(struct run *out, const uint8_t *bytes)
 {
     __m256i words = words_iq2_xxs(bytes);
-    set_run(out, codes_pair_iq2_xxs(bytes, bytes), true, VALUES_IQ2, signs_of_8_words(words), scales_of_words(words), u16_at(bytes));
+    set_run(out, codes_pair_iq2_xxs(bytes, bytes), true, VALUES_IQ2, signs_of_8_words(words),
+            scales_of_words(words), u16_at(bytes));
 }
 
 /* d; 32 words with 9 bits of index and 7 of signs; scales. */
@@ -367,8 +371,8 @@ static ALWAYS_INLINE void pair_iq3_s(struct unit_run out[2], const uint8_t *firs
 
 static ALWAYS_INLINE void run_iq3_s(struct run *out, const uint8_t *bytes)
 {
-    set_run(out, codes_run_iq3_s(bytes), false, VALUES_IQ3_S, _mm256_loadu_si256((const __m256i *)(bytes + 74)), scales_iq3_s(bytes),
-            u16_at(bytes));
+    set_run(out, codes_run_iq3_s(bytes), false, VALUES_IQ3_S, _mm256_loadu_si256((const __m256i *)(bytes + 74)),
+            scales_iq3_s(bytes), u16_at(bytes));
 }
 
 static void decode_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)

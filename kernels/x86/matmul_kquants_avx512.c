@@ -1,7 +1,8 @@
 #include "matmul_few_avx512.h"
 #include "matmul_one_avx512.h"
 
-_Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS), "a product's scratch is large enough for few");
+_Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS),
+               "a product's scratch is large enough for few");
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 

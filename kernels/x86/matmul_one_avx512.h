@@ -1,13 +1,13 @@
 /* matmul_one_avx512.h - the product of a super format with one token on AVX-512, in the order of the weights' addresses.
  *
  * A call's rows are two halves, and the n-th rows of both pass by together, each from its first byte to its last: two streams, far
- * apart, which is what the machine's own prefetchers follow. Q6_K on a Zen 4, share of what one core reads: two streams 95 %, one row
- * at a time 90, two or four neighbours side by side 27 and 24 (streams in one page are not told apart), with requests of ours for
- * later lines 50 to 83, decode_rows' sixteen rows with requests for the next sixteen 76. It serves the formats that gain by it:
+ * apart, which is what the machine's own prefetchers follow. Q6_K on a Zen 4, share of what one core reads: two streams 95 %, one
+ * row at a time 90, two or four neighbours side by side 27 and 24 (streams in one page are not told apart), with requests of ours
+ * for later lines 50 to 83, decode_rows' sixteen rows with requests for the next sixteen 76. It serves the formats that gain by it:
  * kernels/README.md says which others were measured. Two rows at a time also halve the loads of the activations.
  *
- * What a row needs from its neighbours waits in scratch until 16 have passed, eight of each half: a run's sum is left in four parts,
- * which then are turned so that lanes are rows. The sums are those of panel.h, to the bit. */
+ * What a row needs from its neighbours waits in scratch until 16 have passed, eight of each half: a run's sum is left in four
+ * parts, which then are turned so that lanes are rows. The sums are those of panel.h, to the bit. */
 #ifndef QUERN_MATMUL_ONE_AVX512_H
 #define QUERN_MATMUL_ONE_AVX512_H
 
@@ -53,8 +53,9 @@ static ALWAYS_INLINE void one_run_of_row(struct one_sums *out, size_t r, const u
 }
 
 /* Two rows, the r-th and the 8 + r-th in scratch, from end to end. */
-static ALWAYS_INLINE void one_pair_of_rows(const struct matmul_job *job, const size_t rows[2], size_t r, struct one_scratch *scratch,
-                                           struct one_sums *sums, size_t runs, run_fn *unpack, const struct panel_shape shape)
+static ALWAYS_INLINE void one_pair_of_rows(const struct matmul_job *job, const size_t rows[2], size_t r,
+                                           struct one_scratch *scratch, struct one_sums *sums, size_t runs, run_fn *unpack,
+                                           const struct panel_shape shape)
 {
     const uint8_t *from[2] = { (const uint8_t *)job->weights + rows[0] * job->row_bytes,
                                (const uint8_t *)job->weights + rows[1] * job->row_bytes };
