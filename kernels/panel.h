@@ -3,17 +3,21 @@
  * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned
  * bytes (value + offset) and the scales they share; everything else is shared:
  *
- *   one to three tokens   the run stays in registers and is multiplied at once
- *   more                  16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
- *                         first-level cache while all tokens of the batch pass by
+ *   one to four tokens   the run stays in registers and is multiplied at once (AVX2, with fewer of them: one to three)
+ *   more                 16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
+ *                        first-level cache while all tokens of the batch pass by
  *
  * A row whose columns are no multiple of 256 ends in a run padded with zero bytes, which decode to nothing.
  *
  * Two kinds, whose sums are defined so that every path and every batch size gives the same bits:
- *   super   sub-scales are integers below one float: with total = sum_s scale[s] * idot[s] and low = sum_s min[s] * sum of x over
- * s,           both exact in int32, a run adds   acc = fma(d * dx, (float)total, acc), then acc = fma(-(dmin * dx), (float)low,
- * acc)   small   a float scale per sub-block: in order of s,   acc = fma(scale[s] * dx[s], (float)idot[s], acc), then with minimums
- *           acc = fma(-min[s], dx[s] * (float)sum of x over s, acc)
+ *
+ *   super   sub-scales are integers below one float. With total = sum over s of scale[s] * idot[s], low = sum over s of min[s] *
+ *           sum of x over s, both exact in int32, a run adds
+ *               acc = fma(d * dx, (float)total, acc), then acc = fma(-(dmin * dx), (float)low, acc)
+ *   small   a float scale per sub-block: in order of s,
+ *               acc = fma(scale[s] * dx[s], (float)idot[s], acc), then with minimums
+ *               acc = fma(-min[s], dx[s] * (float)sum of x over s, acc)
+ *
  * idot[s] is the integer dot of the values (offset taken off) and the int8 activations. Super formats take ACT_Q8_256, small ones
  * ACT_Q8_32. */
 #ifndef QUERN_PANEL_H

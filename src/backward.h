@@ -2,8 +2,9 @@
  *
  * One call takes a few sequences of equal length through the model, keeps each layer's input, and on the way back recomputes a
  * layer at a time. The caller sees every linear map's inputs on the way forth, and its inputs together with the gradient of its
- * outputs on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes the
- * weights. 
+ * outputs on the way back: enough for second moments (calibration), Fisher information, and gradients of anything that makes
+ * the weights.
+ *
  * Weights come from the model's file, decoded a matrix at a time, or from the caller (rounded and trained ones): `weights[id]`.
  * Supported: decoders with RMS norms, attention and gated feed-forward parts, dense or mixtures of experts (llama, mixtral, qwen2,
  * qwen3 and their mixtures, gemma, gemma2, gemma3, olmo2, olmoe, smollm3, granite, granitemoe, exaone4, gpt-oss and others of that

@@ -32,9 +32,12 @@ seeds_fuzz_safetensors() {
 }
 
 seeds_fuzz_hf() {       # the first byte says which file it is: config, tokenizer.json, tokenizer_config.json, tokenizer.model
-    printf '\0{"architectures":["LlamaForCausalLM"],"hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,"rope_scaling":{"type":"yarn","factor":2}}' >"$1/a"
-    printf '\1{"model":{"type":"BPE","byte_fallback":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]},"added_tokens":[{"id":3,"content":"<s>"}]}' >"$1/b"
-    printf '\2{"bos_token":"<s>","added_tokens_decoder":{"4":{"content":"x","special":true}},"chat_template":[{"name":"default","template":"t"}]}' >"$1/c"
+    printf '\0{"architectures":["LlamaForCausalLM"],"hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,%s}' \
+        '"rope_scaling":{"type":"yarn","factor":2}' >"$1/a"
+    printf '\1{"model":{"type":"BPE","byte_fallback":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]},%s}' \
+        '"added_tokens":[{"id":3,"content":"<s>"}]' >"$1/b"
+    printf '\2{"bos_token":"<s>","added_tokens_decoder":{"4":{"content":"x","special":true}},%s}' \
+        '"chat_template":[{"name":"default","template":"t"}]' >"$1/c"
     printf '\3\x0a\x0a\x0a\x01a\x15\0\0\x80\x3f\x18\x02\x0a\x03\x0a\x01b\x12\x02\x18\x02\x1a\x02\x18\0' >"$1/d"
 }
 
@@ -44,7 +47,10 @@ finish() {
     exit
 }
 
-echo 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n); int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return d && n > 4096; }' >"$work/try.c"
+cat >"$work/try.c" <<'END'
+int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n);
+int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return d && n > 4096; }
+END
 if ! clang -fsanitize=fuzzer,address,undefined -o "$work/try" "$work/try.c" >/dev/null 2>&1; then
     for source in tests/fuzz_*.c; do
         echo "SKIPPED $(basename "${source%.c}"): clang with libFuzzer is not installed"

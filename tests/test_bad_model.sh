@@ -22,7 +22,8 @@ expect() {  # ID WHAT VERB CODE WORDS COMMAND...: exit code, and words in what i
     got=$?
     if [ $got -eq "$code" ] && cat "$dir/err" "$dir/out" | grep -qF -- "$words"; then
         passed=$((passed + 1))
-        printf '%-4s %-36s %-7s %d  %s\n' "$id" "$what" "$verb" $got "$(grep -hF -- "$words" "$dir/out" "$dir/err" | head -1 | sed "s|$dir/||" | cut -c1-150)"
+        said=$(grep -hF -- "$words" "$dir/out" "$dir/err" | head -1 | sed "s|$dir/||" | cut -c1-150)
+        printf '%-4s %-36s %-7s %d  %s\n' "$id" "$what" "$verb" $got "$said"
     else
         failed=$((failed + 1))
         echo "FAIL $id $what: $verb gave $got, expected $code and '$words'"
@@ -51,7 +52,8 @@ both() {
 row "--" "the model itself" 0 "all tensors fit" 0 "" text general.name "copy"
 row A23 "keys and tensors reversed, unknown keys" 0 "all tensors fit" 0 "" reverse u32 zzz.unknown 7
 row B14 "unknown extra tensors" 0 "1 tensors are not known" 0 "1 tensors are not known" extra surplus.weight
-id=A7 what="1000 bytes after the last tensor" vcode=0 vwords="1000 bytes after the last tensor" rcode=0 rwords="1000 bytes after the last tensor"
+id=A7 what="1000 bytes after the last tensor" vcode=0 rcode=0
+vwords=$what rwords=$what
 cp "$model" "$dir/m.gguf" && chmod u+w "$dir/m.gguf" && head -c 1000 /dev/zero >>"$dir/m.gguf"
 both
 row B12 "one layer's ffn_down is missing" 3 "blk.2.ffn_down.weight" 3 "blk.2.ffn_down.weight" drop blk.2.ffn_down.weight
@@ -61,6 +63,7 @@ row B13 "ffn_up transposed" 3 "'blk.0.ffn_up.weight'" 3 "'blk.0.ffn_up.weight'" 
 row B13 "ffn_down with fewer rows" 3 "'blk.5.ffn_down.weight'" 3 "'blk.5.ffn_down.weight'" rows blk.5.ffn_down.weight 128
 row B13 "attn_k with fewer rows" 3 "'blk.0.attn_k.weight'" 3 "'blk.0.attn_k.weight'" rows blk.0.attn_k.weight 96
 row B13 "embedding with fewer rows" 3 "rows" 3 "rows" rows token_embd.weight 4000
-row E1  "NaN in one block" 3 "tensor 'blk.3.ffn_gate.weight' (Q8_0) block 5 (row 0, values 160 to 191) holds NaN" 1 "not finite (nan" fill blk.3.ffn_gate.weight 5 255
+row E1  "NaN in one block" 3 "tensor 'blk.3.ffn_gate.weight' (Q8_0) block 5 (row 0, values 160 to 191) holds NaN" 1 \
+    "not finite (nan" fill blk.3.ffn_gate.weight 5 255
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

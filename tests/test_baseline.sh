@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Only files of kernels/x86 with a level in their name may hold instructions beyond the baseline: anything else would end the program
-# on the machine that dispatch is there for. (One that slips into a shared header's function shows here, not only on old machines.)
+# Only files of kernels/x86 with a level in their name may hold instructions beyond the baseline: anything else would end the
+# program on the machine that dispatch is there for. (One that slips into a shared header's function shows here, not only on old
+# machines.)
 # The tools are not looked at: they let the compiler clone functions per level, which chooses by itself.
 set -u
 cd "$(dirname "$0")/.."

@@ -16,29 +16,36 @@ for field in test n batch depth threads tps_median tps_min tps_max bytes_per_tok
              ttft_seconds load_seconds first_seconds peak_memory isa kv reps; do
     check "field $field" "[ \$(grep -cE '\"$field\":(\"[a-z0-9]+\"|[0-9.]+)[,}]' '$dir/rows') -eq 6 ]"
 done
-check 'a verdict per row' '[ "$(grep -cE "\"noisy\":(true,\"verdict\":\"noisy: rep|false,\"verdict\":\"quiet\")" "$dir/rows")" -eq 6 ]'
+check 'a verdict per row' \
+    '[ "$(grep -cE "\"noisy\":(true,\"verdict\":\"noisy: rep|false,\"verdict\":\"quiet\")" "$dir/rows")" -eq 6 ]'
 check 'what was asked for' 'grep -q "\"test\":\"decode\",\"n\":4,\"batch\":2,\"depth\":32,\"threads\":1," "$dir/rows"'
 # Figures that follow from each other, and from the shape: two layers of 256 x (256 + 128 + 128 + 256) + 3 x 256 x 512 weights, and
 # the output's 256 x 512, at 18 bytes for 32.
 awk '
-    function field(name,   s) { match($0, "\"" name "\":[0-9.]+"); s = substr($0, RSTART, RLENGTH); sub(/.*:/, "", s); return s + 0 }
+    function field(name,   s) {
+        match($0, "\"" name "\":[0-9.]+"); s = substr($0, RSTART, RLENGTH); sub(/.*:/, "", s); return s + 0
+    }
     function near(a, b) { return a > b * 0.98 && a < b * 1.02 }
     { if (field("tps_min") > field("tps_median") || field("tps_median") > field("tps_max")) exit 1
       if (!near(field("gbps"), field("tps_median") * field("bytes_per_token") * 1e-9)) exit 2
       if (field("roof_gbps") < 0.1 || field("roof_gops") < 0.1 || field("share_of_roof") > 1.2) exit 3 }
     /"decode","n":4,"batch":1,"depth":0/ { weights = 2 * (256 * 768 + 3 * 256 * 512) + 256 * 512; cache = 2 * 2.5 * 256 * 2
-      if (!near(field("bytes_per_token"), weights * 18 / 32 + cache)) { print field("bytes_per_token"), weights * 18 / 32 + cache; exit 4 } }
+      if (!near(field("bytes_per_token"), weights * 18 / 32 + cache)) {
+          print field("bytes_per_token"), weights * 18 / 32 + cache; exit 4 } }
     ' "$dir/rows"
 check "figures agree" "[ $? -eq 0 ]"
 for format in table md csv json; do
-    check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format >"$dir/$format" 2>/dev/null && [ -s "$dir/$format" ]'
+    check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format \
+        >"$dir/$format" 2>/dev/null && [ -s "$dir/$format" ]'
 done
 check 'md has a rule' 'grep -q "^|---" "$dir/md"'
 check 'json is a list' '[ "$(head -1 "$dir/json")" = "[" ] && [ "$(tail -1 "$dir/json")" = "]" ]'
 check 'csv columns' '[ "$(sed -n 1p "$dir/csv" | tr -cd , | wc -c)" = "$(sed -n 2p "$dir/csv" | tr -cd , | wc -c)" ]'
-check 'csv has the times' 'head -1 "$dir/csv" | grep -q "ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict"'
+check 'csv has the times' \
+    'head -1 "$dir/csv" | grep -q "ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict"'
 check 'the roofs of each number of threads' \
-    '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 2>/dev/null | grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'
+    '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 2>/dev/null |
+        grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'
 for format in table md csv json jsonl; do
     "$quern" bench --synthetic tiny:q4_k_m -p 40 -n 2 -t 2 -r 1 --stages --format $format >"$dir/stages.$format" 2>/dev/null
     check "stages as $format" '[ "$(grep -oE "gate.?\|up \+ activation" "$dir/stages.$format" | wc -l)" -eq 2 ]'

@@ -11,7 +11,8 @@ passed=0 failed=0 skipped=0
 check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
 
 mkdir "$dir/new" "$dir/old"
-# A llama-bench with -d: speeds rise from call to call: 100, 200, 300 for a prompt, a tenth of it for decode; with each thread 7 more.
+# A llama-bench with -d: speeds rise from call to call: 100, 200, 300 for a prompt, a tenth of it for decode; with each thread 7
+# more.
 cat >"$dir/new/llama-bench" <<E2
 #!/usr/bin/env bash
 [ "\$1" = --help ] && { echo '  -d, --n-depth <n>'; exit; }
@@ -19,8 +20,10 @@ calls=\$(( \$(cat "$dir/calls" 2>/dev/null || echo 0) + 1 )); echo \$calls >"$di
 while [ \$# -gt 0 ]; do case \$1 in -p) p=\$2 ;; -n) n=\$2 ;; -t) threads=\${2//,/ } ;; esac; shift; done
 echo '['
 for t in \$threads; do
-[ "\$p" = 0 ] || printf '  {\n    "n_threads": %d,\n    "n_prompt": %d,\n    "n_gen": 0,\n    "avg_ts": %d.0\n  },\n' \$t "\$p" \$((calls * 100 + t * 7 - 7))
-[ "\$n" = 0 ] || printf '  {\n    "n_threads": %d,\n    "n_prompt": 0,\n    "n_gen": %d,\n    "avg_ts": %d.500000,\n    "samples_ts": [ 1.0 ]\n  }\n' \$t "\$n" \$((calls * 10))
+[ "\$p" = 0 ] || printf '  {\n    "n_threads": %d,\n    "n_prompt": %d,\n    "n_gen": 0,\n    "avg_ts": %d.0\n  },\n' \
+    \$t "\$p" \$((calls * 100 + t * 7 - 7))
+[ "\$n" = 0 ] || printf '  {\n    "n_threads": %d,\n    "n_prompt": 0,\n    "n_gen": %d,\n    "avg_ts": %d.500000,\n%s\n  }\n' \
+    \$t "\$n" \$((calls * 10)) '    "samples_ts": [ 1.0 ]'
 done
 echo ']'
 E2
@@ -64,7 +67,8 @@ rows() { grep -cE "$1" "$dir/all.csv"; }
 check 'quern: two prefills and four decodes per round and thread count' '[ "$(rows ",quern,")" -eq 36 ]'
 check 'quern tells its share' '[ "$(rows ",quern,.*,[0-9]+\.[0-9]+,[0-9]+\.[0-9]+$")" -eq 36 ]'
 check 'depth by -d' '[ "$(rows ",new,(prefill,8|decode,2),1,16,")" -eq 12 ]'
-check 'depth by -gp: decode only' '[ "$(rows ",old,decode,2,1,16,[12],4.5,$")" -eq 6 ] && [ "$(rows ",old,prefill,8,1,16,")" -eq 0 ]'
+check 'depth by -gp: decode only' \
+    '[ "$(rows ",old,decode,2,1,16,[12],4.5,$")" -eq 6 ] && [ "$(rows ",old,prefill,8,1,16,")" -eq 0 ]'
 check 'batched' '[ "$(rows ",old,decode,2,4,0,[12],63.25,$")" -eq 6 ]'
 check 'sweep: the depths that were asked for' \
     '[ "$(rows ",sweep,prefill,8,1,16,[12],716,$")" -eq 6 ] && [ "$(rows ",sweep,.*,1,8,")" -eq 0 ]'
@@ -104,7 +108,8 @@ check 'scaling goes on' 'cmp -s "$dir/before" "$dir/scale.csv"'
 for picture in "compare $dir/all.csv" "roofline $dir/rows.jsonl" "curves $dir/scale-depth.csv" "types $dir/out.csv"; do
     kind=${picture%% *} svg=$dir/${picture%% *}.svg
     bench/plot -v kind="$kind" -v title="A & B < C" "${picture#* }" >"$svg"
-    check "plot $kind" '[ "$(head -c 4 "$svg")" = "<svg" ] && [ "$(tail -1 "$svg")" = "</svg>" ] && grep -q "A &amp; B &lt; C" "$svg" &&
+    check "plot $kind" '[ "$(head -c 4 "$svg")" = "<svg" ] && [ "$(tail -1 "$svg")" = "</svg>" ] &&
+        grep -q "A &amp; B &lt; C" "$svg" &&
         ! grep -qiE "[^a-z]-?(nan|inf)[^a-z]" "$svg" && [ "$(grep -c "<text" "$svg")" -gt 4 ]'
     if command -v xmllint >/dev/null; then check "plot $kind is XML" 'xmllint --noout "$svg"'; fi
 done

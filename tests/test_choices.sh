@@ -10,15 +10,20 @@ trap 'rm -rf "$dir"' EXIT
 passed=0 failed=0 skipped=0
 check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
 # refused NAME CODE ARGS...
-refused() { "$quern" eval "$model" "${@:3}" >"$dir/out" 2>"$dir/err" </dev/null; check "$1" "[ $? -eq $2 ] && [ ! -s '$dir/out' ]"; }
+refused() {
+    "$quern" eval "$model" "${@:3}" >"$dir/out" 2>"$dir/err" </dev/null
+    check "$1" "[ $? -eq $2 ] && [ ! -s '$dir/out' ]"
+}
 
 printf 'It was a dark and stormy\n1\nzebra xylophone.\nnight.\nqueue of of.\nbanana blue.\n' >"$dir/h.txt"
 printf '{"text":"It was a dark and stormy night"}\n' >"$dir/l.jsonl"
 printf 'He said:\n0\na\nb\nc\n' >"$dir/bad.txt"
 "$quern" eval "$model" --mc "$dir/h.txt" -t 1 --json >"$dir/out"
-check 'json' "[ $? -eq 0 ] && grep -q '\"format\":\"hellaswag\",\"items\":1,\"total\":1' '$dir/out' && grep -q '\"accuracy\":1.000000,' '$dir/out'"
+check 'json' "[ $? -eq 0 ] && grep -q '\"format\":\"hellaswag\",\"items\":1,\"total\":1' '$dir/out' &&
+    grep -q '\"accuracy\":1.000000,' '$dir/out'"
 "$quern" eval "$model" --mc "$dir/h.txt" -t 1 --against "$model" >"$dir/out"
-check 'against itself' "[ $? -eq 0 ] && grep -q 'answers differ   0, per byte 0, per token 0' '$dir/out' && grep -q '^base accuracy' '$dir/out'"
+check 'against itself' "[ $? -eq 0 ] && grep -q 'answers differ   0, per byte 0, per token 0' '$dir/out' &&
+    grep -q '^base accuracy' '$dir/out'"
 "$quern" eval "$model" --lambada "$dir/l.jsonl" -t 1 >"$dir/out"
 check 'lambada' "[ $? -eq 0 ] && grep -qE '^perplexity +[0-9.]+ .*last word' '$dir/out' && ! grep -q 'per byte' '$dir/out'"
 refused 'wrong count' 3 --mc "$dir/bad.txt"
@@ -42,7 +47,8 @@ refused 'no file' 6 --mc "$dir/none"
 if [ -d "$shared/evals" ]; then
     evals=$shared/evals
     smoke() {   # NAME ITEMS ARGS...
-        "$quern" eval "$shared/models/stories260K/stories260K-F32.gguf" --json -t 2 --limit 50 --on-overflow cut "${@:3}" >"$dir/out"
+        "$quern" eval "$shared/models/stories260K/stories260K-F32.gguf" --json -t 2 --limit 50 --on-overflow cut "${@:3}" \
+            >"$dir/out"
         check "$1" "[ $? -eq 0 ] && grep -q '\"format\":\"$1\",\"items\":50,\"total\":$2,' '$dir/out'"
     }
     smoke hellaswag 10042 --mc "$evals/hellaswag/hellaswag_val_full.txt"

@@ -36,8 +36,10 @@ for program in "$build"/quern "$build"/quern-*; do
     check "$name --version" '"$program" --version | grep -qE "^$name [0-9]+\.[0-9]+\.[0-9]+"'
     if [ "$name" = quern ]; then
         for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
-            check "$verb --help is help $verb" '"$program" "$verb" --help >"$dir/$verb.help" && "$program" help "$verb" | cmp -s - "$dir/$verb.help"'
-            check "$verb is in the completions" 'grep -q "^    $verb)" "$dir/quern.bash" && grep -q -- "-a $verb " "$dir/quern.fish"'
+            check "$verb --help is help $verb" \
+                '"$program" "$verb" --help >"$dir/$verb.help" && "$program" help "$verb" | cmp -s - "$dir/$verb.help"'
+            check "$verb is in the completions" \
+                'grep -q "^    $verb)" "$dir/quern.bash" && grep -q -- "-a $verb " "$dir/quern.fish"'
             check "$verb: unknown option" '"$program" "$verb" --hepl 2>&1 | grep -q "unknown option .--hepl"'
             check "$verb: help to a full disk" '"$program" "$verb" --help >/dev/full 2>/dev/null; [ $? -eq 6 ]'
             compare quern "$verb" "$dir/$verb.help"
@@ -58,6 +60,7 @@ check '--cpu' '"$quern" --cpu | grep -q "^level"'
 check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'
 check 'version to a closed stdout' '"$quern" --version >&- 2>/dev/null; [ $? -eq 6 ]'
 # The sampler's defaults stand in two places: the library's and the table's.
-check 'sampler defaults agree' '"$quern" run -p a -n 1 -v 2>&1 >/dev/null </dev/null | grep -q "^sampler: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0$"'
+check 'sampler defaults agree' '"$quern" run -p a -n 1 -v 2>&1 >/dev/null </dev/null |
+    grep -q "^sampler: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0$"'
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

@@ -72,7 +72,8 @@ code "file size limit (G9)" 6 "" bash -c "ulimit -f 1000; exec '$convert' in.ggu
 if [ "$(cat kept.gguf)" = old ]; then ok; else fail "G9 touched the old output"; fi
 if unshare -rm true 2>/dev/null && unshare -rm mount -t tmpfs none /mnt 2>/dev/null; then
     code "disk full (G7)" 6 "" unshare -rm bash -c \
-        "mount -t tmpfs -o size=3m none sub && echo old >sub/k.gguf; '$convert' in.gguf sub/k.gguf --force; c=\$?; [ \"\$(cat sub/k.gguf)\" = old ] || c=99; \
+        "mount -t tmpfs -o size=3m none sub && echo old >sub/k.gguf; '$convert' in.gguf sub/k.gguf --force; c=\$?
+         [ \"\$(cat sub/k.gguf)\" = old ] || c=99
          ls -A sub | grep -q quern-[0-9] && c=98; exit \$c"
 else
     skip "disk full (G7): no right to mount a tmpfs"
@@ -120,7 +121,8 @@ for ((i = 0; i < kills; i++)); do
     elif [ $had = 1 ] && cmp -s target old; then kept=$((kept + 1))
     else broken=$((broken + 1)); fi
 done 2>/dev/null
-echo "$kills kills: $absent without a file, $kept with the old one, $whole with the new one, $broken broken; $temps left a temporary file"
+echo "$kills kills: $absent without a file, $kept with the old one, $whole with the new one, $broken broken;" \
+    "$temps left a temporary file"
 if [ $broken -eq 0 ]; then ok; else fail "broken files under the final name"; fi
 if [ $((absent + kept)) -gt 0 ] && [ $temps -gt 0 ]; then ok; else fail "no kill came while the file was written"; fi
 "$convert" in.gguf target --force --type f16

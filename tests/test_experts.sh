@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A mixture of experts through the whole adaptive path: own importances, a measured plan, error feedback expert by expert; experts that
-# saw too few tokens are named; the same bytes for any number of threads and after kills.
+# A mixture of experts through the whole adaptive path: own importances, a measured plan, error feedback expert by expert; experts
+# that saw too few tokens are named; the same bytes for any number of threads and after kills.
 set -u
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -7,10 +7,13 @@ check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1))
 finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ $failed -eq 0 ]; exit; }
 [ "${BUILD:-build}" = build ] || finish          # the same for every build
 # On x86 this machine's compiler must be told that the vector headers may use their instructions; elsewhere they are left out.
-vector='' ; case $(uname -m) in x86_64) vector='-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c' ;; esac
+vector=''
+case $(uname -m) in
+    x86_64) vector='-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c' ;;
+esac
 for header in include/*.h kernels/*.h src/*.h tools/*.h $([ -z "$vector" ] || ls kernels/x86/*.h); do
-    check "$header alone" '${CC:-cc} -std=c11 -D_GNU_SOURCE -Iinclude -Ikernels -Isrc -Itools $vector -Wall -Wextra -Wno-unused-function \
-        -Werror -fsyntax-only -x c -include "$header" /dev/null'
+    check "$header alone" '${CC:-cc} -std=c11 -D_GNU_SOURCE -Iinclude -Ikernels -Isrc -Itools $vector -Wall -Wextra \
+        -Wno-unused-function -Werror -fsyntax-only -x c -include "$header" /dev/null'
 done
 check 'quern.h in strict C11' '${CC:-cc} -std=c11 -Wall -Wextra -pedantic -Werror -fsyntax-only -x c include/quern.h'
 check 'quern.h has at most 250 lines' '[ "$(wc -l <include/quern.h)" -le 250 ]'
@@ -22,9 +25,13 @@ fi
 # kernels <- src <- tools: what a file includes lies in its own folder or in one before it.
 includes() { grep -ohE '^#include "[^"]+"' "$@" | sed 's/.*"\(.*\)"/\1/' | sort -u; }
 stray=''
-for name in $(includes kernels/*.[ch] kernels/*/*.[ch]); do [ -n "$(find kernels -name "$(basename "$name")")" ] || stray+=" $name"; done
+for name in $(includes kernels/*.[ch] kernels/*/*.[ch]); do
+    [ -n "$(find kernels -name "$(basename "$name")")" ] || stray+=" $name"
+done
 check "kernels includes nothing from elsewhere:$stray" '[ -z "$stray" ]'
 stray=''
-for name in $(includes src/*.[ch]); do [ -e "src/$name" ] || [ -e "kernels/$name" ] || [ -e "include/$name" ] || stray+=" $name"; done
+for name in $(includes src/*.[ch]); do
+    [ -e "src/$name" ] || [ -e "kernels/$name" ] || [ -e "include/$name" ] || stray+=" $name"
+done
 check "src includes nothing from tools:$stray" '[ -z "$stray" ]'
 finish

@@ -10,7 +10,8 @@ finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ $failed -e
 [ "$build" = build ] || finish
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/install.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-check 'make install' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/root" install >"$dir/log" 2>&1 || { tail -5 "$dir/log"; false; }'
+check 'make install' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/root" install >"$dir/log" 2>&1 ||
+    { tail -5 "$dir/log"; false; }'
 for file in bin/quern bin/quern-convert lib/libquern.a lib/pkgconfig/quern.pc include/quern.h share/man/man1/quern.1 \
             share/man/man1/quern-convert.1 share/bash-completion/completions/quern share/zsh/site-functions/_quern \
             share/fish/vendor_completions.d/quern.fish share/doc/quern/LICENSE; do
@@ -29,9 +30,15 @@ int main(void)
     return model != NULL;
 }
 END
-flags() { sed -n "s|^$1: *||p" "$dir/root/usr/lib/pkgconfig/quern.pc" | sed "s|\${libdir}|$dir/root/usr/lib|; s|\${includedir}|$dir/root/usr/include|"; }
-check 'a program builds against it' '${CC:-cc} "$dir/use.c" $(flags Cflags) $(flags Libs) -o "$dir/use" 2>"$dir/log" || { cat "$dir/log"; false; }'
+flags() {
+    sed -n "s|^$1: *||p" "$dir/root/usr/lib/pkgconfig/quern.pc" |
+        sed "s|\${libdir}|$dir/root/usr/lib|; s|\${includedir}|$dir/root/usr/include|"
+}
+check 'a program builds against it' '${CC:-cc} "$dir/use.c" $(flags Cflags) $(flags Libs) -o "$dir/use" 2>"$dir/log" ||
+    { cat "$dir/log"; false; }'
 check 'and runs' '"$dir/use" | grep -q "^6 cannot open"'
-check 'a folder with a blank' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/a root" install >"$dir/log" 2>&1 && [ -x "$dir/a root/usr/bin/quern" ]'
-check 'make uninstall' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/root" uninstall >/dev/null 2>&1 && [ -z "$(find "$dir/root" -type f)" ]'
+check 'a folder with a blank' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/a root" install \
+    >"$dir/log" 2>&1 && [ -x "$dir/a root/usr/bin/quern" ]'
+check 'make uninstall' 'make --no-print-directory BUILD=$build PREFIX=/usr DESTDIR="$dir/root" uninstall >/dev/null 2>&1 &&
+    [ -z "$(find "$dir/root" -type f)" ]'
 finish

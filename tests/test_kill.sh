@@ -53,11 +53,14 @@ for ((i = 0; i < kills; i++)); do
     elif [ $had = 1 ] && cmp -s target old; then kept=$((kept + 1))
     else broken=$((broken + 1)); fi
 done 2>/dev/null
-echo "$kills kills: $absent without a file, $kept with the old one, $whole with the new one, $broken broken; $temps left a temporary file"
+echo "$kills kills: $absent without a file, $kept with the old one, $whole with the new one, $broken broken;" \
+    "$temps left a temporary file"
 
 failed=0
 if [ $broken -ne 0 ]; then echo "FAIL broken files under the final name"; failed=$((failed + 1)); fi
-if [ $((absent + kept)) -eq 0 ] || [ $temps -eq 0 ]; then echo "FAIL no kill came while the file was written"; failed=$((failed + 1)); fi
+if [ $((absent + kept)) -eq 0 ] || [ $temps -eq 0 ]; then
+    echo "FAIL no kill came while the file was written"; failed=$((failed + 1))
+fi
 # The next run cleans up.
 "$copy" --force new target || failed=$((failed + 1))
 if ls -A | grep -q quern-; then echo "FAIL a temporary file stays after the next run"; failed=$((failed + 1)); fi

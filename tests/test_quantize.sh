@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# quern-quantize from the command line: what it refuses and how, the same bytes for any number of threads, nothing left after a kill.
+# quern-quantize from the command line: what it refuses and how, the same bytes for any number of threads, nothing left after a
+# kill.
 set -u
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -26,7 +27,9 @@ skip() { skipped=$((skipped + 1)); echo "SKIPPED $1"; }
 refused() { # NAME CODE WORDS ARGS...: that exit code, those words on stderr, no file "out"
     local name=$1 code=$2 words=$3; shift 3
     "$quantize" "$@" >stdout 2>stderr; local got=$?
-    if [ $got -eq "$code" ] && grep -qF -- "$words" stderr && [ ! -e out ] && ! ls -A | grep -q '^\.out'; then passed=$((passed + 1)); else
+    if [ $got -eq "$code" ] && grep -qF -- "$words" stderr && [ ! -e out ] && ! ls -A | grep -q '^\.out'; then
+        passed=$((passed + 1))
+    else
         failed=$((failed + 1)); echo "FAIL $name: exit $got, $(head -c 300 stderr)"
     fi
 }
@@ -45,13 +48,17 @@ for type in Q4_K_M Q3_K_M Q2_K IQ4_XS; do
     "$quantize" "$model" mine --plain --type $type --imatrix "$matrix" --force
     "$build/quern" show --tensors "$shared/models/tiny-books/peers/tiny-books-$type.gguf" >peer.txt
     "$build/quern" show --tensors mine >mine.txt
-    types() { grep -E 'weight' "$1" | awk '{for (i = 2; i <= NF; i++) if ($i ~ /^(I?Q[0-9]|B?F[0-9]+$)/) { print $1, $i; break }}' | sort; }
+    types() {
+        grep -E 'weight' "$1" |
+            awk '{for (i = 2; i <= NF; i++) if ($i ~ /^(I?Q[0-9]|B?F[0-9]+$)/) { print $1, $i; break }}' | sort
+    }
     check "$type: llama.cpp's types" test -n "$(types mine.txt)" -a "$(types mine.txt)" = "$(types peer.txt)"
 done
 
 "$quantize" "$model" --plain --type Q4_K_M --dry-run >plan
 check "dry run: 56 tensors, the sum, the time" test "$(wc -l <plan)" = 58
-check "a dry run tells the time" grep -qE "^time: about [0-9]+ s: plan 0 s, .* rounding [0-9.]+ s, error feedback 0 s, receipt 0 s$" plan
+check "a dry run tells the time" \
+    grep -qE "^time: about [0-9]+ s: plan 0 s, .* rounding [0-9.]+ s, error feedback 0 s, receipt 0 s$" plan
 "$quantize" "$model" --plain --type Q4_K_M --type 'blk\.0\.attn_v=Q8_0' --type-override 'ffn_up=IQ4_XS' --dry-run >plan
 check "rules" test "$(grep -c 'Q8_0 .*rule' plan) $(grep -c 'IQ4_XS .*rule' plan)" = "1 6"
 "$quantize" "$shared/models/babyllama361/babyllama361-F32.gguf" --plain --type Q4_K_M --dry-run >plan
@@ -66,8 +73,8 @@ refused "bad expression" 2 "bad regular expression" "$model" out --plain --type 
 refused "no output" 2 "output" "$model" --type Q4_0
 refused "no input" 6 "missing.gguf" missing.gguf out --plain --type Q4_0
 refused "no importances for a type that needs them" 2 "--imatrix" "$model" out --plain --type IQ2_XXS
-refused "the importances of another model" 3 "another model" "$shared/models/babyllama361/babyllama361-F32.gguf" out --plain --type Q4_0 \
-    --imatrix "$matrix"
+refused "the importances of another model" 3 "another model" "$shared/models/babyllama361/babyllama361-F32.gguf" out \
+    --plain --type Q4_0 --imatrix "$matrix"
 refused "a model as importances" 3 "importance matrix" "$model" out --plain --type Q4_0 --imatrix "$model"
 refused "rounded already (I1)" 2 "--requantize" plain out --plain --type Q2_K
 refused "too little memory" 5 "limit" "$model" out --plain --type Q4_0 --mem-limit 1K
@@ -145,20 +152,25 @@ texts="--calibration fit.txt --heldout held.txt"
 check "adaptive: exit 0" test -s adaptive1
 check "adaptive: a report" grep -q "held out: KL" report
 check "a text too short for error feedback is said so" grep -q "no error feedback: .* tokens" report
-"$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1; check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
+"$quantize" "$small" adaptive4 --bpw 6 $texts --threads 4 >/dev/null 2>&1
+check "adaptive: 1 and 4 threads" cmp -s adaptive1 adaptive4
 check "adaptive: within the size" test "$(stat -c %s adaptive1)" -le 730000 -a "$(stat -c %s adaptive1)" -gt 600000
 "$build/quern" show adaptive1 >shown
 check "the receipt is shown" test "$(grep -c 'quern.receipt.' shown)" = 22
 "$quantize" "$small" fallen --plain --type Q4_K_M --heldout held.txt --fail-if 'kld>1' >/dev/null 2>&1
 "$build/quern" show --full fallen >shown
 check "the receipt counts fallbacks" grep -q 'receipt.fallbacks  u32 = 35$' shown
-check "... and names them with the reason" grep -q 'fallback_tensors .*"rows do not divide into the blocks: blk.0.attn_q.weight, ' shown
-"$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1; check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
-"$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1; check "a recipe for another size" grep -q "predicted" plan
+check "... and names them with the reason" \
+    grep -q 'fallback_tensors .*"rows do not divide into the blocks: blk.0.attn_q.weight, ' shown
+"$quantize" "$small" again1 --recipe recipe.json $texts >/dev/null 2>&1
+check "a recipe used again" test "$(tail -c 600000 again1 | cksum)" = "$(tail -c 600000 adaptive1 | cksum)"
+"$quantize" "$small" --recipe recipe.json --size 600K $texts --no-search --dry-run >plan 2>&1
+check "a recipe for another size" grep -q "predicted" plan
 check "... and its time, with feedback" grep -qE "^time: about [1-9][0-9]* s: .* receipt [0-9]+ s$" plan
 head -c 24000 "$root/models/calibration.txt" >long.txt
 for threads in 1 4; do
-    "$quantize" "$small" feedback$threads --recipe recipe.json --calibration long.txt --heldout held.txt --threads $threads >report 2>&1
+    "$quantize" "$small" feedback$threads --recipe recipe.json --calibration long.txt --heldout held.txt --threads $threads \
+        >report 2>&1
 done
 check "error feedback: its count" grep -qE "^error feedback: [1-9][0-9]* tensors" report
 # What the plan predicts is the KL of the file as it is written, with feedback: within 40 % on text that was not calibrated with.
@@ -172,7 +184,8 @@ check "error feedback: 1 and 4 threads" cmp -s feedback1 feedback4
 key() { "$build/quern" show --full "$1" | sed -n "s/^  quern.receipt.$2  *[a-z0-9]*\(\[[0-9]*\]\)\{0,1\} = //p"; }
 errors=$(key searched tensor_errors)
 check "errors of what is written" test -n "$errors" -a "$errors" != "$(key feedback1 tensor_errors)"
-check "as many with feedback as were told" test "$(key feedback1 feedback)" = "$(sed -n 's/^error feedback: \([0-9]*\) .*/\1/p' report)"
+check "as many with feedback as were told" \
+    test "$(key feedback1 feedback)" = "$(sed -n 's/^error feedback: \([0-9]*\) .*/\1/p' report)"
 check "without feedback none" test "$(key searched feedback)" = 0
 refused "a gate refuses" 7 "kld is" "$small" out --recipe recipe.json $texts --fail-if 'kld>0.000001'
 "$quantize" "$small" gated --recipe recipe.json $texts --fail-if 'kld>0.5' >/dev/null 2>&1; check "a gate lets pass" test -s gated
@@ -181,8 +194,10 @@ refused "two sizes" 2 "says how large" "$small" out --bpw 6 --size 1M
 refused "a ratio that is none" 2 "no number above 1" "$small" out --ratio small $texts
 refused "too small a size" 2 "smallest types" "$small" out --size 100K $texts
 : >empty; refused "empty calibration (I2)" 2 "0 tokens" "$small" out --bpw 6 --calibration empty
-head -c 3000 /dev/zero | tr '\0' a >same; refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same
-echo '{"quern_recipe": 1, "tensors": {}}' >bad.json; refused "a recipe of another model" 3 "has no tensor" "$small" out --recipe bad.json $texts
+head -c 3000 /dev/zero | tr '\0' a >same
+refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same
+echo '{"quern_recipe": 1, "tensors": {}}' >bad.json
+refused "a recipe of another model" 3 "has no tensor" "$small" out --recipe bad.json $texts
 echo '[1]' >bad.json; refused "no recipe" 3 "is no recipe" "$small" out --recipe bad.json $texts
 # --mem-limit bounds calibration and planning too: refused with the figures, or less text at once.
 refused "too little memory for importances" 5 "gathering importances takes at least" "$small" out --bpw 6 $texts --mem-limit 100K
@@ -191,7 +206,8 @@ refused "too little memory for the plan" 5 "planning takes at least" "$model" ou
     --no-feedback
 "$quantize" "$small" narrow --bpw 6 $texts --no-search --no-feedback --mem-limit 8M >/dev/null 2>&1
 check "a limit that fits one sequence" test -s narrow
-# Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the file.
+# Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the
+# file.
 kld() { "$build/quern" show "$1" | awk '/quern.receipt.kld_mean/ { print $NF }'; }
 tune="--recipe recipe.json $texts --no-feedback --tune --tune-tokens 16384"
 "$quantize" "$small" plain1 --recipe recipe.json --no-feedback $texts >/dev/null 2>&1
@@ -207,7 +223,8 @@ refused "tokens without --tune" 2 "not given" "$small" out --bpw 6 --tune-tokens
 refused "stop text is calibration" 2 "learns from" "$small" out --recipe recipe.json $texts --tune --tune-stop fit.txt
 refused "too few tokens" 2 "one step" "$small" out --recipe recipe.json $texts --tune --tune-tokens 10
 refused "gradients not known" 4 "--tune: gradients of 'gpt2'" "$shared/vectors/archs/gpt2.gguf" out --plain --type Q8_0 --tune
-"$quantize" "$shared/models/tiny-books/hf" folder --plain --type Q4_K_M; "$build/quern" show --tensors folder | grep -o 'blk.*bytes' | sort >folder.txt
+"$quantize" "$shared/models/tiny-books/hf" folder --plain --type Q4_K_M
+"$build/quern" show --tensors folder | grep -o 'blk.*bytes' | sort >folder.txt
 "$build/quern" show --tensors plain4 2>/dev/null | grep -o 'blk.*bytes' | sort >file.txt
 check "a checkpoint's folder" test -s folder.txt -a -z "$(diff folder.txt file.txt)"
 check "no temporary file stays" test -z "$(ls -A | grep quern-)"

@@ -32,7 +32,10 @@ row() {
     rm -f out
     if declare -F "$1" >/dev/null; then "$@" >said 2>&1 </dev/null; else timeout 60 "$@" >said 2>&1 </dev/null; fi
     got=$?
-    if [ $got -eq "$code" ] && { [ -z "$words" ] || grep -qF -- "$words" said; } && [ -z "$(left)" ] && { [ "$code" -eq 0 ] || [ ! -e out ]; }; then good=1; fi
+    if [ $got -eq "$code" ] && { [ -z "$words" ] || grep -qF -- "$words" said; } && [ -z "$(left)" ] &&
+            { [ "$code" -eq 0 ] || [ ! -e out ]; }; then
+        good=1
+    fi
     tell $good "$id" "$what" $got "$(grep -F -m1 -- "$words" said || head -c 300 said) $(left | head -2)"
     for stale in $(left); do rm -rf "$stale"; done
 }
@@ -76,7 +79,8 @@ disturbed() {   # COMMAND...: run over m2.gguf with the plan measured anew, and 
 }
 shrink() { truncate -s 4096 m2.gguf; }
 disturbed shrink; code=$?
-tell $([ $code -eq 6 ] && [ ! -e out ] && grep -q "changed while in use" said && echo 1) G1 "the input shrinks while it is read" $code "$(tail -1 said)"
+tell $([ $code -eq 6 ] && [ ! -e out ] && grep -q "changed while in use" said && echo 1) \
+    G1 "the input shrinks while it is read" $code "$(tail -1 said)"
 rm -f .out.*
 cp m.gguf m2.gguf; cp other.gguf m3.gguf
 replace() { mv m3.gguf m2.gguf; }
@@ -127,17 +131,20 @@ for ((i = 0; i < ${KILLS:-4}; i++)); do
 done 2>/dev/null
 rm -f out; "$quantize" m.gguf out $planned >said 2>&1
 cmp -s out whole || wrong=$((wrong + 1))
-tell $([ $wrong -eq 0 ] && [ -z "$(left)" ] && echo 1) G13 "kill -9 at random times, $kills kills: whole file or none" - "$wrong wrong $(left | head -2)"
+tell $([ $wrong -eq 0 ] && [ -z "$(left)" ] && echo 1) \
+    G13 "kill -9 at random times, $kills kills: whole file or none" - "$wrong wrong $(left | head -2)"
 if strace -o trace -f -e trace=fsync,rename,renameat,renameat2,linkat "$quantize" m.gguf traced $q4 2>/dev/null; then
     order=$(grep -oE 'fsync|rename|linkat' trace | uniq | head -3 | tr '\n' ' ')
-    is G14 "the file is synced before it gets its name, then the folder: $order" test -n "$(grep -E '^fsync (rename|linkat) fsync' <<<"$order")"
+    is G14 "the file is synced before it gets its name, then the folder: $order" \
+        test -n "$(grep -E '^fsync (rename|linkat) fsync' <<<"$order")"
 else skip G14 "no strace here"; fi
 interrupt() { kill -INT $1; }
 cp m.gguf m2.gguf; disturbed interrupt; code=$?
 tell $([ $code -eq 130 ] && [ ! -e out ] && [ -e .out.quern-journal ] && grep -q "goes on from here" said && echo 1) G15 \
     "SIGINT: 130, no file, a journal to go on from" $code "$(tail -1 said)"
 "$quantize" m2.gguf out $measured --threads 3 >said 2>&1
-tell $(grep -q "going on" said && cmp -s out undisturbed && echo 1) G15 "... and the run after it gives the same bytes" - "$(head -1 said)"
+tell $(grep -q "going on" said && cmp -s out undisturbed && echo 1) \
+    G15 "... and the run after it gives the same bytes" - "$(head -1 said)"
 "$quantize" m.gguf $q4 --dry-run 2>said | head -1 >/dev/null; code=${PIPESTATUS[0]}
 tell $([ $code -eq 141 -o $code -eq 0 ] && [ ! -s said ] && echo 1) G17 "--dry-run | head -1: quiet" $code ""
 row G18 "stdout is full" 6 "No space" bash -c "'$quantize' m.gguf $q4 --dry-run >/dev/full"
@@ -162,7 +169,8 @@ row G24 "memory below the plan (--mem-limit)" 5 "limit" "$quantize" m.gguf out $
 row G25 "a processor without vectors (QUERN_CPU=ref)" 0 "" env QUERN_CPU=ref "$quantize" m.gguf out $q4
 is G25 "the same bytes" cmp -s out plain
 row G26 "no environment" 0 "" env -i "$quantize" m.gguf out $q4
-row G26 "decimal commas, HOME cannot be written" 0 "" env LC_ALL=de_DE.UTF-8 HOME=/nonexistent TZ=Asia/Kathmandu "$quantize" m.gguf out $q4
+row G26 "decimal commas, HOME cannot be written" 0 "" \
+    env LC_ALL=de_DE.UTF-8 HOME=/nonexistent TZ=Asia/Kathmandu "$quantize" m.gguf out $q4
 is G26 "the same bytes" cmp -s out plain
 skip G28 "the clock is not ours to set; progress goes by the monotonic one"
 row G29 "64 KiB of stack" 0 "" bash -c "ulimit -s 64; exec '$quantize' m.gguf out $q4 --threads 4"
@@ -178,7 +186,8 @@ head -c 9000 m.gguf >binary
 for text in nothing short same binary; do
     words=tokens; [ $text = nothing ] && words="0 tokens"
     row I2 "calibration: $text" 2 "$words" "$quantize" m.gguf out --bpw 6 --calibration $text --heldout held.txt
-    row I2 "held-out text: $text" 2 "$words" "$quantize" m.gguf out --recipe recipe.json --no-feedback --calibration fit.txt --heldout $text
+    row I2 "held-out text: $text" 2 "$words" \
+        "$quantize" m.gguf out --recipe recipe.json --no-feedback --calibration fit.txt --heldout $text
 done
 # What is read or written last is asked for first: only the refusal is said, nothing of work that went before.
 for last in --heldout "--tune --tune-stop" --save-recipe; do
@@ -186,7 +195,8 @@ for last in --heldout "--tune --tune-stop" --save-recipe; do
         $last nowhere/file
     is I2 "... and nothing else" test "$(wc -l <said)" = 1
 done
-row I2 "--save-recipe: a folder" 6 "cannot write 'empty': Is a directory" "$quantize" m.gguf out $planned --save-recipe empty --force
+row I2 "--save-recipe: a folder" 6 "cannot write 'empty': Is a directory" \
+    "$quantize" m.gguf out $planned --save-recipe empty --force
 row I2 "--save-recipe: exists" 2 "'fit.txt' exists" "$quantize" m.gguf out $planned --save-recipe fit.txt
 row I2 "held-out text = calibration" 2 "is the calibration text" "$quantize" m.gguf out --recipe recipe.json --no-feedback \
     --calibration fit.txt --heldout fit.txt
@@ -194,7 +204,8 @@ row I2 "held-out text = calibration" 2 "is the calibration text" "$quantize" m.g
 row I3 "no moments for a tensor: falls back, listed" 0 "token_embd.weight: 1 of 1 without: no second moments" \
     "$quantize" m.gguf out --recipe recipe.json $texts --stats m.stats
 "$build/tests/gen_edit" m.stats nan.stats fill blk.0.attn.h 0 255 2>said
-row I3 "NaN among the moments: falls back, listed" 0 "blk.0.attn_q.weight: 1 of 1 without: second moments are singular or not finite" \
+row I3 "NaN among the moments: falls back, listed" 0 \
+    "blk.0.attn_q.weight: 1 of 1 without: second moments are singular or not finite" \
     "$quantize" m.gguf out --recipe recipe.json $texts --stats nan.stats
 row I3 "more than a limit fall back" 7 "fallbacks is 4: the gate 'fallbacks>1'" \
     "$quantize" m.gguf out --recipe recipe.json $texts --stats nan.stats --fail-if 'fallbacks>1'
@@ -205,7 +216,8 @@ row I4 "importances lack a tensor" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf ou
 row I4 "... and --lax-imatrix goes without" 0 "" "$quantize" m.gguf out $q4 --imatrix lacks.gguf --lax-imatrix
 "$build/tests/gen_edit" poor.gguf zero.gguf fill blk.1.ffn_up.weight.counts 0 0 2>said
 row I4 "importances without a single token" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix zero.gguf
-row I5 "worse than plain rounding on the held-out text" 7 "worse than plain rounding" "$quantize" m.gguf out $planned --imatrix poor.gguf
+row I5 "worse than plain rounding on the held-out text" 7 "worse than plain rounding" \
+    "$quantize" m.gguf out $planned --imatrix poor.gguf
 row I5 "... and --force writes it" 0 "warning: the result is worse" "$quantize" m.gguf out $planned --imatrix poor.gguf --force
 is I5 "... as a file" test -s out
 row I5 "not worse: written" 0 "plain rounding to the same types: KL" "$quantize" m.gguf out $planned
@@ -214,17 +226,20 @@ rm -f out; "$quantize" m2.gguf out $measured >/dev/null 2>&1 & pid=$!
 sleep $(awk "BEGIN { print $took * 0.9e-6 }"); kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
 [ -e out ] && late=" (had ended)" || late=
 "$quantize" m2.gguf out $measured --force --threads 3 >said 2>&1
-tell $(cmp -s out undisturbed && [ -z "$(left)" ] && echo 1) I6 "killed at 90 %, run again: the same bytes$late" - "$(grep -m1 'going on' said)"
+tell $(cmp -s out undisturbed && [ -z "$(left)" ] && echo 1) \
+    I6 "killed at 90 %, run again: the same bytes$late" - "$(grep -m1 'going on' said)"
 for threads in 1 2 4; do "$quantize" m.gguf t$threads $planned --threads $threads >/dev/null 2>&1; done
 is I7 "1, 2 and 4 threads: the same bytes" test -s t1 -a "$(cksum <t1)" = "$(cksum <t2)" -a "$(cksum <t1)" = "$(cksum <t4)"
-row I8 "rows of 64 into blocks of 256: the plan says so" 0 "rows do not divide into" "$quantize" m.gguf --plain --type Q4_K_M --dry-run
+row I8 "rows of 64 into blocks of 256: the plan says so" 0 "rows do not divide into" \
+    "$quantize" m.gguf --plain --type Q4_K_M --dry-run
 skip I9 "for pruned files; a rounded one is opened and run for its receipt before it gets its name"
 spoil() { rm -rf bad; cp -r hf bad; }
 spoil; printf '\377\377\377\377\377\377\377\000' | dd of=bad/model.safetensors bs=1 conv=notrunc 2>/dev/null
 row I10 "safetensors: header longer than the file" 3 "model.safetensors" "$quantize" bad out $q4
 spoil; sed -i '0,/"F32"/s//"F99"/' bad/model.safetensors
 row I10 "safetensors: unknown dtype" 3 "F99" "$quantize" bad out $q4
-spoil; rm bad/model.safetensors; echo '{"weight_map": {"model.norm.weight": "../hf/model.safetensors"}}' >bad/model.safetensors.index.json
+spoil; rm bad/model.safetensors
+echo '{"weight_map": {"model.norm.weight": "../hf/model.safetensors"}}' >bad/model.safetensors.index.json
 row I10 "safetensors: the index names a file elsewhere" 3 "../hf" "$quantize" bad out $q4
 echo '{"weight_map": {"model.norm.weight": "gone.safetensors"}}' >bad/model.safetensors.index.json
 row I10 "safetensors: the index names a file that is not there" 3 "gone" "$quantize" bad out $q4

@@ -38,13 +38,15 @@ row 'E1 NaN scale' 1 'NaN|finite' "$quern" run -m "$dir/nan.gguf" -p 'a' -n 50
 bias=()
 for ((i = 0; i < 4096; i++)); do bias+=("--logit-bias=$i=-inf"); done
 run 'E4 no token allowed' 1 'no token is allowed' -p a -n 3 "${bias[@]}"
-for flag in '--temp=nan' '--temp=-1' '--temp=inf' '--temp=x' '--top-k=-1' '--top-k=1.5' '--top-p=2' '--top-p=-0.1' '--min-p=1.5' '--seed=-1' \
-            '--seed=18446744073709551616' '--typical=nan' '--repeat-penalty=0' '--dry-base=0' '--repeat-last-n=-2' '--logit-bias=5' \
+for flag in '--temp=nan' '--temp=-1' '--temp=inf' '--temp=x' '--top-k=-1' '--top-k=1.5' '--top-p=2' '--top-p=-0.1' \
+            '--min-p=1.5' '--seed=-1' '--seed=18446744073709551616' '--typical=nan' '--repeat-penalty=0' '--dry-base=0' \
+            '--repeat-last-n=-2' '--logit-bias=5' \
             '--logit-bias=4096=1' '--logit-bias=-1=1' '--logit-bias=1=nan' '-n=-2' '--kv=q3' '--context=x' '--mem-limit=1X'; do
     run "E5 $flag" 2 '.' -p a -n 2 "$flag"
 done
-for flag in '--temp=0' '--temp=1e30' '--top-k=0' '--top-k=1000000000' '--top-p=0' '--top-p=1' '--min-p=1' '--seed=18446744073709551615' \
-            '--seed=random' '--typical=0.5' '--logit-bias=5+1' '--dry-multiplier=1' '--repeat-penalty=1.3'; do
+for flag in '--temp=0' '--temp=1e30' '--top-k=0' '--top-k=1000000000' '--top-p=0' '--top-p=1' '--min-p=1' \
+            '--seed=18446744073709551615' '--seed=random' '--typical=0.5' '--logit-bias=5+1' '--dry-multiplier=1' \
+            '--repeat-penalty=1.3'; do
     run "E5 $flag" 0 '' -p a -n 4 "$flag"
 done
 
@@ -64,16 +66,19 @@ run 'F5 shift' 0 'the context is full' -p 'a b' -n 100 -c 64 --on-overflow shift
 run 'F5 long prompt, shift' 0 'the context is full' -f "$dir/long.txt" -c 64 -n 3 --on-overflow shift
 # Without -n: until the text ends or the context is full, exit 0; with -n: refused before anything is computed.
 for flags in '' '-n -1'; do
-    row "full context, $flags" 0 '^ended: the context of 64 tokens is full' "$quern" run -m $model -p 'a b' -c 64 --ignore-eos $flags
+    row "full context, $flags" 0 '^ended: the context of 64 tokens is full' \
+        "$quern" run -m $model -p 'a b' -c 64 --ignore-eos $flags
     run "full context, $flags, quiet" 0 '' -p 'a b' -c 64 --ignore-eos --json $flags
-    if [ ! -s "$dir/err" ] && grep -q '"ended":"context","finish_reason":"length","prompt_tokens":3,"tokens":62,' "$dir/out"; then ok
+    if [ ! -s "$dir/err" ] &&
+            grep -q '"ended":"context","finish_reason":"length","prompt_tokens":3,"tokens":62,' "$dir/out"; then ok
     else fail "full context, $flags: $(cat "$dir/err" "$dir/out")"; fi
 done
 run 'F5 -n that just fits' 0 '' -p 'a b' -c 64 --ignore-eos -n 61
 row 'F5 -n of one too many' 8 'need 65, the context has 64' "$quern" run -m $model -p 'a b' -c 64 --ignore-eos -n 62
 if [ ! -s "$dir/out" ]; then ok; else fail 'F5 -n of one too many: words came out'; fi
 run 'a prompt as long as the context' 0 '' -p 'a b' -c 3 --ignore-eos --json
-if grep -q '"finish_reason":"length","prompt_tokens":3,"tokens":1,' "$dir/out"; then ok; else fail "context of 3: $(cat "$dir/out")"; fi
+if grep -q '"finish_reason":"length","prompt_tokens":3,"tokens":1,' "$dir/out"; then ok
+else fail "context of 3: $(cat "$dir/out")"; fi
 run 'a prompt longer than the context' 8 'the prompt needs 3 tokens, the context has 2' -p 'a b' -c 2
 row 'ended: -n' 0 '^ended: all tokens of -n' "$quern" run -m $model -p a -n 2
 row 'ended: stop string' 0 '^ended: a stop string' "$quern" run -m $model -p 'Once upon a time' -n 40 --temp 0 --stop ' '
@@ -93,9 +98,11 @@ run 'two prompts' 2 'two prompts' -p a -f "$dir/nul.txt"
 row 'two models' 2 'two models' "$quern" run -m $model $model -p a
 run 'prompt file missing' 6 'No such file' -f "$dir/none" -n 1
 run 'logprobs' 0 '' -p 'Once' -n 5 --temp 0 --logprobs 3
-if [ "$(grep -cE '^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$' "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
+line='^\{"token":[0-9]+,"text":".*","logprob":-[0-9.e-]+,"top":\[\{.*\},\{.*\},\{.*\}\]\}$'
+if [ "$(grep -cE "$line" "$dir/out")" = 5 ]; then ok; else fail 'logprobs: five lines'; fi
 run 'json' 0 '' -p 'Once' -n 5 --json
-if grep -qE '^\{"model":.*"ended":"length","finish_reason":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$' "$dir/out"; then ok; else fail 'json: one object'; fi
+object='^\{"model":.*"ended":"length","finish_reason":"length","prompt_tokens":[0-9]+,"tokens":5,.*\}$'
+if grep -qE "$object" "$dir/out"; then ok; else fail 'json: one object'; fi
 run 'context beyond training' 0 'a context of 600 tokens, the model was trained for 512' -p a -n 1 -c 600
 run '-n 0' 0 '' -p a -n 0
 if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi
@@ -134,17 +141,20 @@ signals() {
     done
     wait $pid 2>/dev/null
     got=$?
-    if [ $got -eq "$code" ] && { [ -z "$words" ] || grep -q "$words" "$dir/err"; } && clean; then ok; else fail "$name: exit $got, $(tail -1 "$dir/err")"; fi
+    if [ $got -eq "$code" ] && { [ -z "$words" ] || grep -q "$words" "$dir/err"; } && clean; then ok
+    else fail "$name: exit $got, $(tail -1 "$dir/err")"; fi
 }
 fresh() { rm -f "$dir/copy.gguf"; cp $model "$dir/copy.gguf"; chmod u+w "$dir/copy.gguf"; }
 fresh; signals 'G1 file cut short' 6 'changed while in use' truncate
 fresh; signals 'G2 file replaced' 130 '' replace INT
 fresh; signals 'G15 SIGINT' 130 '' INT
 fresh; signals 'G15 SIGTERM' 143 '' TERM
-mkfifo "$dir/fifo"; ln -s loop "$dir/loop"; mkdir "$dir/folder"; : >"$dir/empty"; cp $model "$dir/secret.gguf"; chmod 000 "$dir/secret.gguf"
+mkfifo "$dir/fifo"; ln -s loop "$dir/loop"; mkdir "$dir/folder"; : >"$dir/empty"
+cp $model "$dir/secret.gguf"; chmod 000 "$dir/secret.gguf"
 for file in none fifo loop folder; do row "G5 $file" 6 "$file" "$quern" run -m "$dir/$file" -p a; done
 row 'G5 /dev/zero' 6 'dev/zero' "$quern" run -m /dev/zero -p a
-if [ "$(id -u)" -ne 0 ]; then row 'G5 no permission' 6 'ermission' "$quern" run -m "$dir/secret.gguf" -p a; else skip 'G5 no permission' 'root reads everything'; fi
+if [ "$(id -u)" -ne 0 ]; then row 'G5 no permission' 6 'ermission' "$quern" run -m "$dir/secret.gguf" -p a
+else skip 'G5 no permission' 'root reads everything'; fi
 echo '1 2 3 4 5' >"$dir/ids"
 row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
 if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
@@ -158,7 +168,8 @@ row 'token ids: out of range' 2 'token 2 has the id 4096' "$quern" logits $model
 if [ -s "$dir/out" ]; then fail 'token ids: logits before a bad id'; else ok; fi
 "$quern" "${endless[@]}" 2>"$dir/err" </dev/null | head -c 5 >"$dir/out"
 code=${PIPESTATUS[0]}
-if [ "$code" -eq 141 ] && ! grep -qv 'no model was named' "$dir/err"; then ok; else fail "G17 SIGPIPE: exit $code: $(tail -1 "$dir/err")"; fi
+if [ "$code" -eq 141 ] && ! grep -qv 'no model was named' "$dir/err"; then ok
+else fail "G17 SIGPIPE: exit $code: $(tail -1 "$dir/err")"; fi
 "$quern" run -q -p a -n 5 -m $model >/dev/full 2>"$dir/err" </dev/null; code=$?
 if [ $code -eq 6 ] && grep -q 'No space' "$dir/err"; then ok; else fail "G18 /dev/full: exit $code"; fi
 "$quern" run -q -p a -n 5 -m $model >&- 2>"$dir/err" </dev/null; code=$?

@@ -16,7 +16,8 @@ code() { # NAME STATUS PATTERN COMMAND...: exit status, and a sentence on stderr
     shift 3
     "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
     found=$?
-    if [ $found -eq "$status" ] && grep -q -- "$pattern" "$tmp/err"; then ok; else fail "$name: status $found, $(head -c 300 "$tmp/err")"; fi
+    if [ $found -eq "$status" ] && grep -q -- "$pattern" "$tmp/err"; then ok
+    else fail "$name: status $found, $(head -c 300 "$tmp/err")"; fi
 }
 
 separator=$'\n__ggml_vocab_test__\n'
@@ -28,7 +29,8 @@ fi
 
 for name in llama-spm gpt-2 bert-bge phi-3; do
     model=$vocab/ggml-vocab-$name.gguf
-    "$quern" tokenize "$model" --separator "$separator" --no-add-special <"$vocab/extra.inp" >"$tmp/ids" 2>"$tmp/err" || fail "$name: $(cat "$tmp/err")"
+    "$quern" tokenize "$model" --separator "$separator" --no-add-special <"$vocab/extra.inp" >"$tmp/ids" 2>"$tmp/err" ||
+        fail "$name: $(cat "$tmp/err")"
     sed 's/^ //' "$vocab/$name.extra.out" >"$tmp/expected"      # the vectors have a blank before each id
     same "tokenize $name" "$tmp/ids" "$tmp/expected"
     "$quern" tokenize "$model" --separator "$separator" --special <"$vocab/extra.inp" >"$tmp/ids"
@@ -61,7 +63,8 @@ text "empty separator" "$?" 2
 "$quern" detokenize --tokenizer-pre command-r "$gpt2" <"$tmp/ids" >"$tmp/back"
 same "100,000 random bytes and back" "$tmp/random" "$tmp/back"
 
-code "unknown pre-tokenizer" 4 "pre-tokenizer 'nonsense' is unknown.*llama3.*qwen2" "$quern" tokenize --tokenizer-pre nonsense "$gpt2"
+code "unknown pre-tokenizer" 4 "pre-tokenizer 'nonsense' is unknown.*llama3.*qwen2" \
+    "$quern" tokenize --tokenizer-pre nonsense "$gpt2"
 code "pre-tokenizer for SPM" 2 "has none" "$quern" tokenize --tokenizer-pre llama3 "$vocab/ggml-vocab-llama-spm.gguf"
 code "no model" 2 "MODEL" "$quern" tokenize
 code "no file" 6 "nowhere.gguf" "$quern" tokenize "$tmp/nowhere.gguf"
@@ -74,7 +77,8 @@ done
 
 if [ -e "$shared/models/babyllama105/babyllama105-F32.gguf" ]; then
     # No byte tokens: what is not in the vocabulary is the unknown token, 0.
-    text "babyllama105" "$(printf 'a\n\xc3\xbcb' | "$quern" tokenize --no-add-special "$shared/models/babyllama105/babyllama105-F32.gguf" |
+    text "babyllama105" "$(printf 'a\n\xc3\xbcb' |
+        "$quern" tokenize --no-add-special "$shared/models/babyllama105/babyllama105-F32.gguf" |
         tr ' ' '\n' | grep -c '^0$')" 2
 else
     echo "SKIPPED babyllama105: no ../shared/models"

@@ -137,7 +137,7 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
     }
 }
 
-/* ---- one to three tokens ---------------------------------------------------------------------------------------- */
+/* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
 /* In each 128-bit lane: the sums of a, b, c, d's four dwords. */
 static ALWAYS_INLINE __m512i sum_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
