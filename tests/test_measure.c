@@ -141,7 +141,7 @@ static void test_many_passes(void)
 {
     struct bench b;
     struct quern_error err;
-    size_t one, all;
+    size_t one = 0, all = 0;
     if (open_bench(&b, TINY_LLAMA, LONG)) {
         CHECK(b.measure.together < CHUNKS, "%zu chunks in one pass", b.measure.together);
         compare_tensors(&b, "long");
