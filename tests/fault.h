@@ -19,7 +19,10 @@
 #ifndef QUERN_FAULT_H
 #define QUERN_FAULT_H
 
+#include <stdbool.h>
 #include <stddef.h>
+
+#include "quern.h"
 
 enum fault_kind {
     FAULT_MEMORY,      /* malloc, calloc, realloc, aligned_alloc, posix_memalign, strdup: NULL, ENOMEM                   */
@@ -45,5 +48,17 @@ void fault_short_io(size_t most);
 
 /* Blocks that were allocated and not freed yet. */
 long fault_live_blocks(void);
+
+/* Temporary files of quern's in `folder`. */
+size_t fault_temps_left(const char *folder);
+/* Does the file hold exactly these bytes? */
+bool fault_holds(const char *path, const char *data, size_t n);
+
+/* The usual sweep for work that writes folder/name over an old file of that name: checks that every run ends with the old file
+ * and an error of memory or, where system calls fail, of input and output, or with success and the same whole new file; that
+ * nothing leaks and no temporary file stays. Returns how many runs failed. */
+typedef bool fault_work_fn(const void *arg, struct quern_error *err);
+size_t fault_sweep_file(const char *folder, const char *name, fault_work_fn *work, const void *arg, enum fault_kind kind,
+                        enum fault_mode mode);
 
 #endif

@@ -1,6 +1,5 @@
 /* The n-th allocation or system call fails, for every n, while a folder or a GGUF is converted (bad-inputs G7, G8, G20, G21): an
  * error and the old output, or success and the whole new one; nothing leaks, no temporary file stays. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,60 +17,18 @@ static const char model[] = "models/tiny-books-q8_0.gguf";
 static struct quern_error err;
 static char folder[600], place[600], out[700];
 
-static bool holds(const char *path, const char *data, size_t n)
+struct conversion { const char *in; const struct convert_options *how; };
+
+static bool convert(const void *arg, struct quern_error *error)
 {
-    size_t size = 0;
-    char *found = read_whole_file(path, &size);
-    bool same = found && size == n && !memcmp(found, data, n);
-    free(found);
-    return same;
+    const struct conversion *c = arg;
+    return convert_model(c->in, out, c->how, error);
 }
 
-static size_t temps_left(void)
-{
-    size_t n = 0;
-    DIR *dir = opendir(place);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
-        n += strstr(e->d_name, ".quern-") != NULL;
-    if (dir)
-        closedir(dir);
-    return n;
-}
-
-static void put_old(void)
-{
-    write_text_file(place, "out.gguf", "old", 3);
-}
-
-/* Convert `in`, with call n of `kind` failing, until there are no n calls. */
 static void sweep(const char *in, const struct convert_options *how, enum fault_kind kind, enum fault_mode mode)
 {
-    size_t whole_n, failures = 0, n = 0;
-    put_old();
-    bool right = convert_model(in, out, how, &err);
-    CHECK(right, "without faults: %s", err.text);
-    char *whole = read_whole_file(out, &whole_n);
-    for (;; n++) {
-        put_old();
-        long before = fault_live_blocks();
-        fault_arm(kind, n, mode);
-        bool ok = convert_model(in, out, how, &err);
-        const char *where = fault_disarm();
-        CHECK(fault_live_blocks() == before, "%s %zu (%s): %ld blocks leak", kind == FAULT_IO ? "io" : "memory", n, where,
-              fault_live_blocks() - before);
-        CHECK(temps_left() == 0, "%zu (%s): a temporary file stays", n, where ? where : "none");
-        /* A failed fsync of the directory comes after the rename: an error, but the new file is in its place. */
-        bool renamed = !ok && where && !strcmp(where, "fsync") && !holds(out, "old", 3);
-        CHECK(ok || renamed ? holds(out, whole, whole_n) : holds(out, "old", 3), "%zu (%s): the output is broken", n,
-              where ? where : "none");
-        CHECK(ok || err.code == (kind == FAULT_IO ? QUERN_EIO : QUERN_EMEM) || (kind == FAULT_IO && err.code == QUERN_EMEM),
-              "%zu (%s): code %d, %s", n, where ? where : "none", err.code, err.text);
-        failures += !ok;
-        if (!where)
-            break;
-    }
-    CHECK(failures > 10, "only %zu of %zu faults were felt", failures, n);
-    free(whole);
+    size_t failures = fault_sweep_file(place, "out.gguf", convert, &(struct conversion){ in, how }, kind, mode);
+    CHECK(failures > 10, "only %zu faults were felt", failures);
 }
 
 static void test_gguf_memory(void)
@@ -128,7 +85,7 @@ static void test_short_writes(void)
     fault_short_io(1000);
     bool ok = convert_model(model, out, &how, &err);
     fault_short_io(0);
-    CHECK(ok && holds(out, whole, n), "%s", err.text);
+    CHECK(ok && fault_holds(out, whole, n), "%s", err.text);
     free(whole);
 }
 

@@ -1,6 +1,5 @@
 /* The n-th allocation or system call fails, for every n, while a model is rounded (bad-inputs G7, G8, G20, G21): an error and
  * the old output, or success and the whole new one; nothing leaks, no temporary file stays. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,65 +21,24 @@ static struct rounding *rounding;
 static struct pool *pool;
 
 /* From the file on disk to the file on disk, as the program does it without a measured plan. */
-static bool round_model(void)
+static bool round_model(const void *arg, struct quern_error *error)
 {
     struct gguf g;
-    if (!gguf_open(&g, model, NULL, &err))
+    (void)arg;
+    if (!gguf_open(&g, model, NULL, error))
         return false;
-    struct plan_item *plan = mem_take(g.tensor_count, sizeof *plan, "the plan", &err);
+    struct plan_item *plan = mem_take(g.tensor_count, sizeof *plan, "the plan", error);
     struct quantize_job job = { .input = &g, .plan = plan, .rounding = rounding, .kernels = &kernels, .pool = pool };
-    bool ok = plan && preset_plan(plan, &g, preset_find("Q4_0"), NULL, 0, false, &err) && quantize_write(&job, out, true, &err);
+    bool ok = plan && preset_plan(plan, &g, preset_find("Q4_0"), NULL, 0, false, error) && quantize_write(&job, out, true, error);
     free(plan);
     gguf_close(&g);
     return ok;
 }
 
-static bool holds(const char *data, size_t n)
-{
-    size_t size = 0;
-    char *found = read_whole_file(out, &size);
-    bool same = found && size == n && !memcmp(found, data, n);
-    free(found);
-    return same;
-}
-
-static size_t temps_left(void)
-{
-    size_t n = 0;
-    DIR *dir = opendir(place);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
-        n += strstr(e->d_name, "quern-") != NULL;
-    if (dir)
-        closedir(dir);
-    return n;
-}
-
 static void sweep(enum fault_kind kind, enum fault_mode mode)
 {
-    size_t whole_n, failures = 0;
-    bool right = round_model();
-    CHECK(right, "without faults: %s", err.text);
-    char *whole = read_whole_file(out, &whole_n);
-    for (size_t n = 0; n < 100000; n++) {
-        write_text_file(place, "out.gguf", "old", 3);
-        long before = fault_live_blocks();
-        err = (struct quern_error){ 0 };
-        fault_arm(kind, n, mode);
-        bool ok = round_model();
-        const char *where = fault_disarm(), *name = where ? where : "none";
-        CHECK(fault_live_blocks() == before, "%zu (%s): %ld blocks leak", n, name, fault_live_blocks() - before);
-        CHECK(temps_left() == 0, "%zu (%s): a temporary file stays", n, name);
-        /* A failed fsync of the folder comes after the rename: an error, but the new file is in its place. */
-        bool renamed = !ok && !strcmp(name, "fsync") && !holds("old", 3);
-        CHECK(ok || renamed ? holds(whole, whole_n) : holds("old", 3), "%zu (%s): the output is broken", n, name);
-        CHECK(ok || err.code == QUERN_EMEM || (kind == FAULT_IO && err.code == QUERN_EIO), "%zu (%s): code %d, %s", n, name,
-              err.code, err.text);
-        failures += !ok;
-        if (!where)
-            break;
-    }
+    size_t failures = fault_sweep_file(place, "out.gguf", round_model, NULL, kind, mode);
     CHECK(failures > 5, "only %zu faults were felt", failures);
-    free(whole);
 }
 
 static void test_memory(void)

@@ -1,5 +1,4 @@
 /* The n-th allocation or system call fails, for every n: reading and writing GGUF (bad-inputs G7, G8, G20, G21). */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,17 +23,6 @@ static bool same_bytes(const char *a, const char *b)
     free(a_data);
     free(b_data);
     return same;
-}
-
-static size_t temps_left(void)
-{
-    size_t n = 0;
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
-        n += strstr(e->d_name, ".quern-") != NULL;
-    if (dir)
-        closedir(dir);
-    return n;
 }
 
 /* 100 keys and 50 tensors of 20 KB, so that tables grow and the writer's buffer overflows. */
@@ -172,7 +160,7 @@ static bool copy_with_fault(enum fault_kind kind, enum fault_mode mode, int numb
     const char *where = fault_disarm();
     CHECK(where || ok, "without a fault: %s", err.text);
     CHECK(fault_live_blocks() == before, "%s %zu: %ld blocks leak", where, n, fault_live_blocks() - before);
-    CHECK(temps_left() == 0, "%s %zu: a temporary file is left", where, n);
+    CHECK(fault_temps_left(folder) == 0, "%s %zu: a temporary file is left", where, n);
     bool synced = ok || !strstr(err.text, "is written, but its directory could not be synced");
     if (ok || !synced)
         CHECK(same_bytes(in, out), "%s %zu: success, but other bytes", where, n);
