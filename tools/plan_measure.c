@@ -190,7 +190,8 @@ static void predict_all(struct plan *p, bool feedback)
         for (size_t a = 0; a < PLAN_ANCHORS; a++)
             kl[a] = !feedback ? t->plain[a] : t->fed[a] >= 0 ? t->fed[a] : fed_like_others(p, i, a);
         for (size_t c = 0; c < t->count; c++)
-            t->choice[c].loss = predict(t, kl, c);
+            /* As a recipe holds it, so that a plan and its recipe predict the same, to the last bit of the receipt. */
+            t->choice[c].loss = (float)predict(t, kl, c);
     }
 }
 

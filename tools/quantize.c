@@ -274,7 +274,7 @@ static bool round_tensor(const struct quantize_job *job, size_t i, uint32_t form
     bool ok = job->refine ? round_experts(&b, target, &note, err) : search_rows(&b, 0, rows, target, err);
     if (job->notes)
         job->notes[i] = note;
-    /* The model that is run has the weights in its own memory; twice, they would be most of what is used. */
+    /* The model that is run maps the weights as well; twice, they would be most of what is used. */
     for (size_t k = 0; k < job->input->part_count; k++)
         map_forget(&job->input->parts[k], t->data, t->bytes);
     return ok;

@@ -61,6 +61,9 @@ static bool open_moments(struct run *r, const struct adaptive_options *how, stru
         r->job.notes = mem_take(r->input.tensor_count, sizeof *r->job.notes, "notes", err);
         r->have_refine = r->job.notes && refine_open(&r->refine, path, &r->input, &r->kernels, r->pool, &options, err);
         r->job.refine = r->have_refine ? &r->refine : NULL;
+        /* Whose moments they are was found by hashing all of the input, which is mapped by the model as well. */
+        for (size_t i = 0; i < r->input.part_count; i++)
+            map_forget(&r->input.parts[i], r->input.parts[i].data, r->input.parts[i].size);
         ok = r->have_refine;
     }
     if (spare)

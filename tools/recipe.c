@@ -95,7 +95,7 @@ static bool read_losses(struct plan_tensor *t, const struct json *losses)
         const struct json *loss = json_get(losses, format_find(t->type[c])->name);
         if (!loss || loss->type != JSON_NUMBER || !(loss->number >= 0))
             return false;
-        t->choice[c].loss = loss->number;
+        t->choice[c].loss = (float)loss->number;
     }
     return true;
 }
