@@ -8,7 +8,7 @@
  *
  * The order of sums, the same for every batch: within a run of 256 columns, lane l of 8 adds columns l, 8 + l, ... by FMA; the
  * lanes are summed by the tree of sum_8_vectors; runs are added in order. Eight accumulators are 8 rows by 1 token or 4 by 2. */
-enum { RUN = 256, BLOCK_ROWS = 64, BLOCK_TOKS = 512, MANY = 8 };
+enum { RUN = 256, BLOCK_ROWS = 64, BLOCK_TOKS = 512, MANY = 17 };
 
 struct many_scratch {
     float acc[BLOCK_TOKS / 2][BLOCK_ROWS / 4][8];         /* [token group][row group][token][row] */
