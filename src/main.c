@@ -30,19 +30,24 @@ static const struct verb *find_verb(const char *name)
     return NULL;
 }
 
-static int unknown_verb(const char *name)
+/* A word that is neither: said as what it looks like, with what it may have meant. It is shown as a terminal may show it: it can be
+ * anything. */
+static int unknown_word(const char *word)
 {
+    static const char *const options[] = { "--help", "--version", "--cpu", "--generate" };
     const char *names[sizeof verbs / sizeof *verbs] = {NULL};
+    bool option = word[0] == '-';
     char shown[120];
     for (size_t i = 0; i < quern_program.count; i++)
         names[i] = verbs[i]->name;
-    /* The name is shown as a terminal may show it: it can be anything. */
-    const char *meant = options_nearest(name, names, quern_program.count);
-    text_escape(shown, sizeof shown, name, strlen(name));
+    const char *kind = option ? "option" : "verb";
+    const char *meant = option ? options_nearest(word, options, sizeof options / sizeof *options)
+                               : options_nearest(word, names, quern_program.count);
+    text_escape(shown, sizeof shown, word, strlen(word));
     if (meant)
-        fprintf(stderr, "quern: unknown verb '%s': did you mean '%s'?\n", shown, meant);
+        fprintf(stderr, "quern: unknown %s '%s': did you mean '%s'?\n", kind, shown, meant);
     else
-        fprintf(stderr, "quern: unknown verb '%s'; 'quern --help' lists them\n", shown);
+        fprintf(stderr, "quern: unknown %s '%s'; 'quern --help' lists them\n", kind, shown);
     return QUERN_EUSAGE;
 }
 
@@ -78,7 +83,7 @@ int main(int argc, char **argv)
     if (help && argc > 2) {
         const struct verb *verb = find_verb(argv[2]);
         if (!verb)
-            return unknown_verb(argv[2]);
+            return unknown_word(argv[2]);
         options_help(stdout, &quern_program, verb);
     } else if (help) {
         options_overview(stdout, &quern_program);
@@ -90,7 +95,7 @@ int main(int argc, char **argv)
         return cli_generate(&quern_program, argc > 2 ? argv[2] : NULL);
     } else {
         const struct verb *verb = find_verb(word);
-        return verb ? verb->main(argc - 1, argv + 1) : unknown_verb(word);
+        return verb ? verb->main(argc - 1, argv + 1) : unknown_word(word);
     }
     return cli_finish(0);
 }

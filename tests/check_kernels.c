@@ -2,7 +2,7 @@
  *
  *   check_kernels              all rungs, then the selftest
  *   check_kernels --selftest   plant faults into sound kernels; each must be found
- *   check_kernels --bench      time the matrix products of every rung instead
+ *   check_kernels --bench      time the matrix products and attention of every rung instead
  *   --verbose                  one line per slot: values compared, worst error as a share of its bound, and where
  *   --seed N                   other random inputs
  *   --rung NAME                that rung only

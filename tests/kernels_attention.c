@@ -259,7 +259,10 @@ size_t check_attention(struct check *c, const struct kernels *below, bool verbos
         if (!below || below->attn_mix[type].fn != c->table->attn_mix[type].fn)
             slots++, type == KV_I16 ? check_tile16(c, MIX, verbose) : check_type(c, type, true, verbose);
     }
-    if (!below || below->attn_query.fn != c->table->attn_query.fn)
-        slots += 3, check_tile16(c, ROUNDING, verbose);
-    return slots;
+    size_t rounding = !below ? 3 : (below->attn_query.fn != c->table->attn_query.fn) +
+                                   (below->attn_store_key.fn != c->table->attn_store_key.fn) +
+                                   (below->attn_store_value.fn != c->table->attn_store_value.fn);
+    if (rounding)
+        check_tile16(c, ROUNDING, verbose);
+    return slots + rounding;
 }

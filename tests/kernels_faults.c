@@ -3,6 +3,7 @@
 #include "kernels_check.h"
 
 #include "numbers.h"
+#include "tile16.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -190,41 +191,100 @@ static void scores_reassociated(float *scores, const float *q, size_t q_stride, 
         scores[i] = nextafterf(scores[i], 0);
 }
 
+/* ---- the cache of 14-bit integers ------------------------------------------------------------------------------- */
+
+/* Towards zero instead of to nearest: every second value of a query is one too small. */
+static void query_truncated(float *q, size_t head_dim)
+{
+    float x[256], scale, max = 0;
+    int16_t *ints = (int16_t *)(void *)q;
+    memcpy(x, q, head_dim * sizeof *x);
+    sound->attn_query.fn(q, head_dim);
+    memcpy(&scale, ints + head_dim, sizeof scale);
+    for (size_t i = 0; i < head_dim; i++)
+        max = fmaxf(max, fabsf(x[i]));
+    for (size_t i = 0; scale > 0 && i < head_dim; i++)
+        ints[i] = (int16_t)(x[i] * (ROW_MOST / max));
+}
+
+/* Two tokens share a 32-bit word of a tile of values: the other one's half is lost. */
+static void store_value_clears_pair(void *tile, size_t index, const float *x, size_t head_dim)
+{
+    sound->attn_store_value.fn(tile, index, x, head_dim);
+    for (size_t c = 0; c < head_dim; c++)
+        ((int16_t *)tile)[tile16_value(head_dim, index ^ 1, c)] = 0;
+}
+
+static void scores16_scale_of_neighbour(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride,
+                                        size_t nk, size_t head_dim, float scale)
+{
+    const float *scales = tile16_const_scales(k, head_dim);
+    sound->attn_scores[KV_I16].fn(scores, q, q_stride, nq, k, k_stride, nk, head_dim, scale);
+    for (size_t i = 0; nk > 16 && i < nq; i++)
+        scores[i * ATTN_TILE + 16] *= scales[15] / scales[16];
+}
+
+/* An odd number of tokens, taken in pairs. */
+static void mix16_last_token_lost(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride,
+                                  size_t nk, size_t head_dim)
+{
+    sound->attn_mix[KV_I16].fn(out, out_stride, probs, nq, v, v_stride, nk / 2 * 2, head_dim);
+}
+
 /* ---- planting --------------------------------------------------------------------------------------------------- */
 
+enum other_fault {
+    PRODUCT, SILU_TAIL, DEQUANTIZE_SCALE, DEQUANTIZE_OVERRUN, PREPARE_TIES, QUANTIZE_NAN, SOFTMAX_MAXIMUM, MIX_LAST_KEY,
+    SCORES_ORDER, PREPARE_F16, QUERY16_TRUNCATED, STORE16_PAIR, SCORES16_SCALE, MIX16_LAST_TOKEN
+};
+
 struct fault {
-    const char *name;
-    matmul_fn  *matmul;                /* of Q8_0; the others are planted by number */
+    const char      *name;
+    matmul_fn       *matmul;           /* of Q8_0, or NULL and ... */
+    enum other_fault other;
 };
 static const struct fault faults[] = {
-    { "product: dropped tail", matmul_dropped_tail },       { "product: dropped row", matmul_dropped_row },
-    { "product: write overrun", matmul_write_overrun },     { "product: read overrun", matmul_read_overrun },
-    { "product: doubled scale", matmul_doubled_scale },     { "product: saturating add", matmul_saturating },
-    { "product: order by batch", matmul_batch_order },      { "product: NaN lost", matmul_nan_lost },
-    { "silu: dropped tail", NULL },                         { "dequantize: doubled scale", NULL },
-    { "dequantize: write overrun", NULL },                  { "act_prepare: wrong ties", NULL },
-    { "quantize: NaN lost", NULL },                         { "softmax: no maximum", NULL },
-    { "attn_mix: last key lost", NULL },                    { "attn_scores: order by batch", NULL },
-    { "act_prepare: scales limited by f16", NULL },
+    { "product: dropped tail", matmul_dropped_tail, PRODUCT },
+    { "product: dropped row", matmul_dropped_row, PRODUCT },
+    { "product: write overrun", matmul_write_overrun, PRODUCT },
+    { "product: read overrun", matmul_read_overrun, PRODUCT },
+    { "product: doubled scale", matmul_doubled_scale, PRODUCT },
+    { "product: saturating add", matmul_saturating, PRODUCT },
+    { "product: order by batch", matmul_batch_order, PRODUCT },
+    { "product: NaN lost", matmul_nan_lost, PRODUCT },
+    { "silu: dropped tail", NULL, SILU_TAIL },
+    { "dequantize: doubled scale", NULL, DEQUANTIZE_SCALE },
+    { "dequantize: write overrun", NULL, DEQUANTIZE_OVERRUN },
+    { "act_prepare: wrong ties", NULL, PREPARE_TIES },
+    { "act_prepare: scales limited by f16", NULL, PREPARE_F16 },
+    { "quantize: NaN lost", NULL, QUANTIZE_NAN },
+    { "softmax: no maximum", NULL, SOFTMAX_MAXIMUM },
+    { "attn_mix: last key lost", NULL, MIX_LAST_KEY },
+    { "attn_scores: order by batch", NULL, SCORES_ORDER },
+    { "attn_query of I16: truncated", NULL, QUERY16_TRUNCATED },
+    { "attn_store_value of I16: the pair's other token lost", NULL, STORE16_PAIR },
+    { "attn_scores of I16: the neighbour's scale", NULL, SCORES16_SCALE },
+    { "attn_mix of I16: last token of an odd number lost", NULL, MIX16_LAST_TOKEN },
 };
-static const struct fault no_fault = { "no fault in the same product without one", matmul_without_fault };
+static const struct fault no_fault = { "no fault in the same product without one", matmul_without_fault, PRODUCT };
 
 static void plant(struct kernels *t, const struct fault *fault)
 {
-    if (fault->matmul) {
-        t->matmul[FORMAT_Q8_0].matmul = fault->matmul;
-        return;
-    }
-    switch (fault - faults) {
-    case 8:  t->silu.fn = silu_dropped_tail; break;
-    case 9:  t->dequantize[FORMAT_Q4_K].fn = dequantize_doubled_scale; break;
-    case 10: t->dequantize[FORMAT_F16].fn = dequantize_overrun; break;
-    case 11: t->act_prepare[ACT_Q8_32].fn = prepare_rounds_away; break;
-    case 12: t->quantize[FORMAT_Q8_0].fn = quantize_unguarded; break;
-    case 13: t->softmax.fn = softmax_unshifted; break;
-    case 14: t->attn_mix[KV_F16].fn = mix_last_key_lost; break;
-    case 15: t->attn_scores[KV_F32].fn = scores_reassociated; break;
-    case 16: t->act_prepare[ACT_Q8_32].fn = prepare_f16_scales; break;
+    switch (fault->other) {
+    case PRODUCT:            t->matmul[FORMAT_Q8_0].matmul = fault->matmul; break;
+    case SILU_TAIL:          t->silu.fn = silu_dropped_tail; break;
+    case DEQUANTIZE_SCALE:   t->dequantize[FORMAT_Q4_K].fn = dequantize_doubled_scale; break;
+    case DEQUANTIZE_OVERRUN: t->dequantize[FORMAT_F16].fn = dequantize_overrun; break;
+    case PREPARE_TIES:       t->act_prepare[ACT_Q8_32].fn = prepare_rounds_away; break;
+    case PREPARE_F16:        t->act_prepare[ACT_Q8_32].fn = prepare_f16_scales; break;
+    case QUANTIZE_NAN:       t->quantize[FORMAT_Q8_0].fn = quantize_unguarded; break;
+    case SOFTMAX_MAXIMUM:    t->softmax.fn = softmax_unshifted; break;
+    case MIX_LAST_KEY:       t->attn_mix[KV_F16].fn = mix_last_key_lost; break;
+    case SCORES_ORDER:       t->attn_scores[KV_F32].fn = scores_reassociated; break;
+    case QUERY16_TRUNCATED:  t->attn_query.fn = query_truncated; break;
+    case STORE16_PAIR:       t->attn_store_value.fn = store_value_clears_pair; break;
+    case SCORES16_SCALE:     t->attn_scores[KV_I16].fn = scores16_scale_of_neighbour; break;
+    case MIX16_LAST_TOKEN:   t->attn_mix[KV_I16].fn = mix16_last_token_lost; break;
     }
 }
 

@@ -55,6 +55,10 @@ for program in "$build"/quern "$build"/quern-*; do
 done
 check 'did you mean (verb)' '"$quern" rnu 2>&1 | grep -q "did you mean .run"; "$quern" rnu 2>/dev/null; [ $? -eq 2 ]'
 check 'did you mean (option)' '"$quern" run --promt x 2>&1 | grep -q "did you mean .--prompt"'
+check 'did you mean (option before any verb)' \
+    '"$quern" --verison 2>"$dir/err"; [ $? -eq 2 ] && grep -q "^quern: unknown option .--verison.: did you mean .--version" "$dir/err"'
+check 'unknown option before any verb' \
+    '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] && grep -q "unknown option .--wrong.;" "$dir/err"'
 check 'no verb' '"$quern" >"$dir/out" 2>/dev/null; [ $? -eq 2 ] && [ ! -s "$dir/out" ]'
 check '--cpu' '"$quern" --cpu | grep -q "^level"'
 check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'

@@ -8,7 +8,6 @@ build=$root/${BUILD:-build}
 quantize=$build/quern-quantize
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/experts.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-cp README.md "$dir/readme" && cp models/FORMAT.md "$dir/format"
 cd "$dir" || exit 1
 passed=0 failed=0
 
@@ -18,8 +17,7 @@ check() {   # NAME CONDITION...
 }
 
 "$build/tests/gen_tiny" starved model.gguf || exit 1
-head -c 14000 readme >calibration
-head -c 3000 format >heldout
+"$build/tests/gen_tiny" text calibration 14000 5 && "$build/tests/gen_tiny" text heldout 3000 105 || exit 1
 texts=(--calibration calibration --heldout heldout)
 
 "$quantize" model.gguf one.gguf --type Q4_K_M --no-search "${texts[@]}" --save-recipe recipe --threads 1 >out 2>report
