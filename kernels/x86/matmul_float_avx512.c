@@ -1,5 +1,6 @@
 #include "x86.h"
 
+#include "apart_avx512.h"
 #include "vector_avx512.h"
 
 #include <stdbool.h>
@@ -52,10 +53,10 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
                                   int toks,
                                   int vectors, bool part, enum width width, struct ahead ahead)
 {
-    __m512 v[4][4];
+    __m512 v[4][8];
 #pragma GCC unroll 4
     for (int t = 0; t < toks; t++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < vectors; i++)
             v[t][i] = _mm512_loadu_ps(x[t] + c + 16 * i);
 #pragma GCC unroll 16
@@ -66,7 +67,7 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
             if (ahead.run)
                 _mm_prefetch((const char *)w[r] + ahead.run + c * value_bytes(width) + i, _MM_HINT_T1);
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
             __m512 u = load_16(w[r] + (c + 16 * (size_t)i) * value_bytes(width), part, part ? lanes_16(left - c) : 0, width);
 #pragma GCC unroll 4
@@ -129,6 +130,52 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
             job->out[(tok + t) * job->out_stride + row + r] = sums[t * (size_t)rows + r];
 }
 
+/* Eight rows far apart by one token (apart_avx512.h): two runs of each are the sixteen accumulators, 256 bytes of a row are
+ * taken at once. Lanes: rows. */
+static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8_t *const w[APART_ROWS], enum width width)
+{
+    const int vectors = width == WIDTH_F32 ? 4 : 8;
+    __m256 acc = _mm256_setzero_ps();
+    for (size_t pair = 0; pair < job->cols; pair += 2 * RUN) {
+        __m512 sums[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            sums[i] = _mm512_setzero_ps();
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; half++) {
+            const float *x = (const float *)(const void *)job->acts;
+            const size_t run = pair + half * RUN, left = run < job->cols ? job->cols - run : 0, end = left < RUN ? left : RUN;
+            const struct ahead none = { 0, 0 };
+            if (left >= RUN) {
+#pragma GCC unroll 1
+                for (size_t c = run; c < run + RUN; c += 16 * (size_t)vectors)
+                    columns(sums + 8 * half, w, &x, c, job->cols, 8, 1, vectors, false, width, none);
+            } else {
+#pragma GCC unroll 1
+                for (size_t c = run; c < run + end; c += 16)
+                    columns(sums + 8 * half, w, &x, c, job->cols, 8, 1, 1, true, width, none);
+            }
+        }
+        __m512 both = sum_16_vectors(sums);
+        acc = _mm256_add_ps(acc, _mm512_castps512_ps256(both));
+        if (pair + RUN < job->cols)
+            acc = _mm256_add_ps(acc, _mm512_extractf32x8_ps(both, 1));
+    }
+    return acc;
+}
+
+static ALWAYS_INLINE void one_token(const struct matmul_job *job, size_t row_begin, size_t row_end, enum width width)
+{
+    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
+        const uint8_t *w[APART_ROWS];
+        float sums[APART_ROWS];
+        apart_weights(w, job, a);
+        _mm256_storeu_ps(sums, eight_rows(job, w, width));
+        for (size_t r = 0; r < a.rows; r++)
+            job->out[a.row + r * a.step] = sums[r];
+    }
+}
+
 /* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
 static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
                                       size_t run,
@@ -180,8 +227,7 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
                                        enum width width)
 {
     if (job->toks == 1) {
-        for (size_t row = row_begin; row < row_end; row += 16)
-            direct(job, row, row_begin, row_end, 0, 16, 1, width);
+        one_token(job, row_begin, row_end, width);
     } else if (job->toks == 2) {
         for (size_t row = row_begin; row < row_end; row += 8)
             direct(job, row, row_begin, row_end, 0, 8, 2, width);
