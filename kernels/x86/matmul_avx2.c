@@ -213,6 +213,35 @@ static void micro_q6_k(float (*acc)[BLOCK_ROWS], const struct panel *p, const in
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 63, .offset = 32 });
 }
 
+/* IQ3_S, IQ1_S. */
+static void micro_iq3_s(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                        int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 31, .offset = 16 });
+}
+
+static void micro_iq1_m(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                        int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 31, .offset = 16 });
+}
+
+/* IQ2_XXS, IQ3_XXS. */
+static void micro_seven_bits_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token,
+                                int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 127, .offset = 64 });
+}
+
+/* IQ2_XS, IQ2_S. */
+static void micro_seven_bits_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                const struct token_run *token,
+                                int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 127, .offset = 64 });
+}
+
 static void micro_super_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                   const struct token_run *token,
                                   int toks)
@@ -273,8 +302,10 @@ static micro_fn *micro_of(const struct panel_shape *shape)
         case 3:  return micro_q2_k;
         case 7:  return micro_q3_k;
         case 15: return micro_q4_k;
-        case 31: return micro_q5_k;
+        case 31: return shape->mins ? micro_q5_k : shape->sub == 16 ? micro_iq1_m : micro_iq3_s;
         case 63: return micro_q6_k;
+        case 107:
+        case 126: return shape->sub == 16 ? micro_seven_bits_16 : micro_seven_bits_32;
         default: return shape->sub == 16 ? micro_super_signed_16 : micro_super_signed_32;
         }
     switch (shape->top) {

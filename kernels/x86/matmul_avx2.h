@@ -440,6 +440,16 @@ static ALWAYS_INLINE void nibbles_of_2_blocks(__m256i pair[2], const uint8_t *by
     pair[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
 }
 
+/* 255 in byte i where bit i is set, else 0: the byte that holds it is copied to lane i and tested. */
+static ALWAYS_INLINE __m256i bytes_of_bits(uint32_t bits)
+{
+    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3,
+                                            3, 3, 3);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), spread), bit);
+    return _mm256_cmpeq_epi8(bytes, bit);
+}
+
 /* 16 values, with an offset, by index. */
 static ALWAYS_INLINE __m256i look_up(const int8_t values[16], int offset, __m256i index)
 {

@@ -90,14 +90,10 @@ void matmul_q4_1_avx2(const struct matmul_job *job, size_t row_begin, size_t row
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
-/* 16 where bit i of the word is set: the byte that holds it is copied to lane i and tested. */
+/* 16 where bit i of the word is set. */
 static ALWAYS_INLINE __m256i fifth_bits(const uint8_t *word)
 {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3,
-                                            3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)u32_at(word)), spread), bit);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, bit), _mm256_set1_epi8(16));
+    return _mm256_and_si256(bytes_of_bits(u32_at(word)), _mm256_set1_epi8(16));
 }
 
 static ALWAYS_INLINE void run_q5_0_avx2(struct run *out, const uint8_t *bytes)
