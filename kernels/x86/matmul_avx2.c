@@ -1,17 +1,18 @@
-#include "matmul_avx2.h"
+#include "matmul_wide_avx2.h"
 
 /* The many-token product on AVX2: panels of weights against tokens, lanes are rows.
  *
- * One call multiplies a panel (16 rows, two vectors) with up to three tokens in one run of 256 columns. Pairs of products are added
- * as int16 for as long as their format's largest value allows (16 columns and more for four bits), then scaled and widened at once.
- * Six sums and six totals leave four of the 16 registers for weights and activations; with four tokens the sums went to the stack
- * and back (Q6_K 179 against 192 Gop/s on one Zen 4 core, Q4_K 176 against 179). */
-enum { TOKS = 3, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
+ * One call multiplies a panel of bytes (16 rows, two vectors) with up to three tokens in one run of 256 columns. Pairs of products
+ * are added as int16 for as long as their format's largest value allows (16 columns and more for four bits), then scaled and
+ * widened at once. Six sums and six totals leave four of the 16 registers for weights and activations; with four tokens the sums
+ * went to the stack and back. Signed values of eight bits come as panels of int16 (matmul_wide_avx2.c). */
+enum { TOKS = 3, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
 
 struct many_scratch {
-    float            acc[BLOCK_TOKS + TOKS][BLOCK_ROWS];
-    struct panel     panels[BLOCK_PANELS];
-    struct token_run tokens[TOKS];
+    float            acc[BLOCK_TOKS + WIDE_TOKS][BLOCK_ROWS];       /* a padded group writes beyond the last token */
+    union any_panel  panels[BLOCK_PANELS];
+    struct token_run tokens[WIDE_TOKS];
+    int16_t          x[WIDE_TOKS][PANEL_COLS];                      /* for wide panels                             */
     uint8_t          copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
 };
 
@@ -33,53 +34,47 @@ void columns_of_16_avx2(void *out, const void *rows, size_t stride, size_t group
         }
 }
 
-static ALWAYS_INLINE __m256i broadcast_4_bytes(const void *bytes)
-{
-    int32_t value;
-    memcpy(&value, bytes, 4);
-    return _mm256_set1_epi32(value);
-}
-
 /* How many maddubs results can be added as int16. */
 static ALWAYS_INLINE int sums_that_fit(const struct panel_shape shape)
 {
-    int fit = 32767 / (2 * 127 * (int)(comes_signed(shape) ? 127 : shape.top)), all = (int)shape.sub / 4;
+    int fit = 32767 / (2 * 127 * (int)shape.top), all = (int)shape.sub / 4;
     return fit >= all ? all : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
 }
 
 /* sum[v][t]: pairs of products of `steps` groups of four columns from group c on. */
-static ALWAYS_INLINE void pair_sums(__m256i sum[2][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps, int toks,
-                                    const struct panel_shape shape)
+static ALWAYS_INLINE void pair_sums(__m256i sum[2][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps, int toks)
 {
 #pragma GCC unroll 8
     for (int i = 0; i < steps; i++) {
-        __m256i w0 = _mm256_load_si256((const __m256i *)p->q[c + i]), w1 = _mm256_load_si256((const __m256i *)p->q[c + i] + 1);
+        __m256i w0 = settled(_mm256_load_si256((const __m256i *)p->q[c + i]));
+        __m256i w1 = settled(_mm256_load_si256((const __m256i *)p->q[c + i] + 1));
 #pragma GCC unroll 4
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 4 * (c + i));
-            __m256i a = pairs_of(w0, v, shape), b = pairs_of(w1, v, shape);
-            sum[0][t] = i == 0 ? a : _mm256_add_epi16(sum[0][t], a);
-            sum[1][t] = i == 0 ? b : _mm256_add_epi16(sum[1][t], b);
+            __m256i a = _mm256_maddubs_epi16(w0, v), b = _mm256_maddubs_epi16(w1, v);
+            sum[0][t] = settled(i == 0 ? a : _mm256_add_epi16(sum[0][t], a));
+            sum[1][t] = settled(i == 0 ? b : _mm256_add_epi16(sum[1][t], b));
         }
     }
 }
 
-/* total[v][t] += products of sub-block s, whose every four columns are too large to be added as int16, times factor[v]. */
-static ALWAYS_INLINE void add_wide(__m256i total[2][TOKS], const struct panel *p, const int8_t *const *x, int s, int toks,
-                                   const __m256i factor[2], const struct panel_shape shape)
+/* total[v][t] += products of sub-block s, whose values of seven bits leave no room for sums as int16, times the scales. */
+static ALWAYS_INLINE void add_seven_bits(__m256i total[2][TOKS], const struct panel *p, const int8_t *const *x, int s, int toks,
+                                         const struct panel_shape shape)
 {
     const int groups = (int)shape.sub / 4;
+    const __m256i *scale = (const __m256i *)p->scale.i[s], s0 = _mm256_load_si256(scale), s1 = _mm256_load_si256(scale + 1);
 #pragma GCC unroll 2
-    for (int i = 0; i < groups; i++)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            __m256i w = _mm256_load_si256((const __m256i *)p->q[s * groups + i] + half);
+    for (int i = 0; i < groups; i++) {
+        __m256i w0 = _mm256_load_si256((const __m256i *)p->q[s * groups + i]);
+        __m256i w1 = _mm256_load_si256((const __m256i *)p->q[s * groups + i] + 1);
 #pragma GCC unroll 4
-            for (int t = 0; t < toks; t++) {
-                __m256i pairs = pairs_of(w, broadcast_4_bytes(x[t] + 4 * (s * groups + i)), shape);
-                total[half][t] = _mm256_add_epi32(total[half][t], _mm256_madd_epi16(pairs, factor[half]));
-            }
+        for (int t = 0; t < toks; t++) {
+            __m256i v = broadcast_4_bytes(x[t] + 4 * (s * groups + i));
+            total[0][t] = _mm256_add_epi32(total[0][t], _mm256_madd_epi16(_mm256_maddubs_epi16(w0, v), s0));
+            total[1][t] = _mm256_add_epi32(total[1][t], _mm256_madd_epi16(_mm256_maddubs_epi16(w1, v), s1));
         }
+    }
 }
 
 static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
@@ -89,24 +84,21 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
     __m256i total[2][TOKS], sum[2][TOKS];
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm256_setzero_si256();
-    for (int s = 0; s < subs && steps == 1; s++) {
-        const __m256i *scale = (const __m256i *)p->scale.i[s];
-        const __m256i factor[2] = { _mm256_load_si256(scale), _mm256_load_si256(scale + 1) };
-        add_wide(total, p, x, s, toks, factor, shape);
-    }
+    for (int s = 0; s < subs && steps == 1; s++)
+        add_seven_bits(total, p, x, s, toks, shape);
     for (int s = 0; s < subs && steps > 1; s++)
 #pragma GCC unroll 8
         for (int g = 0; g < groups; g++) {
-            pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks, shape);
+            pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks);
             __m256i s0 = _mm256_load_si256((const __m256i *)p->scale.i[s]);
             __m256i s1 = _mm256_load_si256((const __m256i *)p->scale.i[s] + 1);
 #pragma GCC unroll 4
             for (int t = 0; t < toks; t++) {
-                total[0][t] = _mm256_add_epi32(total[0][t], _mm256_madd_epi16(sum[0][t], s0));
-                total[1][t] = _mm256_add_epi32(total[1][t], _mm256_madd_epi16(sum[1][t], s1));
+                total[0][t] = settled(_mm256_add_epi32(total[0][t], _mm256_madd_epi16(sum[0][t], s0)));
+                total[1][t] = settled(_mm256_add_epi32(total[1][t], _mm256_madd_epi16(sum[1][t], s1)));
             }
         }
-    const bool offset = shape.offset && !comes_signed(shape);
+    const bool offset = shape.offset;
     for (int t = 0; t < toks; t++)
         for (int half = 0; half < 2; half++) {
             __m256i low = _mm256_setzero_si256();
@@ -133,20 +125,14 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i idot[2][TOKS], sum[2][TOKS];
     for (int s = 0; s < subs; s++) {
-        if (steps == 1) {
-            const __m256i factor[2] = { ones, ones };
-            for (int t = 0; t < toks; t++)
-                idot[0][t] = idot[1][t] = _mm256_setzero_si256();
-            add_wide(idot, p, x, s, toks, factor, shape);
-        }
 #pragma GCC unroll 8
-        for (int g = 0; g < groups && steps > 1; g++) {
-            pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks, shape);
+        for (int g = 0; g < groups; g++) {
+            pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks);
 #pragma GCC unroll 4
             for (int t = 0; t < toks; t++) {
                 __m256i a = _mm256_madd_epi16(sum[0][t], ones), b = _mm256_madd_epi16(sum[1][t], ones);
-                idot[0][t] = g == 0 ? a : _mm256_add_epi32(idot[0][t], a);
-                idot[1][t] = g == 0 ? b : _mm256_add_epi32(idot[1][t], b);
+                idot[0][t] = settled(g == 0 ? a : _mm256_add_epi32(idot[0][t], a));
+                idot[1][t] = settled(g == 0 ? b : _mm256_add_epi32(idot[1][t], b));
             }
         }
         for (int half = 0; half < 2; half++) {
@@ -154,7 +140,7 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
 #pragma GCC unroll 4
             for (int t = 0; t < toks; t++) {
                 __m256i dot = idot[half][t];
-                if (shape.offset && !comes_signed(shape))
+                if (shape.offset)
                     dot = _mm256_add_epi32(dot, _mm256_set1_epi32(token[t].init[s]));
                 __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(token[t].dx[s / per_dx]));
                 __m256 a = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(dot), _mm256_loadu_ps(acc[t] + 8 * half));
@@ -228,32 +214,16 @@ static void micro_iq1_m(float (*acc)[BLOCK_ROWS], const struct panel *p, const i
 
 /* IQ2_XXS, IQ3_XXS. */
 static void micro_seven_bits_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token,
-                                int toks)
+                                const struct token_run *token, int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 127, .offset = 64 });
 }
 
 /* IQ2_XS, IQ2_S. */
 static void micro_seven_bits_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token,
-                                int toks)
+                                const struct token_run *token, int toks)
 {
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 127, .offset = 64 });
-}
-
-static void micro_super_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                  const struct token_run *token,
-                                  int toks)
-{
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 255 });
-}
-
-static void micro_super_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                  const struct token_run *token,
-                                  int toks)
-{
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .top = 255 });
 }
 
 static void micro_q4_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
@@ -281,20 +251,6 @@ static void micro_q5_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const in
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 31, .mins = true });
 }
 
-static void micro_small_signed_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                  const struct token_run *token,
-                                  int toks)
-{
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 255 });
-}
-
-static void micro_small_signed_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                  const struct token_run *token,
-                                  int toks)
-{
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16, .top = 255 });
-}
-
 static micro_fn *micro_of(const struct panel_shape *shape)
 {
     if (shape->kind == PANEL_SUPER)
@@ -304,15 +260,11 @@ static micro_fn *micro_of(const struct panel_shape *shape)
         case 15: return micro_q4_k;
         case 31: return shape->mins ? micro_q5_k : shape->sub == 16 ? micro_iq1_m : micro_iq3_s;
         case 63: return micro_q6_k;
-        case 107:
-        case 126: return shape->sub == 16 ? micro_seven_bits_16 : micro_seven_bits_32;
-        default: return shape->sub == 16 ? micro_super_signed_16 : micro_super_signed_32;
+        default: return shape->sub == 16 ? micro_seven_bits_16 : micro_seven_bits_32;
         }
-    switch (shape->top) {
-    case 15: return shape->mins ? micro_q4_1 : micro_q4_0;
-    case 31: return shape->mins ? micro_q5_1 : micro_q5_0;
-    default: return shape->sub == 16 ? micro_small_signed_16 : micro_small_signed_32;
-    }
+    if (shape->top == 15)
+        return shape->mins ? micro_q4_1 : micro_q4_0;
+    return shape->mins ? micro_q5_1 : micro_q5_0;
 }
 
 /* The run `run` of `rows` rows to panels. Gives their number. */
@@ -337,34 +289,60 @@ static size_t fill_block(struct many_scratch *scratch, const struct matmul_job *
     return panels;
 }
 
+/* What the micro kernels need of `count` tokens from `tok` on; a group of fewer than `padded` repeats its last. */
+static void prepare_group(struct many_scratch *scratch, const int8_t **x, const struct matmul_job *job,
+                          const struct act_layout *layout, size_t tok, size_t count, size_t padded, size_t run,
+                          const struct panel_shape *shape)
+{
+    for (size_t t = 0; t < padded; t++) {
+        const uint8_t *act = (const uint8_t *)job->acts + (tok + (t < count ? t : count - 1)) * job->act_stride;
+        x[t] = (const int8_t *)act + run * PANEL_COLS;
+        token_run_init(&scratch->tokens[t], act, layout, run, *shape);
+    }
+}
+
 static void multiply_group(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout, size_t tok,
                            size_t toks, size_t first, size_t run, size_t panels, const struct panel_shape *shape, micro_fn *fn)
 {
     const int8_t *x[TOKS];
-    int padded = toks < 2 ? 2 : (int)toks;
-
-    for (int t = 0; t < padded; t++) {
-        size_t which = tok + ((size_t)t < toks ? (size_t)t : toks - 1);
-        const uint8_t *act = (const uint8_t *)job->acts + which * job->act_stride;
-        x[t] = (const int8_t *)act + run * PANEL_COLS;
-        token_run_init(&scratch->tokens[t], act, layout, run, *shape);
-    }
+    size_t padded = toks < 2 ? 2 : toks;
+    prepare_group(scratch, x, job, layout, tok, toks, padded, run, shape);
     for (size_t p = 0; p < panels; p++)
-        fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p], x, scratch->tokens, padded);
+        fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p].bytes, x, scratch->tokens,
+           (int)padded);
+}
+
+static void multiply_wide_group(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout,
+                                size_t tok, size_t toks, size_t first, size_t run, size_t panels, const struct panel_shape *shape)
+{
+    const int8_t *x[WIDE_TOKS];
+    size_t padded = (toks + 1) / 2 * 2;
+    prepare_group(scratch, x, job, layout, tok, toks, padded, run, shape);
+    for (size_t t = 0; t < padded; t++)
+        widen_activations(scratch->x[t], x[t]);
+    for (size_t p = 0; p < panels; p++)
+        micro_wide_avx2((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p].wide,
+                        (const int16_t (*)[PANEL_COLS])scratch->x, scratch->tokens, padded, shape);
 }
 
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
-                           size_t toks,
-                           const struct format_avx2 *format)
+                           size_t toks, const struct format_avx2 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
-    micro_fn *fn = micro_of(&format->shape);
+    const bool wide = comes_signed(format->shape);
+    const size_t group = wide ? WIDE_TOKS : TOKS;
+    micro_fn *fn = wide ? NULL : micro_of(&format->shape);
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         size_t panels = fill_block(scratch, job, row, rows, run, format);
-        for (size_t t = 0; t < toks; t += TOKS)
-            multiply_group(scratch, job, &layout, tok + t, toks - t < TOKS ? toks - t : TOKS, tok, run, panels, &format->shape, fn);
+        for (size_t t = 0; t < toks; t += group) {
+            size_t count = toks - t < group ? toks - t : group;
+            if (wide)
+                multiply_wide_group(scratch, job, &layout, tok + t, count, tok, run, panels, &format->shape);
+            else
+                multiply_group(scratch, job, &layout, tok + t, count, tok, run, panels, &format->shape, fn);
+        }
     }
     for (size_t t = 0; t < toks; t++)
         memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));

@@ -33,9 +33,21 @@ struct token_run {
     float   dsum[8];        /* small with minimums: dx * sum of x                            */
 } __attribute__((aligned(32)));
 
+/* 16 rows by 256 columns of signed values. q[c][r]: columns 2c and 2c + 1 of row r. */
+struct wide_panel {
+    int16_t q[PANEL_COLS / 2][PANEL_ROWS][2];      /* super: times the sub-block's scale */
+    float   scale[16][PANEL_ROWS];                 /* small: [sub-block][row]            */
+    float   d[PANEL_ROWS];                         /* super                              */
+};
+
+union any_panel {
+    struct panel      bytes;
+    struct wide_panel wide;
+} __attribute__((aligned(64)));
+
 enum { DECODE_ROWS = 8, DECODE_TOKS = 3 };
 typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
-typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
+typedef void panel_fn(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows);
 
 struct format_avx2 {
     struct panel_shape shape;
@@ -345,11 +357,11 @@ struct natural_avx2 {
 /* Sixteen rows of 4 * 8 * groups bytes to [8 * groups][16 rows] dwords. */
 void columns_of_16_avx2(void *out, const void *rows, size_t stride, size_t groups);
 
-static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
-                                     const struct panel_shape shape)
+static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
+                                          const struct panel_shape shape)
 {
     struct natural_avx2 n;
-    const bool pairs = shape.mins || (shape.offset && !comes_signed(shape));
+    const bool pairs = shape.mins || shape.offset;
 
     if (rows < PANEL_ROWS)
         memset(&n, 0, sizeof n);
@@ -388,6 +400,65 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
             _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
             _mm256_store_ps(out->dmin + 8 * half, scales_of(n.d + 8 * half, true, shape.factor));
         }
+}
+
+struct natural_wide {
+    int16_t  q[PANEL_ROWS][PANEL_COLS];
+    float    scale[PANEL_ROWS][16];
+    uint32_t d[PANEL_ROWS];
+} __attribute__((aligned(64)));
+
+/* A row's values as int16, super formats' times their scales. */
+static ALWAYS_INLINE void widen_row(int16_t q[PANEL_COLS], const struct run *w, const struct panel_shape shape)
+{
+    int16_t scale[16] __attribute__((aligned(32)));
+    if (shape.kind == PANEL_SUPER)
+        _mm256_store_si256((__m256i *)scale, _mm256_cvtepi8_epi16(w->scales));
+    for (unsigned k = 0; k < 8; k++) {
+        __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(w->q[k]));
+        __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(w->q[k], 1));
+        if (shape.kind == PANEL_SUPER) {
+            low = _mm256_mullo_epi16(low, _mm256_set1_epi16(scale[32 * k / shape.sub]));
+            high = _mm256_mullo_epi16(high, _mm256_set1_epi16(scale[(32 * k + 16) / shape.sub]));
+        }
+        _mm256_store_si256((__m256i *)(q + 32 * k), low);
+        _mm256_store_si256((__m256i *)(q + 32 * k + 16), high);
+    }
+}
+
+static ALWAYS_INLINE void fill_wide_panel(struct wide_panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
+                                          const struct panel_shape shape)
+{
+    struct natural_wide n;
+    if (rows < PANEL_ROWS)
+        memset(&n, 0, sizeof n);
+    for (size_t r = 0; r < rows; r++) {
+        struct run w;
+        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
+        unpack(&w, bytes + r * stride);
+        widen_row(n.q[r], &w, shape);
+        if (shape.kind == PANEL_SUPER) {
+            n.d[r] = w.d;
+        } else {
+            _mm256_store_ps(n.scale[r], w.scale[0]);
+            if (shape.sub == 16)
+                _mm256_store_ps(n.scale[r] + 8, w.scale[1]);
+        }
+    }
+    columns_of_16_avx2(out->q, n.q, sizeof n.q[0], 16);
+    if (shape.kind == PANEL_SMALL)
+        columns_of_16_avx2(out->scale, n.scale, sizeof n.scale[0], shape.sub == 16 ? 2 : 1);
+    for (int half = 0; half < 2 && shape.kind == PANEL_SUPER; half++)
+        _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
+}
+
+static ALWAYS_INLINE void fill_panel(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
+                                     const struct panel_shape shape)
+{
+    if (comes_signed(shape))
+        fill_wide_panel(&out->wide, bytes, stride, rows, unpack, shape);
+    else
+        fill_byte_panel(&out->bytes, bytes, stride, rows, unpack, shape);
 }
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */

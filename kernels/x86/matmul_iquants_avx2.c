@@ -159,7 +159,7 @@ static void decode_iq2_xxs_avx2(const struct matmul_job *job, size_t row, size_t
     decode_format(job, row, rows, run_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
-static void panel_iq2_xxs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
 }
@@ -192,7 +192,7 @@ static void decode_iq2_xs_avx2(const struct matmul_job *job, size_t row, size_t 
     decode_format(job, row, rows, run_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
-static void panel_iq2_xs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_xs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
 }
@@ -223,7 +223,7 @@ static void decode_iq2_s_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-static void panel_iq2_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq2_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
 }
@@ -254,7 +254,7 @@ static void decode_iq3_xxs_avx2(const struct matmul_job *job, size_t row, size_t
     decode_format(job, row, rows, run_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
-static void panel_iq3_xxs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq3_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
 }
@@ -289,7 +289,7 @@ static void decode_iq3_s_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-static void panel_iq3_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq3_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
 }
@@ -333,7 +333,7 @@ static void decode_iq1_s_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
 }
 
-static void panel_iq1_s_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq1_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
 }
@@ -380,7 +380,7 @@ static void decode_iq1_m_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
 }
 
-static void panel_iq1_m_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq1_m_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
 }

@@ -29,7 +29,7 @@ static void decode_q4_k_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q4_k_avx2, (struct panel_shape)SHAPE_Q4_K);
 }
 
-static void panel_q4_k_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q4_k_avx2, (struct panel_shape)SHAPE_Q4_K);
 }
@@ -62,7 +62,7 @@ static void decode_q5_k_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q5_k_avx2, (struct panel_shape)SHAPE_Q5_K);
 }
 
-static void panel_q5_k_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q5_k_avx2, (struct panel_shape)SHAPE_Q5_K);
 }
@@ -96,7 +96,7 @@ static void decode_q6_k_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q6_k_avx2, (struct panel_shape)SHAPE_Q6_K);
 }
 
-static void panel_q6_k_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q6_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q6_k_avx2, (struct panel_shape)SHAPE_Q6_K);
 }
@@ -133,7 +133,7 @@ static void decode_q2_k_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q2_k_avx2, (struct panel_shape)SHAPE_Q2_K);
 }
 
-static void panel_q2_k_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q2_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q2_k_avx2, (struct panel_shape)SHAPE_Q2_K);
 }
@@ -167,7 +167,7 @@ static void decode_q3_k_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q3_k_avx2, (struct panel_shape)SHAPE_Q3_K);
 }
 
-static void panel_q3_k_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q3_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q3_k_avx2, (struct panel_shape)SHAPE_Q3_K);
 }
@@ -194,7 +194,7 @@ static void decode_iq4_xs_avx2(const struct matmul_job *job, size_t row, size_t 
     decode_format(job, row, rows, run_iq4_xs_avx2, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
-static void panel_iq4_xs_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq4_xs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq4_xs_avx2, (struct panel_shape)SHAPE_IQ4_XS);
 }

@@ -48,7 +48,7 @@ static void decode_tq1_0_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_tq1_0_avx2, (struct panel_shape)SHAPE_TQ1_0);
 }
 
-static void panel_tq1_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_tq1_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_tq1_0_avx2, (struct panel_shape)SHAPE_TQ1_0);
 }
@@ -71,7 +71,7 @@ static void decode_tq2_0_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_tq2_0_avx2, (struct panel_shape)SHAPE_TQ2_0);
 }
 
-static void panel_tq2_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_tq2_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_tq2_0_avx2, (struct panel_shape)SHAPE_TQ2_0);
 }
@@ -94,7 +94,7 @@ static void decode_q1_0_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q1_0_avx2, (struct panel_shape)SHAPE_Q1_0);
 }
 
-static void panel_q1_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q1_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q1_0_avx2, (struct panel_shape)SHAPE_Q1_0);
 }
@@ -117,7 +117,7 @@ static void decode_q2_0_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q2_0_avx2, (struct panel_shape)SHAPE_Q2_0);
 }
 
-static void panel_q2_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q2_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q2_0_avx2, (struct panel_shape)SHAPE_Q2_0);
 }
@@ -140,7 +140,7 @@ static void decode_nvfp4_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_nvfp4_avx2, (struct panel_shape)SHAPE_NVFP4);
 }
 
-static void panel_nvfp4_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_nvfp4_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_nvfp4_avx2, (struct panel_shape)SHAPE_NVFP4);
 }

@@ -23,7 +23,7 @@ static void decode_q8_0_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q8_0_avx2, (struct panel_shape)SHAPE_Q8_0);
 }
 
-static void panel_q8_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q8_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q8_0_avx2, (struct panel_shape)SHAPE_Q8_0);
 }
@@ -50,7 +50,7 @@ static void decode_q4_0_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q4_0_avx2, (struct panel_shape)SHAPE_Q4_0);
 }
 
-static void panel_q4_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q4_0_avx2, (struct panel_shape)SHAPE_Q4_0);
 }
@@ -79,7 +79,7 @@ static void decode_q4_1_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q4_1_avx2, (struct panel_shape)SHAPE_Q4_1);
 }
 
-static void panel_q4_1_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q4_1_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q4_1_avx2, (struct panel_shape)SHAPE_Q4_1);
 }
@@ -110,7 +110,7 @@ static void decode_q5_0_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q5_0_avx2, (struct panel_shape)SHAPE_Q5_0);
 }
 
-static void panel_q5_0_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_0_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q5_0_avx2, (struct panel_shape)SHAPE_Q5_0);
 }
@@ -136,7 +136,7 @@ static void decode_q5_1_avx2(const struct matmul_job *job, size_t row, size_t ro
     decode_format(job, row, rows, run_q5_1_avx2, (struct panel_shape)SHAPE_Q5_1);
 }
 
-static void panel_q5_1_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_q5_1_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_q5_1_avx2, (struct panel_shape)SHAPE_Q5_1);
 }
@@ -166,7 +166,7 @@ static void decode_iq4_nl_avx2(const struct matmul_job *job, size_t row, size_t 
     decode_format(job, row, rows, run_iq4_nl_avx2, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
-static void panel_iq4_nl_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_iq4_nl_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_iq4_nl_avx2, (struct panel_shape)SHAPE_IQ4_NL);
 }
@@ -199,7 +199,7 @@ static void decode_mxfp4_avx2(const struct matmul_job *job, size_t row, size_t r
     decode_format(job, row, rows, run_mxfp4_avx2, (struct panel_shape)SHAPE_MXFP4);
 }
 
-static void panel_mxfp4_avx2(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+static void panel_mxfp4_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
     fill_panel(out, bytes, stride, rows, run_mxfp4_avx2, (struct panel_shape)SHAPE_MXFP4);
 }
