@@ -40,7 +40,7 @@ TOOLDEFS := $(if $(filter-out 0,$(BLAS)),-DQUERN_BLAS)
 X86_avx2       := -mavx2 -mfma -mf16c -mbmi2
 X86_avx512     := $(X86_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 X86_avx512bf16 := $(X86_avx512) -mavx512bf16
-X86_avx512vbmi := $(X86_avx512) -mavx512vbmi
+X86_avx512vbmi := $(X86_avx512) -mavx512vbmi -mgfni
 X86_amx        := $(X86_avx512) -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-int8 -mamx-bf16
 ARM_neon       := -march=armv8-a
 ARM_dotprod    := -march=armv8.2-a+fp16+dotprod

@@ -128,7 +128,8 @@ void cpu_detect(struct cpu *cpu)
     const struct feature found[] = {
         { "avx", bit(c1, 28) }, { "f16c", bit(c1, 29) }, { "fma", bit(c1, 12) }, { "avx2", bit(b7, 5) }, { "bmi2", bit(b7, 8) },
         { "avx_vnni", bit(a71, 4) }, { "avx512f", bit(b7, 16) }, { "avx512dq", bit(b7, 17) }, { "avx512bw", bit(b7, 30) },
-        { "avx512vl", bit(b7, 31) }, { "avx512_vnni", bit(c7, 11) }, { "avx512_vbmi", bit(c7, 1) }, { "avx512_bf16", bit(a71, 5) },
+        { "avx512vl", bit(b7, 31) }, { "avx512_vnni", bit(c7, 11) }, { "avx512_vbmi", bit(c7, 1) },
+        { "gfni", bit(c7, 8) }, { "avx512_bf16", bit(a71, 5) },
         { "amx_tile", bit(d7, 24) }, { "amx_int8", bit(d7, 25) }, { "amx_bf16", bit(d7, 22) },
     };
     list_features(cpu, found, sizeof found / sizeof *found);
@@ -144,7 +145,7 @@ void cpu_detect(struct cpu *cpu)
         return;
     cpu->level = CPU_AVX512;
     cpu->avx512_bf16 = bit(a71, 5);
-    cpu->avx512_vbmi = bit(c7, 1);
+    cpu->avx512_vbmi = bit(c7, 1) && bit(c7, 8);             /* with GFNI, which every CPU with VBMI and VNNI has */
 
 #ifdef AMX_EMULATE
     bool amx = cpu->avx512_bf16 && cpu->avx512_vbmi;           /* tiles are plain C in this build: kernels/x86 */

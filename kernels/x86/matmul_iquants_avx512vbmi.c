@@ -2,17 +2,18 @@
 
 #include "grid_codes.h"
 
-/* IQ2 and IQ3 with AVX-512 VBMI. A codebook's entry fits 16 bits when each value is named by its place among the few that occur
- * (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run of IQ3,
- * of two rows' runs of IQ2.
+/* IQ2 and IQ3 with AVX-512 VBMI and GFNI. A codebook's entry fits 16 bits when each value is named by its place among the few that
+ * occur (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run of
+ * IQ3, of two rows' runs of IQ2. Four columns' signs are put at bits 1 to 4 of a byte beside their codes; then one vpternlogd and
+ * one vpermb give 64 values with sign and offset.
  *
- * For few tokens, values stay in the order in which the codes give them: the f-th vector holds columns f, 4 + f, 8 + f, 12 + f of
- * each unit of 16, four bytes per unit. One table lookup per 64 values gives them, a unit's dots of all four vectors fall into one
- * lane of 32 bits, and one multiplication by the scales ends the run; the activations are turned to that order once per run for all
- * rows. Panels and batches want columns as they come: there the codes are spread by three byte permutations per 64 values.
+ * For few tokens, values stay in the order in which the codes give them: a vector holds every fourth column, four of one scale's in
+ * each lane of 32 bits, so that a lane's dots of all vectors belong together and one multiplication by the scales ends the run; the
+ * activations are turned to that order once per run for all rows. Panels and batches want columns as they come: there the four
+ * vectors are interleaved.
  *
- * Permutations (one per cycle on Zen 4, in whose ports the shifts go too) are the limit. IQ1's book of 2048 entries would take 64
- * of them for the lookup alone. */
+ * On Zen 4 permutations, shifts and vpmultishiftqb go one per cycle, and two vectors of 512 bits per cycle is the most of all kinds
+ * together. */
 
 static ALWAYS_INLINE __m512i book_of_128(const uint8_t *table, __m512i index)
 {
@@ -41,68 +42,83 @@ static ALWAYS_INLINE struct codes codes_of(const uint8_t *low, const uint8_t *hi
     return (struct codes){ look_up_book(low, entries, index, bit_8, bit_9), look_up_book(high, entries, index, bit_8, bit_9) };
 }
 
-/* Values of the codes' low two bits, of the next two, and so on, in tables for six bits of index. */
-static ALWAYS_INLINE __m512i places_of_2_bits(int shift)
+/* ---- values and signs ------------------------------------------------------------------------------------------------ */
+
+/* The bits of `mask` of a, the others of b. */
+static ALWAYS_INLINE __m512i pick(__m512i mask, __m512i a, __m512i b)
 {
-    const __m512i in_0 = _mm512_set1_epi32(0x002b1908);
-    const __m512i in_2 = _mm512_set4_epi32(0, 0x2b2b2b2b, 0x19191919, 0x08080808);
-    const __m512i in_4 = _mm512_set_epi64(0, 0, 0x2b2b2b2b2b2b2b2b, 0x2b2b2b2b2b2b2b2b, 0x1919191919191919, 0x1919191919191919,
-                                          0x0808080808080808, 0x0808080808080808);
-    return shift == 0 ? in_0 : shift == 2 ? in_2 : in_4;
+    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+}
+
+/* out[f]: the f-th of each four columns of IQ2. `signs`: at bits 1 to 4. */
+static ALWAYS_INLINE void values_of_2_bits(__m512i out[4], __m512i codes, __m512i signs)
+{
+    __m512i index[4];
+    for (int f = 0; f < 4; f++)
+        index[f] = pick(_mm512_set1_epi8((char)(2 << f)), signs, codes);
+    for (int f = 0; f < 3; f++)
+        out[f] = _mm512_permutexvar_epi8(index[f], _mm512_load_si512(values_iq2[f]));
+    out[3] = _mm512_permutexvar_epi8(_mm512_srli_epi16(index[3], 2), _mm512_load_si512(values_iq2[1]));
+}
+
+/* The same of IQ3. */
+static ALWAYS_INLINE void values_of_3_bits(__m512i out[4], struct codes codes, const uint8_t values[4][64], __m512i signs)
+{
+    for (int f = 0; f < 4; f++) {
+        __m512i index = pick(_mm512_set1_epi8((char)(2 << f)), signs, f % 2 ? codes.high : codes.low);
+        out[f] = _mm512_permutexvar_epi8(index, _mm512_load_si512(values[f]));
+    }
+}
+
+/* Masks of seven bits at bits 1 to 7 of each byte: the upper three and the eighth, which makes the number of minus signs even, to
+ * bits 1 to 4. As vgf2p8affineqb takes it: byte 7 - i of the matrix selects the bits whose parity is bit i. */
+#define UPPER_SIGNS 0x00204080fe000000
+static ALWAYS_INLINE __m512i upper_signs(__m512i masks)
+{
+    return _mm512_gf2p8affine_epi64_epi8(masks, _mm512_set1_epi64(UPPER_SIGNS), 0);
+}
+
+/* Qwords with 28 bits of signs, seven for each entry of IQ3's: bytes for entries, in which the two parts of an eight stand. */
+static ALWAYS_INLINE __m512i signs_of_28_bits(__m512i words)
+{
+    const __m512i masks = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x14140d0d06063f3f), words);
+    return _mm512_mask_gf2p8affine_epi64_epi8(masks, 0xaaaaaaaaaaaaaaaa, masks, _mm512_set1_epi64(UPPER_SIGNS), 0);
+}
+
+/* Eight dwords of signs, four bits for each byte. */
+static ALWAYS_INLINE __m512i signs_of_32_bytes(const uint8_t *bytes)
+{
+    __m512i words = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)bytes));
+    return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x1b17130f0b07033f), words);
+}
+
+/* 2 s + 1 for a scale s that stands at bits 1 to 4, whatever is beside it. */
+static ALWAYS_INLINE __m512i odd_of_nibbles(__m512i v)
+{
+    return _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(0x1e), _mm512_set1_epi32(1), 0xea);
 }
 
 /* ---- up to four tokens --------------------------------------------------------------------------------------------- */
 
-/* A run in the order of units. Signs: 32 bytes, a bit per column. */
-struct unit_run {
-    __m512i  q[4];
-    __m128i  scales;       /* int8 per unit of 16 columns */
-    uint32_t d;
+/* Two rows' runs. Where the dots and scales of which columns stand, in lanes of 32 bits:
+ *   PAIR_ROWS    q[0..3] first row, q[4..7] second row; lane u is the u-th unit of 16 columns
+ *   PAIR_UNITS   lower 256 bits first row, upper ones second; q[0..3] units 0 to 3 and 8 to 11, q[4..7] 4 to 7 and 12 to 15
+ *   PAIR_SUBS    halves as before; lane s is the s-th 32 columns in all of q */
+enum pair_order { PAIR_ROWS, PAIR_UNITS, PAIR_SUBS };
+struct pair {
+    __m512i  q[8], scales[2];  /* PAIR_SUBS: scales[0] for all                                  */
+    uint32_t d[2];
 };
-typedef void unit_pair_fn(struct unit_run out[2], const uint8_t *first, const uint8_t *second);
+typedef void pair_fn(struct pair *out, const uint8_t *first, const uint8_t *second);
 
-static ALWAYS_INLINE void set_signs(struct unit_run *out, __m256i signs)
-{
-    const __m512i twice = _mm512_set_epi64(0x1f1f1e1e1d1d1c1c, 0x1b1b1a1a19191818, 0x1717161615151414, 0x1313121211111010,
-                                           0x0f0f0e0e0d0d0c0c, 0x0b0b0a0a09090808, 0x0707060605050404, 0x0303020201010000);
-    __m512i spread = _mm512_permutexvar_epi8(twice, _mm512_castsi256_si512(signs));
-    for (int f = 0; f < 4; f++) {
-        __mmask64 minus = _mm512_test_epi8_mask(spread, _mm512_set1_epi16((short)(0x1001 << f)));
-        __m512i q = _mm512_mask_sub_epi8(out->q[f], minus, _mm512_setzero_si512(), out->q[f]);
-        out->q[f] = _mm512_xor_si512(q, _mm512_set1_epi8((char)0x80));
-    }
-}
+/* What a token offers for the run of a pair, in its order; init as in struct token_run, for q[0..3] and q[4..7]. */
+struct pair_token {
+    __m512i x[8], init[2];
+    float   dx;
+};
 
-/* `odd`: the second row's half of the codes. */
-static ALWAYS_INLINE void set_units_2_bits(struct unit_run *out, struct codes codes, bool odd, __m256i signs)
-{
-    const __m512i joined = _mm512_set_epi64(0x5f1f5e1e5d1d5c1c, 0x5b1b5a1a59195818, 0x5717561655155414, 0x5313521251115010,
-                                            0x4f0f4e0e4d0d4c0c, 0x4b0b4a0a49094808, 0x4707460645054404, 0x4303420241014000);
-    __m512i index = odd ? _mm512_or_si512(joined, _mm512_set1_epi8(0x20)) : joined;
-    __m512i entry = _mm512_permutex2var_epi8(codes.low, index, codes.high);
-    out->q[0] = _mm512_permutexvar_epi8(entry, places_of_2_bits(0));
-    out->q[1] = _mm512_permutexvar_epi8(entry, places_of_2_bits(2));
-    out->q[2] = _mm512_permutexvar_epi8(entry, places_of_2_bits(4));
-    out->q[3] = _mm512_permutexvar_epi8(_mm512_srli_epi16(entry, 2), places_of_2_bits(4));
-    set_signs(out, signs);
-}
-
-/* Places are below 8, so that neither nibble sets the bit that makes vpshufb give zero. */
-static ALWAYS_INLINE void set_units_4_bits(struct unit_run *out, struct codes codes, int64_t values, __m256i signs)
-{
-    const __m512i table = _mm512_set1_epi64(values);
-    out->q[0] = _mm512_shuffle_epi8(table, codes.low);
-    out->q[1] = _mm512_shuffle_epi8(table, _mm512_srli_epi16(codes.low, 4));
-    out->q[2] = _mm512_shuffle_epi8(table, codes.high);
-    out->q[3] = _mm512_shuffle_epi8(table, _mm512_srli_epi16(codes.high, 4));
-    set_signs(out, signs);
-}
-
-/* Scales per 32 columns, twice each. */
-static ALWAYS_INLINE __m128i per_unit(__m128i scales) { return _mm_unpacklo_epi8(scales, scales); }
-
-/* A token's run in the order of units. */
-static ALWAYS_INLINE void load_units(__m512i x[4], const int8_t *from)
+/* out[f]: the f-th of each four columns, lane u of 32 bits the u-th 16 columns. */
+static ALWAYS_INLINE void load_units(__m512i out[4], const int8_t *from)
 {
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
@@ -112,135 +128,190 @@ static ALWAYS_INLINE void load_units(__m512i x[4], const int8_t *from)
     for (int f = 0; f < 4; f += 2) {
         __m512i index = _mm512_add_epi32(low, _mm512_set1_epi32(f));
         __m512i a = _mm512_permutex2var_epi32(v[0], index, v[1]), b = _mm512_permutex2var_epi32(v[2], index, v[3]);
-        x[f] = _mm512_shuffle_i64x2(a, b, 0x44);
-        x[f + 1] = _mm512_shuffle_i64x2(a, b, 0xee);
+        out[f] = _mm512_shuffle_i64x2(a, b, 0x44);
+        out[f + 1] = _mm512_shuffle_i64x2(a, b, 0xee);
     }
 }
 
-static ALWAYS_INLINE void use_units(struct decode_sums *sums, struct decode_rest *rest, size_t r, const struct unit_run *w,
-                                    const __m512i (*x)[4], const struct token_run *token, size_t toks)
+static ALWAYS_INLINE void load_pair_token(struct pair_token *out, const uint8_t *act, const struct act_layout *layout, size_t run,
+                                          const enum pair_order order)
 {
-    __m512i scales = _mm512_cvtepi8_epi32(w->scales);
-    for (size_t t = 0; t < toks; t++) {
-        __m512i dot = _mm512_load_si512(token[t].init);
-        for (int f = 0; f < 4; f++)
-            dot = dot_64(dot, w->q[f], x[t][f]);
-        sums[t].dot[r][0] = _mm512_mullo_epi32(dot, scales);
+    /* IQ2's codes give columns 0 to 3 of an entry of eight in one vector, 4 to 7 in another. */
+    const __m256i even = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46,
+                                          48, 50, 52, 54, 56, 58, 60, 62);
+    const __m512i evens = _mm512_broadcast_i64x4(even), odds = _mm512_or_si512(evens, _mm512_set1_epi8(1));
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
+    __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums), x[4];
+    __m512i init = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, 7));
+    load_units(x, (const int8_t *)act + run * PANEL_COLS);
+    memcpy(&out->dx, act + layout->scales + run * 4, 4);
+    out->init[0] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0x88) : init;
+    out->init[1] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0xdd) : init;
+    for (int f = 0; f < 4; f++) {
+        out->x[f] = order == PAIR_ROWS    ? x[f]
+                    : order == PAIR_UNITS ? _mm512_shuffle_i32x4(x[f], x[f], 0x88)
+                                          : _mm512_permutexvar_epi8(evens, x[f]);
+        out->x[4 + f] = order == PAIR_ROWS    ? x[f]
+                        : order == PAIR_UNITS ? _mm512_shuffle_i32x4(x[f], x[f], 0xdd)
+                                              : _mm512_permutexvar_epi8(odds, x[f]);
     }
-    rest->d[r] = w->d;
 }
 
-/* As decode_rows; sums per 16 columns whatever the format's own are: they are exact, and so the order does not matter. */
-static ALWAYS_INLINE void decode_units(const struct matmul_job *job, size_t row, struct row_range all, size_t toks,
-                                       unit_pair_fn *unpack, struct panel_shape shape)
+/* Both rows' sums: lanes of the first row in the lower 256 bits, of the second in the upper ones. */
+static ALWAYS_INLINE __m512i dot_pair(const struct pair *w, const struct pair_token *token, const enum pair_order order)
+{
+    __m512i a = token->init[0], b = token->init[1];
+    for (int f = 0; f < 4; f++)
+        a = dot_64(a, w->q[f], token->x[f]);
+    if (order == PAIR_SUBS) {
+        for (int f = 4; f < 8; f++)
+            a = dot_64(a, w->q[f], token->x[f]);
+        return _mm512_mullo_epi32(a, w->scales[0]);
+    }
+    for (int f = 4; f < 8; f++)
+        b = dot_64(b, w->q[f], token->x[f]);
+    a = _mm512_mullo_epi32(a, w->scales[0]);
+    b = _mm512_mullo_epi32(b, w->scales[1]);
+    return order == PAIR_ROWS ? fold_halves(a, b) : _mm512_add_epi32(a, b);
+}
+
+/* sums[4h + i]: rows 8h + i and 8h + 4 + i. */
+static ALWAYS_INLINE __m512 finish_pairs(__m512 acc, const __m512i sums[8], const uint32_t d[16], float dx,
+                                         const struct panel_shape shape)
+{
+    __m512i quad[4];
+    for (int i = 0; i < 4; i++)
+        quad[i] = fold_pairs(sums[i], sums[4 + i]);
+    __m512 rows = _mm512_cvtepi32_ps(sum_lanes(quad[0], quad[1], quad[2], quad[3]));
+    return _mm512_fmadd_ps(_mm512_mul_ps(scales_of(d, false, shape.factor), _mm512_set1_ps(dx)), rows, acc);
+}
+
+/* As decode_rows. The sums are exact, and so the order within them does not matter. */
+static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, pair_fn *unpack,
+                                       const enum pair_order order, const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
     const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
     const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
-    struct decode_sums sums[DECODE_TOKS];
-    struct decode_rest rest;
-    struct token_run token[DECODE_TOKS];
+    struct pair_token token[DECODE_TOKS];
+    __m512i sums[DECODE_TOKS][8];
+    uint32_t d[PANEL_ROWS] = { 0 };
     __m512 acc[DECODE_TOKS];
-    __m512i x[DECODE_TOKS][4];
 
-    shape.sub = 16;
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
     for (size_t r = 0; first && r < rows; r++)
         prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
-    if (rows < PANEL_ROWS) {
+    if (rows < PANEL_ROWS)
         memset(sums, 0, sizeof sums);
-        memset(&rest, 0, sizeof rest);
-    }
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++) {
-            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
-            token_run_init(&token[t], act, &layout, run, shape);
-            load_units(x[t], (const int8_t *)act + run * PANEL_COLS);
-        }
-        for (size_t r = 0; r < rows; r += 2) {
-            struct unit_run w[2];
+        for (size_t t = 0; t < toks; t++)
+            load_pair_token(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, order);
+        for (size_t i = 0; i < 8; i++) {
+            struct pair w;
+            const size_t r = i / 4 * 8 + i % 4, s = r + 4 < rows ? r + 4 : r;        /* a row without partner is its own */
+            if (r >= rows)
+                continue;
             const uint8_t *at = weights + r * job->row_bytes + run * shape.bytes;
-            const uint8_t *next = r + 1 < rows ? at + job->row_bytes : at;       /* a last odd row is its own partner */
+            const uint8_t *other = weights + s * job->row_bytes + run * shape.bytes;
             ask_ahead(at, job->row_bytes, first, more, shape);
-            ask_ahead(next, job->row_bytes, first, more, shape);
-            unpack(w, at, next);
-            use_units(sums, &rest, r, w, (const __m512i (*)[4])x, token, toks);
-            if (r + 1 < rows)
-                use_units(sums, &rest, r + 1, w + 1, (const __m512i (*)[4])x, token, toks);
+            ask_ahead(other, job->row_bytes, first, more, shape);
+            unpack(&w, at, other);
+            for (size_t t = 0; t < toks; t++)
+                sums[t][i] = dot_pair(&w, &token[t], order);
+            d[r] = w.d[0];
+            d[r + 4] = w.d[1];
         }
         for (size_t t = 0; t < toks; t++)
-            acc[t] = finish_super(acc[t], &sums[t], &rest, &token[t], shape);
+            acc[t] = finish_pairs(acc[t], sums[t], d, token[t].dx, shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
 }
 
-static ALWAYS_INLINE void decode_by_units(const struct matmul_job *job, size_t row, struct row_range all, unit_pair_fn *unpack,
-                                          const struct panel_shape shape)
+static ALWAYS_INLINE void decode_by_pairs(const struct matmul_job *job, size_t row, struct row_range all, pair_fn *unpack,
+                                          const enum pair_order order, const struct panel_shape shape)
 {
     if (job->toks == 1)
-        decode_units(job, row, all, 1, unpack, shape);
+        decode_pairs(job, row, all, 1, unpack, order, shape);
     else if (job->toks == 2)
-        decode_units(job, row, all, 2, unpack, shape);
+        decode_pairs(job, row, all, 2, unpack, order, shape);
     else if (job->toks == 3)
-        decode_units(job, row, all, 3, unpack, shape);
+        decode_pairs(job, row, all, 3, unpack, order, shape);
     else
-        decode_units(job, row, all, 4, unpack, shape);
+        decode_pairs(job, row, all, 4, unpack, order, shape);
 }
 
 /* ---- columns as they come ------------------------------------------------------------------------------------------ */
 
-/* Entries 8k to 8k + 7, eight values of two bits each. */
-static ALWAYS_INLINE __m512i values_of_2_bits(struct codes codes, int k)
+/* Every fourth column's values, lanes of 32 bits in the order 0 4 8 12, 1 5 9 13, .. of the units of 16, to columns in order. */
+static ALWAYS_INLINE void interleave(__m512i out[4], const __m512i f[4])
 {
-    const __m512i bytes = _mm512_set_epi64(0x4707470747074707, 0x4606460646064606, 0x4505450545054505, 0x4404440444044404,
-                                           0x4303430343034303, 0x4202420242024202, 0x4101410141014101, 0x4000400040004000);
-    const __m512i shifts = _mm512_set1_epi64(0x0e0c0a0806040200);
-    __m512i entry = _mm512_permutex2var_epi8(codes.low, _mm512_add_epi8(bytes, _mm512_set1_epi8((char)(8 * k))), codes.high);
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(shifts, entry), places_of_2_bits(0));
+    __m512i low = _mm512_unpacklo_epi8(f[0], f[1]), high = _mm512_unpackhi_epi8(f[0], f[1]);
+    __m512i low_2 = _mm512_unpacklo_epi8(f[2], f[3]), high_2 = _mm512_unpackhi_epi8(f[2], f[3]);
+    out[0] = _mm512_unpacklo_epi16(low, low_2);
+    out[1] = _mm512_unpackhi_epi16(low, low_2);
+    out[2] = _mm512_unpacklo_epi16(high, high_2);
+    out[3] = _mm512_unpackhi_epi16(high, high_2);
 }
 
-/* Entries 16k to 16k + 15, four values each; `values`: eight bytes. */
-static ALWAYS_INLINE __m512i values_of_4_bits(struct codes codes, int k, int64_t values)
+/* Units of 16 columns, a dword each, to the order that interleave wants: lane i, dword k: unit 4k + i. */
+static ALWAYS_INLINE __m512i units_for_interleave(__m512i v)
 {
-    const __m512i bytes = _mm512_set_epi64(0x4f0f4f0f4e0e4e0e, 0x4d0d4d0d4c0c4c0c, 0x4b0b4b0b4a0a4a0a, 0x4909490948084808,
-                                           0x4707470746064606, 0x4505450544044404, 0x4303430342024202, 0x4101410140004000);
-    const __m512i shifts = _mm512_set1_epi64(0x2c2824200c080400);
-    __m512i entry = _mm512_permutex2var_epi8(codes.low, _mm512_add_epi8(bytes, _mm512_set1_epi8((char)(16 * k))), codes.high);
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(shifts, entry), _mm512_set1_epi64(values));
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
 }
 
-static ALWAYS_INLINE void set_run(struct run *out, struct codes codes, bool two_bits, int64_t values, __m256i signs, __m128i scales,
-                                  uint32_t d)
+/* Codes and signs of two rows' runs of IQ2, a byte for each entry of eight: the first row's 32 and then the second's. */
+struct halves {
+    struct codes codes;
+    __m512i      low, high;    /* signs of columns 0 to 3 and 4 to 7, at bits 1 to 4        */
+};
+
+/* A run that is both rows of `h`. */
+static ALWAYS_INLINE void columns_of_halves(struct run *out, struct halves h)
 {
-    uint64_t masks[4];
-    store_signs(masks, signs);
-    for (int k = 0; k < 4; k++)
-        out->q[k] = with_signs(two_bits ? values_of_2_bits(codes, k) : values_of_4_bits(codes, k, values), masks[k]);
-    out->scales = scales;
-    out->d = d;
+    const int unit = 0x02020202;             /* its four bytes: both parts of two entries, the upper parts from bit 6 on */
+    const __m512i first = _mm512_set1_epi32(0x41014000);
+    const __m512i units = _mm512_setr_epi32(0, 4 * unit, 8 * unit, 12 * unit, unit, 5 * unit, 9 * unit, 13 * unit, 2 * unit,
+                                            6 * unit, 10 * unit, 14 * unit, 3 * unit, 7 * unit, 11 * unit, 15 * unit);
+    const __m512i index = _mm512_add_epi32(first, units);
+    __m512i f[4];
+    values_of_2_bits(f, _mm512_permutex2var_epi8(h.codes.low, index, h.codes.high), _mm512_permutex2var_epi8(h.low, index, h.high));
+    interleave(out->q, f);
+}
+
+static ALWAYS_INLINE void columns_of_3_bits(struct run *out, struct codes codes, const uint8_t values[4][64], __m512i signs)
+{
+    __m512i f[4];
+    codes = (struct codes){ units_for_interleave(codes.low), units_for_interleave(codes.high) };
+    values_of_3_bits(f, codes, values, units_for_interleave(signs));
+    interleave(out->q, f);
 }
 
 /* ---- the formats: where a run's indices, signs and scales stand ------------------------------------------------------ */
 
-enum { VALUES_IQ2 = 0 };
-#define VALUES_IQ3_XXS 0x3e342c241c140c04
-#define VALUES_IQ3_S 0x0f0d0b0907050301
-
-/* d; per 32 values 8 bytes: four indices, then four masks of signs and a scale. */
-static ALWAYS_INLINE struct codes codes_pair_iq2_xxs(const uint8_t *first, const uint8_t *second)
+/* d; per 32 values 8 bytes: four indices, then four masks of signs and a scale, which go to `words`. */
+static ALWAYS_INLINE struct halves halves_iq2_xxs(__m512i *words, const uint8_t *first, const uint8_t *second)
 {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    __m512i index = _mm512_permutex2var_epi32(_mm512_loadu_si512(first + 2), even, _mm512_loadu_si512(second + 2));
-    return codes_of(codes_iq2_xxs[0], codes_iq2_xxs[1], 256, index, 0, 0);
+    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    __m512i a = _mm512_loadu_si512(first + 2), b = _mm512_loadu_si512(second + 2);
+    *words = _mm512_permutex2var_epi32(a, odd, b);
+    __m512i masks = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x342d261f140d063f), *words);
+    struct codes codes = codes_of(codes_iq2_xxs[0], codes_iq2_xxs[1], 256, _mm512_permutex2var_epi32(a, even, b), 0, 0);
+    return (struct halves){ codes, masks, upper_signs(masks) };
 }
 
-static ALWAYS_INLINE __m256i words_iq2_xxs(const uint8_t *bytes)
+static ALWAYS_INLINE void pair_iq2_xxs(struct pair *out, const uint8_t *first, const uint8_t *second)
 {
-    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castsi512_si256(_mm512_permutexvar_epi32(odd, _mm512_loadu_si512(bytes + 2)));
+    __m512i words;
+    struct halves h = halves_iq2_xxs(&words, first, second);
+    values_of_2_bits(out->q, h.codes.low, h.low);
+    values_of_2_bits(out->q + 4, h.codes.high, h.high);
+    out->scales[0] = _mm512_or_si512(_mm512_srli_epi32(words, 27), _mm512_set1_epi32(1));
+    out->d[0] = u16_at(first);
+    out->d[1] = u16_at(second);
 }
 
 static ALWAYS_INLINE __m128i scales_of_words(__m256i words)
@@ -248,81 +319,79 @@ static ALWAYS_INLINE __m128i scales_of_words(__m256i words)
     return odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
 }
 
-static ALWAYS_INLINE void pair_iq2_xxs(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
-{
-    struct codes codes = codes_pair_iq2_xxs(first, second);
-    for (int i = 0; i < 2; i++) {
-        const uint8_t *bytes = i ? second : first;
-        __m256i words = words_iq2_xxs(bytes);
-        set_units_2_bits(&out[i], codes, i == 1, signs_of_8_words(words));
-        out[i].scales = per_unit(scales_of_words(words));
-        out[i].d = u16_at(bytes);
-    }
-}
-
 static ALWAYS_INLINE void run_iq2_xxs(struct run *out, const uint8_t *bytes)
 {
-    __m256i words = words_iq2_xxs(bytes);
-    set_run(out, codes_pair_iq2_xxs(bytes, bytes), true, VALUES_IQ2, signs_of_8_words(words),
-            scales_of_words(words), u16_at(bytes));
+    __m512i words;
+    columns_of_halves(out, halves_iq2_xxs(&words, bytes, bytes));
+    out->scales = scales_of_words(_mm512_castsi512_si256(words));
+    out->d = u16_at(bytes);
+}
+
+/* `scales`: where eight bytes with a scale of four bits for each unit of 16 columns begin in a run. */
+static ALWAYS_INLINE void pair_of_halves(struct pair *out, struct halves h, const uint8_t *first, const uint8_t *second, int scales)
+{
+    const __m512i low = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x30000003f, 0xb00000007, 0x230000001f, 0x2b00000027));
+    const __m512i high = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x130000000f, 0x1b00000017, 0x330000002f, 0x3b00000037));
+    __m512i both = _mm512_mask_set1_epi64(_mm512_set1_epi64((int64_t)u64_at(first + scales)), 0xf0, (int64_t)u64_at(second + scales));
+    values_of_2_bits(out->q, _mm512_unpacklo_epi8(h.codes.low, h.codes.high), _mm512_unpacklo_epi8(h.low, h.high));
+    values_of_2_bits(out->q + 4, _mm512_unpackhi_epi8(h.codes.low, h.codes.high), _mm512_unpackhi_epi8(h.low, h.high));
+    out->scales[0] = odd_of_nibbles(_mm512_multishift_epi64_epi8(low, both));
+    out->scales[1] = odd_of_nibbles(_mm512_multishift_epi64_epi8(high, both));
+    out->d[0] = u16_at(first);
+    out->d[1] = u16_at(second);
 }
 
 /* d; 32 words with 9 bits of index and 7 of signs; scales. */
-static ALWAYS_INLINE struct codes codes_pair_iq2_xs(const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE struct halves halves_iq2_xs(const uint8_t *first, const uint8_t *second)
 {
-    const __m512i ninth = _mm512_set1_epi16(0x100);
+    const __m256i even = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46,
+                                          48, 50, 52, 54, 56, 58, 60, 62);
+    const __m512i evens = _mm512_inserti64x4(_mm512_castsi256_si512(even), _mm256_or_si256(even, _mm256_set1_epi8(64)), 1);
+    const __m512i odds = _mm512_or_si512(evens, _mm512_set1_epi8(1));
     __m512i a = _mm512_loadu_si512(first + 2), b = _mm512_loadu_si512(second + 2);
-    __m512i index = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(a)), _mm512_cvtepi16_epi8(b), 1);
-    __mmask64 bit_8 = _mm512_kunpackd(_mm512_test_epi16_mask(b, ninth), _mm512_test_epi16_mask(a, ninth));
-    return codes_of(codes_iq2_xs[0], codes_iq2_xs[1], 512, index, bit_8, 0);
+    __m512i index = _mm512_permutex2var_epi8(a, evens, b), masks = _mm512_permutex2var_epi8(a, odds, b);
+    __mmask64 bit_8 = _mm512_test_epi8_mask(masks, _mm512_set1_epi8(1));
+    return (struct halves){ codes_of(codes_iq2_xs[0], codes_iq2_xs[1], 512, index, bit_8, 0), masks, upper_signs(masks) };
 }
 
-static ALWAYS_INLINE __m256i signs_iq2_xs(const uint8_t *bytes)
+static ALWAYS_INLINE void pair_iq2_xs(struct pair *out, const uint8_t *first, const uint8_t *second)
 {
-    return with_parity(_mm512_cvtepi16_epi8(_mm512_srli_epi16(_mm512_loadu_si512(bytes + 2), 9)));
-}
-
-static ALWAYS_INLINE void pair_iq2_xs(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
-{
-    struct codes codes = codes_pair_iq2_xs(first, second);
-    for (int i = 0; i < 2; i++) {
-        const uint8_t *bytes = i ? second : first;
-        set_units_2_bits(&out[i], codes, i == 1, signs_iq2_xs(bytes));
-        out[i].scales = nibble_scales(bytes + 66);
-        out[i].d = u16_at(bytes);
-    }
+    pair_of_halves(out, halves_iq2_xs(first, second), first, second, 66);
 }
 
 static ALWAYS_INLINE void run_iq2_xs(struct run *out, const uint8_t *bytes)
 {
-    set_run(out, codes_pair_iq2_xs(bytes, bytes), true, VALUES_IQ2, signs_iq2_xs(bytes), nibble_scales(bytes + 66), u16_at(bytes));
+    columns_of_halves(out, halves_iq2_xs(bytes, bytes));
+    out->scales = nibble_scales(bytes + 66);
+    out->d = u16_at(bytes);
+}
+
+static ALWAYS_INLINE __m512i twice_32(const uint8_t *first, const uint8_t *second)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)first)),
+                              _mm256_loadu_si256((const __m256i *)second), 1);
 }
 
 /* d; 32 lower index bytes; 32 masks of signs; 8 bytes with two upper index bits for each of four entries; scales. */
-static ALWAYS_INLINE struct codes codes_pair_iq2_s(const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE struct halves halves_iq2_s(const uint8_t *first, const uint8_t *second)
 {
     const uint64_t even = 0x5555555555555555, a = u64_at(first + 66), b = u64_at(second + 66);
-    __m512i index = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(first + 2))),
-                                       _mm256_loadu_si256((const __m256i *)(second + 2)), 1);
-    return codes_of(codes_iq2_s[0], codes_iq2_s[1], 1024, index, _pext_u64(a, even) | _pext_u64(b, even) << 32,
-                    _pext_u64(a, ~even) | _pext_u64(b, ~even) << 32);
+    __m512i signs = twice_32(first + 34, second + 34);
+    struct codes codes = codes_of(codes_iq2_s[0], codes_iq2_s[1], 1024, twice_32(first + 2, second + 2),
+                                  _pext_u64(a, even) | _pext_u64(b, even) << 32, _pext_u64(a, ~even) | _pext_u64(b, ~even) << 32);
+    return (struct halves){ codes, _mm512_slli_epi16(signs, 1), _mm512_srli_epi16(signs, 3) };
 }
 
-static ALWAYS_INLINE void pair_iq2_s(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE void pair_iq2_s(struct pair *out, const uint8_t *first, const uint8_t *second)
 {
-    struct codes codes = codes_pair_iq2_s(first, second);
-    for (int i = 0; i < 2; i++) {
-        const uint8_t *bytes = i ? second : first;
-        set_units_2_bits(&out[i], codes, i == 1, _mm256_loadu_si256((const __m256i *)(bytes + 34)));
-        out[i].scales = nibble_scales(bytes + 74);
-        out[i].d = u16_at(bytes);
-    }
+    pair_of_halves(out, halves_iq2_s(first, second), first, second, 74);
 }
 
 static ALWAYS_INLINE void run_iq2_s(struct run *out, const uint8_t *bytes)
 {
-    set_run(out, codes_pair_iq2_s(bytes, bytes), true, VALUES_IQ2, _mm256_loadu_si256((const __m256i *)(bytes + 34)),
-            nibble_scales(bytes + 74), u16_at(bytes));
+    columns_of_halves(out, halves_iq2_s(bytes, bytes));
+    out->scales = nibble_scales(bytes + 74);
+    out->d = u16_at(bytes);
 }
 
 /* d; 64 indices of four values; per 32 values four masks of signs and a scale. */
@@ -331,21 +400,28 @@ static ALWAYS_INLINE struct codes codes_run_iq3_xxs(const uint8_t *bytes)
     return codes_of(codes_iq3_xxs[0], codes_iq3_xxs[1], 256, _mm512_loadu_si512(bytes + 2), 0, 0);
 }
 
-static ALWAYS_INLINE void pair_iq3_xxs(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE __m256i words_iq3_xxs(const uint8_t *bytes)
+{
+    return _mm256_loadu_si256((const __m256i *)(bytes + 66));
+}
+
+static ALWAYS_INLINE void pair_iq3_xxs(struct pair *out, const uint8_t *first, const uint8_t *second)
 {
     for (int i = 0; i < 2; i++) {
         const uint8_t *bytes = i ? second : first;
-        __m256i words = _mm256_loadu_si256((const __m256i *)(bytes + 66));
-        set_units_4_bits(&out[i], codes_run_iq3_xxs(bytes), VALUES_IQ3_XXS, signs_of_8_words(words));
-        out[i].scales = per_unit(scales_of_words(words));
-        out[i].d = u16_at(bytes);
+        __m512i words = _mm512_cvtepu32_epi64(words_iq3_xxs(bytes));
+        values_of_3_bits(out->q + 4 * i, codes_run_iq3_xxs(bytes), values_iq3_xxs, signs_of_28_bits(words));
+        out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x1b0000001b), words));
+        out->d[i] = u16_at(bytes);
     }
 }
 
 static ALWAYS_INLINE void run_iq3_xxs(struct run *out, const uint8_t *bytes)
 {
-    __m256i words = _mm256_loadu_si256((const __m256i *)(bytes + 66));
-    set_run(out, codes_run_iq3_xxs(bytes), false, VALUES_IQ3_XXS, signs_of_8_words(words), scales_of_words(words), u16_at(bytes));
+    __m256i words = words_iq3_xxs(bytes);
+    columns_of_3_bits(out, codes_run_iq3_xxs(bytes), values_iq3_xxs, signs_of_28_bits(_mm512_cvtepu32_epi64(words)));
+    out->scales = scales_of_words(words);
+    out->d = u16_at(bytes);
 }
 
 /* d; 64 lower index bytes; 8 bytes of ninth bits; 32 masks of signs; 4 bytes of scales for 32 values each. */
@@ -354,30 +430,28 @@ static ALWAYS_INLINE struct codes codes_run_iq3_s(const uint8_t *bytes)
     return codes_of(codes_iq3_s[0], codes_iq3_s[1], 512, _mm512_loadu_si512(bytes + 2), u64_at(bytes + 66), 0);
 }
 
-static ALWAYS_INLINE __m128i scales_iq3_s(const uint8_t *bytes)
+static ALWAYS_INLINE void pair_iq3_s(struct pair *out, const uint8_t *first, const uint8_t *second)
 {
-    return odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
-}
-
-static ALWAYS_INLINE void pair_iq3_s(struct unit_run out[2], const uint8_t *first, const uint8_t *second)
-{
+    const __m512i scales = _mm512_setr_epi64(0x3f0000003f, 0x300000003, 0x700000007, 0xb0000000b, 0xf0000000f, 0x1300000013,
+                                             0x1700000017, 0x1b0000001b);
     for (int i = 0; i < 2; i++) {
         const uint8_t *bytes = i ? second : first;
-        set_units_4_bits(&out[i], codes_run_iq3_s(bytes), VALUES_IQ3_S, _mm256_loadu_si256((const __m256i *)(bytes + 74)));
-        out[i].scales = per_unit(scales_iq3_s(bytes));
-        out[i].d = u16_at(bytes);
+        values_of_3_bits(out->q + 4 * i, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
+        out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(scales, _mm512_set1_epi32((int)u32_at(bytes + 106))));
+        out->d[i] = u16_at(bytes);
     }
 }
 
 static ALWAYS_INLINE void run_iq3_s(struct run *out, const uint8_t *bytes)
 {
-    set_run(out, codes_run_iq3_s(bytes), false, VALUES_IQ3_S, _mm256_loadu_si256((const __m256i *)(bytes + 74)),
-            scales_iq3_s(bytes), u16_at(bytes));
+    columns_of_3_bits(out, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
+    out->scales = odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
+    out->d = u16_at(bytes);
 }
 
 static void decode_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_by_units(job, row, all, pair_iq2_xxs, (struct panel_shape)SHAPE_IQ2_XXS);
+    decode_by_pairs(job, row, all, pair_iq2_xxs, PAIR_SUBS, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void panel_iq2_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -401,7 +475,7 @@ void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
 
 static void decode_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_by_units(job, row, all, pair_iq2_xs, (struct panel_shape)SHAPE_IQ2_XS);
+    decode_by_pairs(job, row, all, pair_iq2_xs, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 static void panel_iq2_xs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -425,7 +499,7 @@ void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, si
 
 static void decode_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_by_units(job, row, all, pair_iq2_s, (struct panel_shape)SHAPE_IQ2_S);
+    decode_by_pairs(job, row, all, pair_iq2_s, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 static void panel_iq2_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -449,7 +523,7 @@ void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
 
 static void decode_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_by_units(job, row, all, pair_iq3_xxs, (struct panel_shape)SHAPE_IQ3_XXS);
+    decode_by_pairs(job, row, all, pair_iq3_xxs, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 static void panel_iq3_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -473,7 +547,7 @@ void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
 
 static void decode_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_by_units(job, row, all, pair_iq3_s, (struct panel_shape)SHAPE_IQ3_S);
+    decode_by_pairs(job, row, all, pair_iq3_s, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 static void panel_iq3_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
