@@ -41,7 +41,7 @@ X86_avx2       := -mavx2 -mfma -mf16c -mbmi2
 X86_avx512     := $(X86_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 X86_avx512bf16 := $(X86_avx512) -mavx512bf16
 X86_avx512vbmi := $(X86_avx512) -mavx512vbmi -mgfni
-X86_amx        := $(X86_avx512) -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-int8 -mamx-bf16
+X86_amx        := $(X86_avx512) -mavx512bf16 -mavx512vbmi -mgfni -mamx-tile -mamx-int8 -mamx-bf16
 ARM_neon       := -march=armv8-a
 ARM_dotprod    := -march=armv8.2-a+fp16+dotprod
 ARM_i8mm       := -march=armv8.2-a+fp16+dotprod+i8mm+bf16

@@ -13,7 +13,8 @@ if [ "${2:-}" = codes ]; then
     echo '#include "grid_codes.h"'
     print_bytes='function row(bytes, n,    i) {
         for (i = 0; i < n; i++)
-            printf "%s%d,%s", (i == 0 ? "    { " : i % 24 == 0 ? "      " : " "), bytes[i], (i == n - 1 ? " },\n" : i % 24 == 23 ? "\n" : "") }'
+            printf "%s%d,%s", (i == 0 ? "    { " : i % 24 == 0 ? "      " : " "), bytes[i],
+                   (i == n - 1 ? " },\n" : i % 24 == 23 ? "\n" : "") }'
     for name in iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s; do
         awk -v name="$name" "$print_bytes"'
             BEGIN { iq2 = name ~ /iq2/

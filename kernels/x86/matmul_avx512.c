@@ -289,9 +289,7 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
                           const struct format_avx512 *format)
 {
     if (job->toks <= DECODE_TOKS) {
-        /* The range says what to ask for ahead; it may go beyond the call where the call ends with a full group of rows. */
-        bool whole = (row_end - row_begin) % PANEL_ROWS == 0;
-        struct row_range all = { job->asked ? SIZE_MAX : row_begin, row_end + (whole ? job->rows_soon : 0) };
+        const struct row_range all = rows_to_ask(job, (struct row_range){ row_begin, row_end });
         for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
             format->decode(job, row, all);
         return;

@@ -36,6 +36,14 @@ struct token_run {
  * be asked into the cache ahead. */
 enum { DECODE_TOKS = 4 };
 struct row_range { size_t begin, end; };
+
+/* That range for a call: it may go beyond the call where the call ends with a full group of rows. */
+static inline struct row_range rows_to_ask(const struct matmul_job *job, struct row_range call)
+{
+    bool whole = (call.end - call.begin) % PANEL_ROWS == 0;
+    return (struct row_range){ job->asked ? SIZE_MAX : call.begin, call.end + (whole ? job->rows_soon : 0) };
+}
+
 typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_range all);
 /* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. `ahead`: so many bytes further stands what will be read
  * soon; 0: nothing. */
@@ -48,7 +56,7 @@ typedef void few_fn(const struct matmul_job *job, struct row_range all, struct f
 
 struct format_avx512 {
     struct panel_shape shape;
-    decode_fn         *decode;
+    decode_fn         *decode;       /* NULL where the format's product takes so few tokens itself */
     panel_fn          *panel;
     few_fn            *few;
 };

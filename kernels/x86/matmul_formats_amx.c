@@ -99,27 +99,42 @@ void matmul_iq1_m_amx(const struct matmul_job *job, size_t row_begin, size_t row
 
 void matmul_iq2_xxs_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512vbmi);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq2_xxs_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512vbmi);
 }
 
 void matmul_iq2_xs_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_xs_avx512vbmi);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq2_xs_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_xs_avx512vbmi);
 }
 
 void matmul_iq2_s_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_s_avx512vbmi);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq2_s_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq2_s_avx512vbmi);
 }
 
 void matmul_iq3_xxs_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq3_xxs_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
 }
 
 void matmul_iq3_s_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq3_s_avx512vbmi);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq3_s_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq3_s_avx512vbmi);
 }
 
 void matmul_iq4_xs_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

@@ -106,8 +106,7 @@ static ALWAYS_INLINE __m512i odd_of_nibbles(__m512i v)
  *   PAIR_SUBS    halves as before; lane s is the s-th 32 columns in all of q */
 enum pair_order { PAIR_ROWS, PAIR_UNITS, PAIR_SUBS };
 struct pair {
-    __m512i  q[8], scales[2];  /* PAIR_SUBS: scales[0] for all                                  */
-    uint32_t d[2];
+    __m512i q[8], scales[2];   /* PAIR_SUBS: scales[0] for all                                  */
 };
 typedef void pair_fn(struct pair *out, const uint8_t *first, const uint8_t *second);
 
@@ -116,6 +115,12 @@ struct pair_token {
     __m512i x[8], init[2];
     float   dx;
 };
+
+struct pair_scratch {
+    __m512i           sums[DECODE_TOKS][8];
+    struct pair_token token[];               /* [run][token]                                    */
+};
+_Static_assert(DECODE_TOKS * sizeof(struct pair_token) <= sizeof(struct few_run), "fits what five tokens and more take");
 
 /* out[f]: the f-th of each four columns, lane u of 32 bits the u-th 16 columns. */
 static ALWAYS_INLINE void load_units(__m512i out[4], const int8_t *from)
@@ -160,16 +165,14 @@ static ALWAYS_INLINE void load_pair_token(struct pair_token *out, const uint8_t 
 /* Both rows' sums: lanes of the first row in the lower 256 bits, of the second in the upper ones. */
 static ALWAYS_INLINE __m512i dot_pair(const struct pair *w, const struct pair_token *token, const enum pair_order order)
 {
-    __m512i a = token->init[0], b = token->init[1];
-    for (int f = 0; f < 4; f++)
+    /* two sums even where one would do: a chain of eight dots is longer than what the core can look ahead */
+    __m512i a = token->init[0], b = order == PAIR_SUBS ? _mm512_setzero_si512() : token->init[1];
+    for (int f = 0; f < 4; f++) {
         a = dot_64(a, w->q[f], token->x[f]);
-    if (order == PAIR_SUBS) {
-        for (int f = 4; f < 8; f++)
-            a = dot_64(a, w->q[f], token->x[f]);
-        return _mm512_mullo_epi32(a, w->scales[0]);
+        b = dot_64(b, w->q[4 + f], token->x[4 + f]);
     }
-    for (int f = 4; f < 8; f++)
-        b = dot_64(b, w->q[f], token->x[f]);
+    if (order == PAIR_SUBS)
+        return _mm512_mullo_epi32(_mm512_add_epi32(a, b), w->scales[0]);
     a = _mm512_mullo_epi32(a, w->scales[0]);
     b = _mm512_mullo_epi32(b, w->scales[1]);
     return order == PAIR_ROWS ? fold_halves(a, b) : _mm512_add_epi32(a, b);
@@ -186,61 +189,67 @@ static ALWAYS_INLINE __m512 finish_pairs(__m512 acc, const __m512i sums[8], cons
     return _mm512_fmadd_ps(_mm512_mul_ps(scales_of(d, false, shape.factor), _mm512_set1_ps(dx)), rows, acc);
 }
 
-/* As decode_rows. The sums are exact, and so the order within them does not matter. */
-static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, pair_fn *unpack,
-                                       const enum pair_order order, const struct panel_shape shape)
+/* Up to 16 rows; the order of reads and requests is decode_rows'. The sums are exact: the order within them does not matter. */
+static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row, struct row_range all, struct pair_scratch *scratch,
+                                       const size_t toks, pair_fn *unpack, const enum pair_order order,
+                                       const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
-    const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
-    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
-    const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
-    struct pair_token token[DECODE_TOKS];
-    __m512i sums[DECODE_TOKS][8];
-    uint32_t d[PANEL_ROWS] = { 0 };
+    const size_t ahead = row + PANEL_ROWS < all.end ? PANEL_ROWS * job->row_bytes : 0;
+    const bool first = row == all.begin;
+    const uint8_t *from[PANEL_ROWS];
+    uint32_t d[PANEL_ROWS];
     __m512 acc[DECODE_TOKS];
 
+    for (size_t r = 0; r < PANEL_ROWS; r++)  /* the last row stands in for those beyond the end */
+        from[r] = (const uint8_t *)job->weights + (row + (r < rows ? r : rows - 1)) * job->row_bytes;
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
     for (size_t r = 0; first && r < rows; r++)
-        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
-    if (rows < PANEL_ROWS)
-        memset(sums, 0, sizeof sums);
+        prefetch_run(from[r], RUNS_AHEAD * shape.bytes);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++)
-            load_pair_token(&token[t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, order);
+        const struct pair_token *token = scratch->token + run * toks;
         for (size_t i = 0; i < 8; i++) {
+            const size_t r = i / 4 * 8 + i % 4;
+            const uint8_t *one = from[r] + run * shape.bytes, *two = from[r + 4] + run * shape.bytes;
             struct pair w;
-            const size_t r = i / 4 * 8 + i % 4, s = r + 4 < rows ? r + 4 : r;        /* a row without partner is its own */
-            if (r >= rows)
-                continue;
-            const uint8_t *at = weights + r * job->row_bytes + run * shape.bytes;
-            const uint8_t *other = weights + s * job->row_bytes + run * shape.bytes;
-            ask_ahead(at, job->row_bytes, first, more, shape);
-            ask_ahead(other, job->row_bytes, first, more, shape);
-            unpack(&w, at, other);
+            prefetch_run(one + ahead, shape.bytes);
+            prefetch_run(two + ahead, shape.bytes);
+            if (first) {
+                prefetch_run(one + RUNS_AHEAD * shape.bytes, shape.bytes);
+                prefetch_run(two + RUNS_AHEAD * shape.bytes, shape.bytes);
+            }
+            unpack(&w, one, two);
             for (size_t t = 0; t < toks; t++)
-                sums[t][i] = dot_pair(&w, &token[t], order);
-            d[r] = w.d[0];
-            d[r + 4] = w.d[1];
+                scratch->sums[t][i] = dot_pair(&w, &token[t], order);
+            d[r] = u16_at(one);
+            d[r + 4] = u16_at(two);
         }
         for (size_t t = 0; t < toks; t++)
-            acc[t] = finish_pairs(acc[t], sums[t], d, token[t].dx, shape);
+            acc[t] = finish_pairs(acc[t], scratch->sums[t], d, token[t].dx, shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
 }
 
-static ALWAYS_INLINE void decode_by_pairs(const struct matmul_job *job, size_t row, struct row_range all, pair_fn *unpack,
-                                          const enum pair_order order, const struct panel_shape shape)
+static ALWAYS_INLINE void decode_by_pairs(const struct matmul_job *job, struct row_range call, struct pair_scratch *scratch,
+                                          pair_fn *unpack, const enum pair_order order, const struct panel_shape shape)
 {
-    if (job->toks == 1)
-        decode_pairs(job, row, all, 1, unpack, order, shape);
-    else if (job->toks == 2)
-        decode_pairs(job, row, all, 2, unpack, order, shape);
-    else if (job->toks == 3)
-        decode_pairs(job, row, all, 3, unpack, order, shape);
-    else
-        decode_pairs(job, row, all, 4, unpack, order, shape);
+    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
+    const struct row_range all = rows_to_ask(job, call);
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
+        for (size_t t = 0; t < job->toks; t++)
+            load_pair_token(&scratch->token[run * job->toks + t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, order);
+    for (size_t row = call.begin; row < call.end; row += PANEL_ROWS) {
+        if (job->toks == 1)
+            decode_pairs(job, row, all, scratch, 1, unpack, order, shape);
+        else if (job->toks == 2)
+            decode_pairs(job, row, all, scratch, 2, unpack, order, shape);
+        else if (job->toks == 3)
+            decode_pairs(job, row, all, scratch, 3, unpack, order, shape);
+        else
+            decode_pairs(job, row, all, scratch, 4, unpack, order, shape);
+    }
 }
 
 /* ---- columns as they come ------------------------------------------------------------------------------------------ */
@@ -291,12 +300,20 @@ static ALWAYS_INLINE void columns_of_3_bits(struct run *out, struct codes codes,
 
 /* ---- the formats: where a run's indices, signs and scales stand ------------------------------------------------------ */
 
+/* 64 bytes to a register: compilers would rather load them again for each use, and a load across lines takes 1.5 cycles. */
+static ALWAYS_INLINE __m512i load_once(const uint8_t *bytes)
+{
+    __m512i v = _mm512_loadu_si512(bytes);
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 /* d; per 32 values 8 bytes: four indices, then four masks of signs and a scale, which go to `words`. */
 static ALWAYS_INLINE struct halves halves_iq2_xxs(__m512i *words, const uint8_t *first, const uint8_t *second)
 {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    __m512i a = _mm512_loadu_si512(first + 2), b = _mm512_loadu_si512(second + 2);
+    __m512i a = load_once(first + 2), b = load_once(second + 2);
     *words = _mm512_permutex2var_epi32(a, odd, b);
     __m512i masks = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x342d261f140d063f), *words);
     struct codes codes = codes_of(codes_iq2_xxs[0], codes_iq2_xxs[1], 256, _mm512_permutex2var_epi32(a, even, b), 0, 0);
@@ -310,8 +327,6 @@ static ALWAYS_INLINE void pair_iq2_xxs(struct pair *out, const uint8_t *first, c
     values_of_2_bits(out->q, h.codes.low, h.low);
     values_of_2_bits(out->q + 4, h.codes.high, h.high);
     out->scales[0] = _mm512_or_si512(_mm512_srli_epi32(words, 27), _mm512_set1_epi32(1));
-    out->d[0] = u16_at(first);
-    out->d[1] = u16_at(second);
 }
 
 static ALWAYS_INLINE __m128i scales_of_words(__m256i words)
@@ -337,8 +352,6 @@ static ALWAYS_INLINE void pair_of_halves(struct pair *out, struct halves h, cons
     values_of_2_bits(out->q + 4, _mm512_unpackhi_epi8(h.codes.low, h.codes.high), _mm512_unpackhi_epi8(h.low, h.high));
     out->scales[0] = odd_of_nibbles(_mm512_multishift_epi64_epi8(low, both));
     out->scales[1] = odd_of_nibbles(_mm512_multishift_epi64_epi8(high, both));
-    out->d[0] = u16_at(first);
-    out->d[1] = u16_at(second);
 }
 
 /* d; 32 words with 9 bits of index and 7 of signs; scales. */
@@ -348,7 +361,7 @@ static ALWAYS_INLINE struct halves halves_iq2_xs(const uint8_t *first, const uin
                                           48, 50, 52, 54, 56, 58, 60, 62);
     const __m512i evens = _mm512_inserti64x4(_mm512_castsi256_si512(even), _mm256_or_si256(even, _mm256_set1_epi8(64)), 1);
     const __m512i odds = _mm512_or_si512(evens, _mm512_set1_epi8(1));
-    __m512i a = _mm512_loadu_si512(first + 2), b = _mm512_loadu_si512(second + 2);
+    __m512i a = load_once(first + 2), b = load_once(second + 2);
     __m512i index = _mm512_permutex2var_epi8(a, evens, b), masks = _mm512_permutex2var_epi8(a, odds, b);
     __mmask64 bit_8 = _mm512_test_epi8_mask(masks, _mm512_set1_epi8(1));
     return (struct halves){ codes_of(codes_iq2_xs[0], codes_iq2_xs[1], 512, index, bit_8, 0), masks, upper_signs(masks) };
@@ -397,7 +410,7 @@ static ALWAYS_INLINE void run_iq2_s(struct run *out, const uint8_t *bytes)
 /* d; 64 indices of four values; per 32 values four masks of signs and a scale. */
 static ALWAYS_INLINE struct codes codes_run_iq3_xxs(const uint8_t *bytes)
 {
-    return codes_of(codes_iq3_xxs[0], codes_iq3_xxs[1], 256, _mm512_loadu_si512(bytes + 2), 0, 0);
+    return codes_of(codes_iq3_xxs[0], codes_iq3_xxs[1], 256, load_once(bytes + 2), 0, 0);
 }
 
 static ALWAYS_INLINE __m256i words_iq3_xxs(const uint8_t *bytes)
@@ -412,7 +425,6 @@ static ALWAYS_INLINE void pair_iq3_xxs(struct pair *out, const uint8_t *first, c
         __m512i words = _mm512_cvtepu32_epi64(words_iq3_xxs(bytes));
         values_of_3_bits(out->q + 4 * i, codes_run_iq3_xxs(bytes), values_iq3_xxs, signs_of_28_bits(words));
         out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x1b0000001b), words));
-        out->d[i] = u16_at(bytes);
     }
 }
 
@@ -427,7 +439,7 @@ static ALWAYS_INLINE void run_iq3_xxs(struct run *out, const uint8_t *bytes)
 /* d; 64 lower index bytes; 8 bytes of ninth bits; 32 masks of signs; 4 bytes of scales for 32 values each. */
 static ALWAYS_INLINE struct codes codes_run_iq3_s(const uint8_t *bytes)
 {
-    return codes_of(codes_iq3_s[0], codes_iq3_s[1], 512, _mm512_loadu_si512(bytes + 2), u64_at(bytes + 66), 0);
+    return codes_of(codes_iq3_s[0], codes_iq3_s[1], 512, load_once(bytes + 2), u64_at(bytes + 66), 0);
 }
 
 static ALWAYS_INLINE void pair_iq3_s(struct pair *out, const uint8_t *first, const uint8_t *second)
@@ -438,7 +450,6 @@ static ALWAYS_INLINE void pair_iq3_s(struct pair *out, const uint8_t *first, con
         const uint8_t *bytes = i ? second : first;
         values_of_3_bits(out->q + 4 * i, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
         out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(scales, _mm512_set1_epi32((int)u32_at(bytes + 106))));
-        out->d[i] = u16_at(bytes);
     }
 }
 
@@ -447,11 +458,6 @@ static ALWAYS_INLINE void run_iq3_s(struct run *out, const uint8_t *bytes)
     columns_of_3_bits(out, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
     out->scales = odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
     out->d = u16_at(bytes);
-}
-
-static void decode_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
-{
-    decode_by_pairs(job, row, all, pair_iq2_xxs, PAIR_SUBS, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void panel_iq2_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -465,17 +471,16 @@ static void few_iq2_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq2_xxs_avx512vbmi = {
-    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512vbmi, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi
+    SHAPE_IQ2_XXS, NULL, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi
 };
 
 void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512vbmi);
-}
-
-static void decode_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
-{
-    decode_by_pairs(job, row, all, pair_iq2_xs, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_XS);
+    const struct row_range call = { row_begin, row_end };
+    if (job->toks <= DECODE_TOKS)
+        decode_by_pairs(job, call, scratch, pair_iq2_xxs, PAIR_SUBS, (struct panel_shape)SHAPE_IQ2_XXS);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512vbmi);
 }
 
 static void panel_iq2_xs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -489,17 +494,16 @@ static void few_iq2_xs_avx512vbmi(const struct matmul_job *job, struct row_range
 }
 
 const struct format_avx512 format_iq2_xs_avx512vbmi = {
-    SHAPE_IQ2_XS, decode_iq2_xs_avx512vbmi, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi
+    SHAPE_IQ2_XS, NULL, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi
 };
 
 void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xs_avx512vbmi);
-}
-
-static void decode_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
-{
-    decode_by_pairs(job, row, all, pair_iq2_s, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_S);
+    const struct row_range call = { row_begin, row_end };
+    if (job->toks <= DECODE_TOKS)
+        decode_by_pairs(job, call, scratch, pair_iq2_xs, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_XS);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xs_avx512vbmi);
 }
 
 static void panel_iq2_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -513,17 +517,16 @@ static void few_iq2_s_avx512vbmi(const struct matmul_job *job, struct row_range 
 }
 
 const struct format_avx512 format_iq2_s_avx512vbmi = {
-    SHAPE_IQ2_S, decode_iq2_s_avx512vbmi, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi
+    SHAPE_IQ2_S, NULL, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi
 };
 
 void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_s_avx512vbmi);
-}
-
-static void decode_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
-{
-    decode_by_pairs(job, row, all, pair_iq3_xxs, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_XXS);
+    const struct row_range call = { row_begin, row_end };
+    if (job->toks <= DECODE_TOKS)
+        decode_by_pairs(job, call, scratch, pair_iq2_s, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_S);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_s_avx512vbmi);
 }
 
 static void panel_iq3_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -537,17 +540,16 @@ static void few_iq3_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq3_xxs_avx512vbmi = {
-    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512vbmi, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi
+    SHAPE_IQ3_XXS, NULL, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi
 };
 
 void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
-}
-
-static void decode_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row, struct row_range all)
-{
-    decode_by_pairs(job, row, all, pair_iq3_s, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_S);
+    const struct row_range call = { row_begin, row_end };
+    if (job->toks <= DECODE_TOKS)
+        decode_by_pairs(job, call, scratch, pair_iq3_xxs, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_XXS);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
 }
 
 static void panel_iq3_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -561,10 +563,14 @@ static void few_iq3_s_avx512vbmi(const struct matmul_job *job, struct row_range 
 }
 
 const struct format_avx512 format_iq3_s_avx512vbmi = {
-    SHAPE_IQ3_S, decode_iq3_s_avx512vbmi, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi
+    SHAPE_IQ3_S, NULL, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi
 };
 
 void matmul_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_s_avx512vbmi);
+    const struct row_range call = { row_begin, row_end };
+    if (job->toks <= DECODE_TOKS)
+        decode_by_pairs(job, call, scratch, pair_iq3_s, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_S);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_s_avx512vbmi);
 }
