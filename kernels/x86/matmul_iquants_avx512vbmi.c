@@ -3,17 +3,20 @@
 #include "grid_codes.h"
 
 /* IQ2 and IQ3 with AVX-512 VBMI and GFNI. A codebook's entry fits 16 bits when each value is named by its place among the few that
- * occur (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run of
- * IQ3, of two rows' runs of IQ2. Four columns' signs are put at bits 1 to 4 of a byte beside their codes; then one vpternlogd and
- * one vpermb give 64 values with sign and offset.
+ * occur (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run
+ * of IQ3, of two rows' runs of IQ2. Four columns' signs are put at bits 1 to 4 of a byte beside their codes; then one vpternlogd
+ * and one vpermb give 64 values with sign and offset.
  *
- * For few tokens, values stay in the order in which the codes give them: a vector holds every fourth column, four of one scale's in
- * each lane of 32 bits, so that a lane's dots of all vectors belong together and one multiplication by the scales ends the run; the
- * activations are turned to that order once per run for all rows. Panels and batches want columns as they come: there the four
- * vectors are interleaved.
+ * For few tokens, values stay in the order in which the codes give them: a vector holds every fourth column, four of one scale's
+ * in each lane of 32 bits, so that a lane's dots of all vectors belong together and one multiplication by the scales ends the run;
+ * the activations are turned to that order once per call. Panels and batches want columns as they come: there the four vectors are
+ * interleaved.
  *
- * On Zen 4 permutations, shifts and vpmultishiftqb go one per cycle, and two vectors of 512 bits per cycle is the most of all kinds
- * together. */
+ * On Zen 4 permutations, shifts and vpmultishiftqb go one per cycle, and two vectors of 512 bits per cycle is the most of all
+ * kinds together. One vpermi2b with one vpdpbusd takes 1.83 cycles and with one vpternlogd 1.56, though each alone takes 1 and 0.5
+ * and vpermb beside either costs what that says: what reads three registers is slow beside its like. That is what limits here. A
+ * run of one row with data in the cache takes 18 cycles (IQ2_XXS), 25 (IQ2_XS), 31 (IQ2_S), 21 (IQ3_XXS), 26 (IQ3_S). Looking a
+ * pair up while the one before is multiplied gained nothing and cost registers. */
 
 static ALWAYS_INLINE __m512i book_of_128(const uint8_t *table, __m512i index)
 {
@@ -239,7 +242,8 @@ static ALWAYS_INLINE void decode_by_pairs(const struct matmul_job *job, struct r
     const struct row_range all = rows_to_ask(job, call);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
         for (size_t t = 0; t < job->toks; t++)
-            load_pair_token(&scratch->token[run * job->toks + t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run, order);
+            load_pair_token(&scratch->token[run * job->toks + t], (const uint8_t *)job->acts + t * job->act_stride, &layout, run,
+                            order);
     for (size_t row = call.begin; row < call.end; row += PANEL_ROWS) {
         if (job->toks == 1)
             decode_pairs(job, row, all, scratch, 1, unpack, order, shape);
@@ -347,7 +351,8 @@ static ALWAYS_INLINE void pair_of_halves(struct pair *out, struct halves h, cons
 {
     const __m512i low = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x30000003f, 0xb00000007, 0x230000001f, 0x2b00000027));
     const __m512i high = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x130000000f, 0x1b00000017, 0x330000002f, 0x3b00000037));
-    __m512i both = _mm512_mask_set1_epi64(_mm512_set1_epi64((int64_t)u64_at(first + scales)), 0xf0, (int64_t)u64_at(second + scales));
+    __m512i both = _mm512_set1_epi64((int64_t)u64_at(first + scales));
+    both = _mm512_mask_set1_epi64(both, 0xf0, (int64_t)u64_at(second + scales));
     values_of_2_bits(out->q, _mm512_unpacklo_epi8(h.codes.low, h.codes.high), _mm512_unpacklo_epi8(h.low, h.high));
     values_of_2_bits(out->q + 4, _mm512_unpackhi_epi8(h.codes.low, h.codes.high), _mm512_unpackhi_epi8(h.low, h.high));
     out->scales[0] = odd_of_nibbles(_mm512_multishift_epi64_epi8(low, both));
