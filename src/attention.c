@@ -23,7 +23,7 @@ struct attend_stage {
     const struct attention *a;
     const struct kv_layer  *shape;
     size_t group, block;       /* heads per key head; tokens per block of queries */
-    size_t spans;              /* in f->partial, when cut at spans */
+    size_t blocks, spans;      /* of the batch; in f->partial, when cut at spans */
 };
 
 /* A block of queries: tokens [first, first + toks) of one sequence, all heads of one key head. */
@@ -68,6 +68,15 @@ size_t attend_partial_floats(const struct model *m, size_t context)
         if (m->layer[i].heads > heads)
             heads = m->layer[i].heads;
     return spans < 2 ? 0 : heads * SPLIT_TOKENS * spans * (widest_value(m) + 2);
+}
+
+size_t attend_blocks(const struct model *m)
+{
+    size_t heads = 0;
+    for (size_t i = 0; i < m->hyper.layers; i++)
+        if (m->layer[i].kv_heads > heads)
+            heads = m->layer[i].kv_heads;
+    return heads * SPLIT_TOKENS;
 }
 
 /* First position that a query at `pos` sees. */
@@ -258,7 +267,7 @@ static void attend_chunk(void *arg, size_t index, size_t thread)
     }
 }
 
-/* ---- cut at spans: the same sums, merged by a second stage ------------------------------------------------------- */
+/* ---- cut at spans: the same sums, merged by whoever ends a block's last span -------------------------------------- */
 
 /* max, sum and out of one row and span. */
 static float *partial_row(const struct attend_stage *s, size_t tok, size_t head, size_t span)
@@ -266,12 +275,27 @@ static float *partial_row(const struct attend_stage *s, size_t tok, size_t head,
     return s->f->partial + ((tok * s->a->layer->heads + head) * s->spans + span) * (s->shape->value_dim + 2);
 }
 
-static void span_chunk(void *arg, size_t index, size_t thread)
+/* All spans of a block's rows, in the order in which attend_chunk adds them. */
+static void merge_block(const struct attend_stage *s, const struct block *b, size_t thread)
 {
-    const struct attend_stage *s = arg;
-    struct block b = find_block(s, index / s->spans);
+    size_t vd = s->shape->value_dim;
+    float *out = s->f->scratch[thread].attention;
+    for (size_t row = 0; row < b->toks * s->group; row++) {
+        size_t tok = b->first + row / s->group, head = b->head * s->group + row % s->group;
+        float max = 0, sum = 0;
+        for (size_t span = 0; span < s->spans; span++) {
+            const float *p = partial_row(s, tok, head, span);
+            merge_row(&max, &sum, out, p[0], p[1], p + 2, vd);
+        }
+        finish_row(s, s->a->out + tok * s->a->out_stride + head * vd, out, max, sum, head);
+    }
+}
+
+static void attend_unit(const struct attend_stage *s, size_t block, size_t span, size_t thread)
+{
+    struct block b = find_block(s, block);
     struct rows rows;
-    size_t n = b.toks * s->group, vd = s->shape->value_dim, span = index % s->spans;
+    size_t n = b.toks * s->group, vd = s->shape->value_dim;
     float *q = s->f->scratch[thread].attention, *scores = q + n * s->shape->key_dim;
     carve_rows(&rows, scores + n * ATTN_TILE, n, vd);
     gather_queries(s, &b, q);
@@ -282,39 +306,39 @@ static void span_chunk(void *arg, size_t index, size_t thread)
         to[1] = rows.sum[row];
         memcpy(to + 2, rows.out + row * vd, vd * sizeof *to);
     }
+    if (atomic_fetch_sub_explicit(&s->f->spans_left[block], 1, memory_order_acq_rel) == 1)
+        merge_block(s, &b, thread);
 }
 
-static void merge_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+/* One call per thread. Heads follow each other as they lie in memory: a thread then reads its units as one stream, and what is
+ * asked for beyond one unit's end is the next one's. */
+static void span_chunk(void *arg, size_t index, size_t thread)
 {
     const struct attend_stage *s = arg;
-    size_t vd = s->shape->value_dim;
-    float *out = f->scratch[thread].attention;
-    for (size_t head = 0; head < s->a->layer->heads; head++) {
-        float max = 0, sum = 0;
-        for (size_t span = 0; span < s->spans; span++) {
-            const float *p = partial_row(s, tok, head, span);
-            merge_row(&max, &sum, out, p[0], p[1], p + 2, vd);
-        }
-        finish_row(s, s->a->out + tok * s->a->out_stride + head * vd, out, max, sum, head);
-    }
+    size_t unit;
+    (void)index;
+    while (next_unit(s->f, thread, &unit))
+        attend_unit(s, unit % s->blocks, unit / s->blocks, thread);
 }
 
 void attend(struct forward *f, const struct attention *a)
 {
     struct attend_stage s = { .f = f, .a = a, .shape = &f->parts[0].kv->layer[a->index], .group = group_of(a->layer) };
-    size_t chunks = 0, longest = 0;
+    size_t longest = 0;
     s.block = QUERIES / s.group ? QUERIES / s.group : 1;
     for (size_t p = 0; p < f->part_count; p++) {
         size_t end = f->parts[p].kv->used + f->parts[p].count;
         longest = f->parts[p].count && end > longest ? end : longest;
-        chunks += blocks_of(&s, p) * a->layer->kv_heads;
+        s.blocks += blocks_of(&s, p) * a->layer->kv_heads;
     }
     s.spans = (longest + SPAN - 1) / SPAN;
-    if (s.spans > 1 && f->n <= SPLIT_TOKENS && chunks < 4 * f->threads && f->threads > 1) {
-        pool_run(f->pool, span_chunk, &s, chunks * s.spans);
-        run_tokens(f, merge_token, &s, f->n);
+    if (s.spans > 1 && f->n <= SPLIT_TOKENS && s.blocks < 4 * f->threads && f->threads > 1) {
+        for (size_t i = 0; i < s.blocks; i++)
+            atomic_store_explicit(&f->spans_left[i], (unsigned)s.spans, memory_order_relaxed);
+        share_units(f, s.blocks * s.spans);
+        pool_run(f->pool, span_chunk, &s, f->threads);
     } else {
-        pool_run(f->pool, attend_chunk, &s, chunks);
+        pool_run(f->pool, attend_chunk, &s, s.blocks);
     }
 }
 

@@ -69,6 +69,7 @@ struct forward {
     float *hidden;                       /* feed-forward, [tokens][ff] or [slots][expert_ff] then [tokens][shared_ff] */
     float *angles[ROPE_TABLES];          /* [max_tokens][pairs][2] */
     float *partial;                      /* attention.c: of long contexts, cut into spans */
+    atomic_uint *spans_left;             /* attention.c: of each block, those that are not in `partial` yet */
     struct acts in, mid;                 /* a layer's input; a mixer's and the feed-forward part's inner vectors */
     struct product *products;
     struct product *next;                /* [NEXT_PRODUCTS], expect_product */
@@ -139,6 +140,10 @@ void run_products(struct forward *f, struct product *list, size_t n);
 /* After the stage that begins next comes one that starts with this matrix (and gate): a hint, so that its first rows are on their
  * way while threads wait. Up to NEXT_PRODUCTS per stage; a matrix without data is left out. */
 void expect_product(struct forward *f, const struct matrix *w, const struct matrix *gate);
+/* For stages of few, large units: before pool_run a run of neighbouring ones for each thread; within it the next one for a
+ * thread, of its own or from the back of the longest other run, false when all are taken. */
+void share_units(struct forward *f, size_t units);
+bool next_unit(const struct forward *f, size_t thread, size_t *unit);
 size_t product_scratch_floats(const struct kernels *k, size_t max_tokens);
 
 /* Say how wide the vectors of `acts` are from now on. */
@@ -179,9 +184,10 @@ struct attention {
     size_t       out_stride;
 };
 void attend(struct forward *f, const struct attention *a);
-/* Floats per thread, and of f->partial, that attend needs. */
+/* Floats per thread, floats of f->partial, and counters in f->spans_left that attend needs. */
 size_t attend_scratch_floats(const struct model *m);
 size_t attend_partial_floats(const struct model *m, size_t context);
+size_t attend_blocks(const struct model *m);
 /* Write token tok's row for every key head: k f32 [kv_heads][k_step..], first key_dim of each;
  * v likewise (NULL: values lie in the keys). */
 void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step);

@@ -189,6 +189,7 @@ static bool plan(struct forward *f, unsigned char *base, size_t *bytes)
            carve(base, offset, &f->next, NEXT_PRODUCTS, sizeof *f->next) && moe_plan(f, base, offset, kinds) &&
            plan_rope(f, base, offset) && plan_scratch(f, base, offset, n.widest) &&
            carve(base, offset, &f->partial, attend_partial_floats(f->m, f->context), sizeof(float)) &&
+           carve(base, offset, &f->spans_left, attend_blocks(f->m), sizeof *f->spans_left) &&
            carve(base, offset, &f->pos, t, sizeof *f->pos) && carve(base, offset, &f->part_of, t, sizeof *f->part_of) &&
            carve(base, offset, &f->order, t, sizeof *f->order) && carve(base, offset, &f->first, f->max_parts, sizeof *f->first);
 }

@@ -1,12 +1,17 @@
 /* The cache of keys and values and the states of recurrent layers: one plan, one allocation, see kv.h.
  *
- * Rows of one head lie together ([head][token][dim]): attention walks one head over all tokens, and a step of it is then one
- * stream of memory instead of one per token. */
+ * Rows of one head lie together, a span of tokens at a time ([span][head][token][dim]): attention walks one head over all tokens,
+ * and a step of it is then one stream of memory instead of one per token. */
 #include "kv.h"
 #include "tile16.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* Caches from this size on are asked for in huge pages: with small ones the prefetchers of a core stop at every 4 KiB, and four
+ * threads read a cache of 4096 tokens at three quarters of the speed (bench/results/2026-11-21-wait.md). */
+enum { HUGE_LEAST = 4 << 20, HUGE_PAGE = 2 << 20 };
 
 /* Floats of a layer's recurrent state: the last taps - 1 inputs of the convolution, then the state proper. */
 static size_t state_floats(const struct model *m, const struct layer *l)
@@ -111,6 +116,12 @@ bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t con
     /* calloc gives large pieces untouched from the system: pages that no token reaches are never taken. */
     if (ok)
         ok = (kv->memory = mem_take(bytes, 1, "the key and value cache", err)) != NULL;
+#ifdef MADV_HUGEPAGE
+    if (ok && bytes >= HUGE_LEAST) {
+        size_t into = (HUGE_PAGE - (uintptr_t)kv->memory % HUGE_PAGE) % HUGE_PAGE;
+        (void)madvise((unsigned char *)kv->memory + into, (bytes - into) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    }
+#endif
     if (!ok) {
         kv_free(kv);
         return false;
@@ -143,8 +154,10 @@ static void clear_values(struct kv *kv, size_t from, size_t to)
         for (size_t head = 0; head < l->heads; head++) {
             if (kv->type == KV_I16)
                 clear_scales(kv, l, head, from, to);
-            else
-                memset(kv_value(kv, l, head, from), 0, (to - from) * l->value_row);
+            for (size_t at = from, end; kv->type != KV_I16 && at < to; at = end) {
+                end = at - at % KV_SPAN + KV_SPAN < to ? at - at % KV_SPAN + KV_SPAN : to;
+                memset(kv_value(kv, l, head, at), 0, (end - at) * l->value_row);
+            }
         }
     }
 }

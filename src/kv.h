@@ -1,10 +1,12 @@
 /* kv.h - the memory of a sequence: keys and values of the tokens seen so far, and the states of recurrent layers.
  *
  * A `struct kv` holds one sequence's cache for all layers in one allocation whose size is known before it is made. Positions are
- * absolute and without holes. Within a layer one key head's rows lie together, so that attention reads them in one stream:
+ * absolute and without holes. Within a layer the rows of one key head and KV_SPAN positions lie together, so that attention reads
+ * them in one stream, and the heads of a span lie beside each other, so that a sequence takes memory as it grows (in huge pages,
+ * too, where the system has them):
  *
- *     keys   [kv_heads][capacity][key_dim]     in blocks of `type`
- *     values [kv_heads][capacity][value_dim]   or the first value_dim of each key (latent attention)
+ *     keys   [spans][kv_heads][KV_SPAN][key_dim]     in blocks of `type`; the last span ends with the capacity
+ *     values [spans][kv_heads][KV_SPAN][value_dim]   or the first value_dim of each key (latent attention)
  *
  * In a cache of type I16 the rows of each ATTN_TILE positions are one tile with an order of its own (tile16.h): kv_key and kv_value
  * of the tile's first position give its address, those of other positions mean nothing.
@@ -15,6 +17,9 @@
 #define QUERN_KV_H
 
 #include "model.h"
+
+/* Positions whose rows of one head lie together: a multiple of ATTN_TILE. */
+enum { KV_SPAN = 1024 };
 
 struct kv_layer {
     size_t keys, values;        /* byte offsets in `data`; equal where values are the first part of the keys */
@@ -51,15 +56,22 @@ bool kv_rewind(struct kv *kv, size_t count, struct quern_error *err);
  * is no way back, and the cache is empty then. */
 void kv_abort(struct kv *kv, size_t count);
 
+/* Where head `head`'s row of token `pos` stands among the rows of a layer. */
+static inline size_t kv_place(const struct kv *kv, const struct kv_layer *l, size_t head, size_t pos)
+{
+    size_t before = pos - pos % KV_SPAN, rows = kv->capacity - before < KV_SPAN ? kv->capacity - before : KV_SPAN;
+    return before * l->heads + head * rows + pos % KV_SPAN;
+}
+
 /* Row of token `pos` for a key head. */
 static inline unsigned char *kv_key(const struct kv *kv, const struct kv_layer *l, size_t head, size_t pos)
 {
-    return kv->data + l->keys + (head * kv->capacity + pos) * l->key_row;
+    return kv->data + l->keys + kv_place(kv, l, head, pos) * l->key_row;
 }
 
 static inline unsigned char *kv_value(const struct kv *kv, const struct kv_layer *l, size_t head, size_t pos)
 {
-    return kv->data + l->values + (head * kv->capacity + pos) * l->value_row;
+    return kv->data + l->values + kv_place(kv, l, head, pos) * l->value_row;
 }
 
 #endif

@@ -265,12 +265,12 @@ static size_t run_length(uint64_t run) { return run_begin(run) < run_end(run) ? 
 /* How many pieces to take of so many: a quarter of what is left, so that the last ones to end are small; alone all of them. */
 static size_t share_of(const struct forward *f, size_t left) { return f->threads == 1 ? left : left < 8 ? 1 : left / 4; }
 
-/* Take from the front of one's own run, or from the back of another's. False: nothing is left there. */
-static bool take_pieces(const struct forward *f, _Atomic uint64_t *run, bool own, size_t *begin, size_t *end)
+/* Take from the front of one's own run, or from the back of another's; `one`: a single piece. False: nothing is left there. */
+static bool take_pieces(const struct forward *f, _Atomic uint64_t *run, bool own, bool one, size_t *begin, size_t *end)
 {
     uint64_t now = atomic_load_explicit(run, memory_order_relaxed), then;
     do {
-        size_t left = run_length(now), n = share_of(f, left);
+        size_t left = run_length(now), n = one ? 1 : share_of(f, left);
         if (left == 0)
             return false;
         *begin = own ? run_begin(now) : run_end(now) - n;
@@ -298,6 +298,25 @@ static _Atomic uint64_t *longest_run(const struct forward *f)
 /* Where thread `thread` begins in a stage of `pieces` pieces. */
 static size_t run_start(const struct forward *f, size_t pieces, size_t thread) { return pieces * thread / f->threads; }
 
+void share_units(struct forward *f, size_t units)
+{
+    for (size_t i = 0; i < f->threads; i++)
+        atomic_store_explicit(f->scratch[i].run, run_word(run_start(f, units, i), run_start(f, units, i + 1)),
+                              memory_order_relaxed);
+}
+
+bool next_unit(const struct forward *f, size_t thread, size_t *unit)
+{
+    _Atomic uint64_t *other;
+    size_t end;
+    if (take_pieces(f, f->scratch[thread].run, true, true, unit, &end))
+        return true;
+    while ((other = longest_run(f)) != NULL)
+        if (take_pieces(f, other, false, true, unit, &end))
+            return true;
+    return false;
+}
+
 /* Tell the pool what this thread will read first in the next stage: the rows of its first calls, a pair's half and half. */
 static void announce_next(const struct product_stage *s, size_t thread)
 {
@@ -322,10 +341,10 @@ static void product_chunk(void *arg, size_t index, size_t thread)
     _Atomic uint64_t *own = s->f->scratch[thread].run, *other;
     size_t start = run_start(s->f, s->pieces, thread), begin, end;
     (void)index;
-    while (take_pieces(s->f, own, true, &begin, &end))
+    while (take_pieces(s->f, own, true, false, &begin, &end))
         multiply_pieces(s, start, begin, end, run_end(atomic_load_explicit(own, memory_order_relaxed)), thread);
     while ((other = longest_run(s->f)) != NULL)
-        if (take_pieces(s->f, other, false, &begin, &end))
+        if (take_pieces(s->f, other, false, false, &begin, &end))
             multiply_pieces(s, begin, begin, end, end, thread);
     if (s->next_n)
         announce_next(s, thread);
@@ -344,9 +363,7 @@ void run_products(struct forward *f, struct product *list, size_t n)
         s.next_pieces = cut_products(f, f->next, f->next_count);
     }
     f->next_count = 0;
-    for (size_t i = 0; i < f->threads; i++)
-        atomic_store_explicit(f->scratch[i].run, run_word(run_start(f, s.pieces, i), run_start(f, s.pieces, i + 1)),
-                              memory_order_relaxed);
+    share_units(f, s.pieces);
     if (s.pieces)
         pool_run(f->pool, product_chunk, &s, f->threads < s.pieces ? f->threads : s.pieces);
 }
