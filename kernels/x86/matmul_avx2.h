@@ -45,7 +45,7 @@ union any_panel {
     struct wide_panel wide;
 } __attribute__((aligned(64)));
 
-enum { DECODE_ROWS = 8, DECODE_TOKS = 3 };
+enum { DECODE_ROWS = 8, DECODE_TOKS = 4 };
 typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
 typedef void panel_fn(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows);
 
@@ -110,7 +110,7 @@ static ALWAYS_INLINE __m256i pairs_of(__m256i q, __m256i x, const struct panel_s
     return _mm256_maddubs_epi16(q, x);
 }
 
-/* ---- one to three tokens ---------------------------------------------------------------------------------------- */
+/* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
 struct decode_rest {
     float    scale[2][8][8], low[8][8];          /* small                                     */
@@ -118,29 +118,41 @@ struct decode_rest {
     __m256i  mins[8];                            /* super: as int16                           */
 } __attribute__((aligned(32)));
 
-static ALWAYS_INLINE __m256i dot_super(const struct run *w, const int8_t *x, const struct token_run *token,
-                                       const struct panel_shape shape)
+/* Scales of the columns of q[k], each beside its columns' sums of pairs. */
+static ALWAYS_INLINE __m256i scale_of_32(__m256i scales, int k, const struct panel_shape shape)
 {
-    __m256i scales = _mm256_cvtepi8_epi16(w->scales), total = _mm256_setzero_si256();
+    if (shape.sub == 32)
+        return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_set1_epi16((short)(k * 0x202 + 0x100)));
+    __m256i eight = k < 4 ? _mm256_permute4x64_epi64(scales, 0x44) : _mm256_permute4x64_epi64(scales, 0xee);
+    __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)),
+                                      _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
+    return _mm256_shuffle_epi8(eight, index);
+}
+
+/* A row's run by `toks` tokens: eight partial totals of each. Values and scales are made once for all. */
+static ALWAYS_INLINE void dot_super(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x,
+                                    const struct token_run *token, const int toks, const struct panel_shape shape)
+{
+    __m256i scales = _mm256_cvtepi8_epi16(w->scales);
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
-        __m256i pairs = pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape), scale;
-        if (shape.sub == 32) {
-            scale = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_set1_epi16((short)(k * 0x202 + 0x100)));
-        } else {
-            __m256i eight = k < 4 ? _mm256_permute4x64_epi64(scales, 0x44) : _mm256_permute4x64_epi64(scales, 0xee);
-            __m256i index = _mm256_setr_m128i(_mm_set1_epi16((short)(k % 4 * 0x404 + 0x100)),
-                                              _mm_set1_epi16((short)(k % 4 * 0x404 + 0x302)));
-            scale = _mm256_shuffle_epi8(eight, index);
+        __m256i scale = scale_of_32(scales, k, shape);
+#pragma GCC unroll 4
+        for (int t = 0; t < toks; t++) {
+            __m256i pairs = pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x[t] + 32 * k)), shape);
+            __m256i product = _mm256_madd_epi16(pairs, scale);
+            total[t] = k == 0 ? product : _mm256_add_epi32(total[t], product);
         }
-        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale));
     }
-    if (shape.offset && !comes_signed(shape)) {
-        __m256i sums = _mm256_load_si256((const __m256i *)token->sums);
-        if (shape.sub == 32)
-            sums = _mm256_zextsi128_si256(_mm256_castsi256_si128(sums));
-        total = _mm256_sub_epi32(total, _mm256_slli_epi32(_mm256_madd_epi16(scales, sums), __builtin_ctz(shape.offset)));
-    }
-    return total;
+    if (shape.offset && !comes_signed(shape))
+#pragma GCC unroll 4
+        for (int t = 0; t < toks; t++) {
+            __m256i sums = _mm256_load_si256((const __m256i *)token[t].sums);
+            if (shape.sub == 32)
+                sums = _mm256_zextsi128_si256(_mm256_castsi256_si128(sums));
+            sums = _mm256_slli_epi32(_mm256_madd_epi16(scales, sums), __builtin_ctz(shape.offset | 0x10000));
+            total[t] = _mm256_sub_epi32(total[t], sums);
+        }
 }
 
 /* A token's run in the order of pair[]. */
@@ -283,7 +295,7 @@ static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row,
     return copy;
 }
 
-static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, size_t toks, run_fn *unpack,
+static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, size_t rows, const int toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {
     const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
@@ -292,34 +304,39 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
     struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
     int8_t quarters[DECODE_TOKS][PANEL_COLS] __attribute__((aligned(32)));
+    const int8_t *x[DECODE_TOKS];
     uint8_t copy[PANEL_COLS / 32 * 36];
     __m256 acc[DECODE_TOKS];
 
-    for (size_t t = 0; t < toks; t++)
+    for (int t = 0; t < toks; t++)
         acc[t] = _mm256_setzero_ps();
     if (rows < DECODE_ROWS) {
         memset(dots, 0, sizeof dots);
         memset(&rest, 0, sizeof rest);
     }
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++) {
-            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
+        for (int t = 0; t < toks; t++) {
+            const uint8_t *act = (const uint8_t *)job->acts + (size_t)t * job->act_stride;
+            x[t] = (const int8_t *)act + run * PANEL_COLS;
             token_run_init(&token[t], act, &layout, run, shape);
-            if (shape.order == ORDER_QUARTERS)
-                x_in_quarters(quarters[t], (const int8_t *)act + run * PANEL_COLS);
+            if (shape.order == ORDER_QUARTERS) {
+                x_in_quarters(quarters[t], x[t]);
+                x[t] = quarters[t];
+            }
         }
         for (size_t r = 0; r < rows; r++) {
             struct run w;
             prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
             unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
-            for (size_t t = 0; t < toks; t++) {
-                const int8_t *x = shape.order == ORDER_QUARTERS
-                                      ? quarters[t] : (const int8_t *)job->acts + t * job->act_stride + run * PANEL_COLS;
-                if (shape.kind == PANEL_SUPER) {
-                    dots[t][0][r] = dot_super(&w, x, &token[t], shape);
-                } else {
+            if (shape.kind == PANEL_SUPER) {
+                __m256i total[DECODE_TOKS];
+                dot_super(total, &w, x, token, toks, shape);
+                for (int t = 0; t < toks; t++)
+                    dots[t][0][r] = total[t];
+            } else {
+                for (int t = 0; t < toks; t++) {
                     __m256i idot[2];
-                    dot_small(idot, &w, x, &token[t], shape);
+                    dot_small(idot, &w, x[t], &token[t], shape);
                     dots[t][0][r] = idot[0];
                     if (shape.sub == 16)
                         dots[t][1][r] = idot[1];
@@ -327,21 +344,24 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
             }
             keep_rest(&rest, r, &w, shape);
         }
-        for (size_t t = 0; t < toks; t++)
+        for (int t = 0; t < toks; t++)
             acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], dots[t][0], &rest, &token[t], shape)
                                                : finish_small(acc[t], (const __m256i (*)[8])dots[t], &rest, &token[t], shape);
     }
-    for (size_t t = 0; t < toks; t++)
-        store_8(job->out + t * job->out_stride + row, acc[t], rows);
+    for (int t = 0; t < toks; t++)
+        store_8(job->out + (size_t)t * job->out_stride + row, acc[t], rows);
 }
 
+/* One piece of code per number of tokens: with the number in a variable two tokens took longer than twice one. */
 static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, size_t rows, run_fn *unpack,
                                         const struct panel_shape shape)
 {
-    if (job->toks == 1)
-        decode_rows(job, row, rows, 1, unpack, shape);
-    else
-        decode_rows(job, row, rows, job->toks < DECODE_TOKS ? job->toks : DECODE_TOKS, unpack, shape);
+    switch (job->toks) {
+    case 1:  decode_rows(job, row, rows, 1, unpack, shape); break;
+    case 2:  decode_rows(job, row, rows, 2, unpack, shape); break;
+    case 3:  decode_rows(job, row, rows, 3, unpack, shape); break;
+    default: decode_rows(job, row, rows, 4, unpack, shape); break;
+    }
 }
 
 /* ---- panels ----------------------------------------------------------------------------------------------------- */

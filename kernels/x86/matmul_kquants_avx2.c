@@ -144,14 +144,24 @@ void matmul_q2_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
+/* Sixteen scales of 6 bits, offset 32: eight bytes of low nibbles, then of high ones; four bytes whose bits 2i and 2i + 1 belong to
+ * scales 4i to 4i + 3. */
+static ALWAYS_INLINE __m128i q3_k_scales(const uint8_t *bytes)
+{
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m128i both = _mm_loadl_epi64((const __m128i *)bytes);
+    __m128i low = _mm_unpacklo_epi64(_mm_and_si128(both, nibble), _mm_and_si128(_mm_srli_epi16(both, 4), nibble));
+    __m128i top = _mm_srlv_epi32(_mm_set1_epi32((int)u32_at(bytes + 8)), _mm_setr_epi32(0, 2, 4, 6));
+    top = _mm_slli_epi16(_mm_and_si128(top, _mm_set1_epi8(3)), 4);
+    return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
+}
+
 static ALWAYS_INLINE void run_q3_k_avx2(struct run *out, const uint8_t *bytes)
 {
-    int8_t scales[16];
     __m256i high = _mm256_loadu_si256((const __m256i *)bytes);
     const __m256i bit = _mm256_set1_epi8(4);
-    unpack_q3_k_scales(scales, bytes + 96);
     out->d = u16_at(bytes + 108);
-    out->scales = _mm_loadu_si128((const __m128i *)scales);
+    out->scales = q3_k_scales(bytes + 96);
     pairs_of_32(out->q, bytes + 32);
     pairs_of_32(out->q + 4, bytes + 64);
     for (int k = 0; k < 8; k++) {
