@@ -18,8 +18,9 @@
 struct run {
     __m256i  q[8];          /* u8, value + offset; int8 where the shape has no room for an offset (top > 127) */
     __m256i  pair[8];       /* quarters: q of two blocks at a time, their columns 0 to 15 and then 16 to 31 */
-    __m256   scale[2];      /* small: per sub-block                                          */
-    __m256   low;           /* small with minimums: per 32 columns                           */
+    uint16_t file_scale[8]; /* small, 32 columns to a scale: as in the file, F16 or E8M0     */
+    uint16_t file_low[8];   /* the same with minimums: F16, to be added                      */
+    __m256   scale[2];      /* small, 16 columns to a scale                                  */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
     uint32_t d;             /* super: f16 d, above it f16 dmin                               */
 };
@@ -113,7 +114,8 @@ static ALWAYS_INLINE __m256i pairs_of(__m256i q, __m256i x, const struct panel_s
 /* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
 struct decode_rest {
-    float    scale[2][8][8], low[8][8];          /* small                                     */
+    float    scale[2][8][8];                     /* small by 16 columns: [half][row]          */
+    uint16_t file_scale[8][8], file_low[8][8];   /* small by 32: [sub-block][row]             */
     uint32_t d[8];                               /* super                                     */
     __m256i  mins[8];                            /* super: as int16                           */
 } __attribute__((aligned(32)));
@@ -240,6 +242,17 @@ static ALWAYS_INLINE void load_columns(__m256i v[8], const void *rows)
     transpose_8x8(v);
 }
 
+/* Eight scales as the file has them. An E8M0 e is 2^(e - 128): exponents of 1 and less are subnormal as floats. */
+static ALWAYS_INLINE __m256 floats_of_scales(const uint16_t file[8], const struct panel_shape shape)
+{
+    __m128i eight = _mm_load_si128((const __m128i *)file);
+    if (!shape.exponents)
+        return _mm256_cvtph_ps(eight);
+    __m256i e = _mm256_cvtepu16_epi32(eight), small = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1))));
+}
+
 /* idots: [8 rows][8] per half. */
 static ALWAYS_INLINE __m256 finish_small(__m256 acc, const __m256i idots[2][8], const struct decode_rest *rest,
                                          const struct token_run *token,
@@ -247,33 +260,40 @@ static ALWAYS_INLINE __m256 finish_small(__m256 acc, const __m256i idots[2][8], 
 {
     const int halves = shape.sub == 16 ? 2 : 1, per_dx = 32 / (int)shape.sub;
     for (int half = 0; half < halves; half++) {
-        __m256i dot[8], scale[8], low[8];
+        __m256i dot[8], scale[8];
         load_columns(dot, idots[half]);
-        load_columns(scale, rest->scale[half]);
-        if (shape.mins)
-            load_columns(low, rest->low);
+        if (shape.sub == 16)
+            load_columns(scale, rest->scale[half]);
         for (int i = 0; i < 8; i++) {
-            __m256 factor = _mm256_mul_ps(_mm256_castsi256_ps(scale[i]), _mm256_set1_ps(token->dx[(8 * half + i) / per_dx]));
+            __m256 value = shape.sub == 16 ? _mm256_castsi256_ps(scale[i]) : floats_of_scales(rest->file_scale[i], shape);
+            __m256 factor = _mm256_mul_ps(value, _mm256_set1_ps(token->dx[(8 * half + i) / per_dx]));
             acc = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(dot[i]), acc);
-            if (shape.mins)
-                acc = _mm256_fnmadd_ps(_mm256_castsi256_ps(low[i]), _mm256_set1_ps(token->dsum[i]), acc);
+            if (shape.mins) {
+                __m256 low = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)rest->file_low[i]));
+                acc = _mm256_fmadd_ps(low, _mm256_set1_ps(token->dsum[i]), acc);
+            }
         }
     }
     return acc;
 }
 
+/* The scales of small blocks go by two-byte moves to where their columns of eight rows are wanted: transposed as floats they cost
+ * as much as the dots. */
 static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const struct run *w, const struct panel_shape shape)
 {
     if (shape.kind == PANEL_SUPER) {
         rest->d[r] = w->d;
         if (shape.mins)
             rest->mins[r] = _mm256_cvtepu8_epi16(w->mins);
-    } else {
+    } else if (shape.sub == 16) {
         _mm256_store_ps(rest->scale[0][r], w->scale[0]);
-        if (shape.sub == 16)
-            _mm256_store_ps(rest->scale[1][r], w->scale[1]);
-        if (shape.mins)
-            _mm256_store_ps(rest->low[r], w->low);
+        _mm256_store_ps(rest->scale[1][r], w->scale[1]);
+    } else {
+        for (int k = 0; k < 8; k++) {
+            rest->file_scale[k][r] = w->file_scale[k];
+            if (shape.mins)
+                rest->file_low[k][r] = w->file_low[k];
+        }
     }
 }
 
@@ -369,13 +389,31 @@ static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row
 /* Natural rows on their way to a panel. */
 struct natural_avx2 {
     uint8_t  q[PANEL_ROWS][PANEL_COLS];
-    int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice; small: float */
-    int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, the scales' for an offset; small: float */
+    int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice                                  */
+    int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, the scales' for an offset    */
+    uint16_t file_scale[8][PANEL_ROWS], file_low[8][PANEL_ROWS];   /* small                       */
     uint32_t d[PANEL_ROWS];
 } __attribute__((aligned(64)));
 
 /* Sixteen rows of 4 * 8 * groups bytes to [8 * groups][16 rows] dwords. */
 void columns_of_16_avx2(void *out, const void *rows, size_t stride, size_t groups);
+
+static ALWAYS_INLINE void panel_scales(float out[8][PANEL_ROWS], uint16_t file[8][PANEL_ROWS], const struct panel_shape shape)
+{
+    for (int k = 0; k < 8; k++)
+        for (int half = 0; half < 2; half++)
+            _mm256_store_ps(out[k] + 8 * half, floats_of_scales(file[k] + 8 * half, shape));
+}
+
+/* The file's minimums are added, the panel's taken off. */
+static ALWAYS_INLINE void panel_lows(float out[8][PANEL_ROWS], uint16_t file[8][PANEL_ROWS])
+{
+    for (int k = 0; k < 8; k++)
+        for (int half = 0; half < 2; half++) {
+            __m256 low = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(file[k] + 8 * half)));
+            _mm256_store_ps(out[k] + 8 * half, _mm256_xor_ps(low, _mm256_set1_ps(-0.0f)));
+        }
+}
 
 static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, run_fn *unpack,
                                           const struct panel_shape shape)
@@ -404,28 +442,34 @@ static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *byte
                 _mm256_store_si256((__m256i *)n.min[r], shape.mins ? _mm256_cvtepu8_epi16(w.mins) : scales);
             n.d[r] = w.d;
         } else {
-            _mm256_store_ps((float *)n.scale[r], w.scale[0]);
-            if (shape.sub == 16)
-                _mm256_store_ps((float *)(n.scale[r] + 8), w.scale[1]);
-            if (shape.mins)
-                _mm256_store_ps((float *)n.min[r], w.low);
+            for (int k = 0; k < 8; k++) {
+                n.file_scale[k][r] = w.file_scale[k];
+                if (shape.mins)
+                    n.file_low[k][r] = w.file_low[k];
+            }
         }
     }
     columns_of_16_avx2(out->q, n.q, sizeof n.q[0], 8);
-    columns_of_16_avx2(out->scale.i, n.scale, sizeof n.scale[0], shape.sub == 16 ? 2 : 1);
-    if (pairs)
-        columns_of_16_avx2(out->min.i, n.min, sizeof n.min[0], 1);
-    if (shape.kind == PANEL_SUPER)
+    if (shape.kind == PANEL_SUPER) {
+        columns_of_16_avx2(out->scale.i, n.scale, sizeof n.scale[0], shape.sub == 16 ? 2 : 1);
+        if (pairs)
+            columns_of_16_avx2(out->min.i, n.min, sizeof n.min[0], 1);
         for (int half = 0; half < 2; half++) {
             _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
             _mm256_store_ps(out->dmin + 8 * half, scales_of(n.d + 8 * half, true, shape.factor));
         }
+    } else {
+        panel_scales(out->scale.f, n.file_scale, shape);
+        if (shape.mins)
+            panel_lows(out->min.f, n.file_low);
+    }
 }
 
 struct natural_wide {
     int16_t  q[PANEL_ROWS][PANEL_COLS];
-    float    scale[PANEL_ROWS][16];
-    uint32_t d[PANEL_ROWS];
+    float    scale[PANEL_ROWS][16];                /* small by 16 columns */
+    uint16_t file_scale[8][PANEL_ROWS];            /* small by 32         */
+    uint32_t d[PANEL_ROWS];                        /* super               */
 } __attribute__((aligned(64)));
 
 /* A row's values as int16, super formats' times their scales. */
@@ -459,15 +503,19 @@ static ALWAYS_INLINE void fill_wide_panel(struct wide_panel *out, const uint8_t 
         widen_row(n.q[r], &w, shape);
         if (shape.kind == PANEL_SUPER) {
             n.d[r] = w.d;
-        } else {
+        } else if (shape.sub == 16) {
             _mm256_store_ps(n.scale[r], w.scale[0]);
-            if (shape.sub == 16)
-                _mm256_store_ps(n.scale[r] + 8, w.scale[1]);
+            _mm256_store_ps(n.scale[r] + 8, w.scale[1]);
+        } else {
+            for (int k = 0; k < 8; k++)
+                n.file_scale[k][r] = w.file_scale[k];
         }
     }
     columns_of_16_avx2(out->q, n.q, sizeof n.q[0], 16);
-    if (shape.kind == PANEL_SMALL)
-        columns_of_16_avx2(out->scale, n.scale, sizeof n.scale[0], shape.sub == 16 ? 2 : 1);
+    if (shape.kind == PANEL_SMALL && shape.sub == 16)
+        columns_of_16_avx2(out->scale, n.scale, sizeof n.scale[0], 2);
+    else if (shape.kind == PANEL_SMALL)
+        panel_scales(out->scale, n.file_scale, shape);
     for (int half = 0; half < 2 && shape.kind == PANEL_SUPER; half++)
         _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
 }
@@ -498,12 +546,10 @@ static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
 }
 
 /* The eight f16 that begin blocks of `bytes` bytes. */
-static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t bytes)
+static ALWAYS_INLINE void halves_of_8_blocks(uint16_t out[8], const uint8_t *block, size_t bytes)
 {
-    int16_t half[8];
     for (size_t i = 0; i < 8; i++)
-        memcpy(&half[i], block + i * bytes, 2);
-    return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+        memcpy(&out[i], block + i * bytes, 2);
 }
 
 /* 32 bytes' low nibbles and high nibbles: 64 columns of the k-quants. */

@@ -1,17 +1,10 @@
 #include "matmul_avx2.h"
 
-#include "numbers.h"
-
 /* Formats with blocks of 32 values on AVX2. */
-
-static ALWAYS_INLINE __m256 negated(__m256 m)
-{
-    return _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
-}
 
 static ALWAYS_INLINE void run_q8_0_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 34);
+    halves_of_8_blocks(out->file_scale, bytes, 34);
     for (int k = 0; k < 8; k++)
         out->q[k] = _mm256_loadu_si256((const __m256i *)(bytes + 34 * k + 2));
 }
@@ -36,7 +29,7 @@ void matmul_q8_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static ALWAYS_INLINE void run_q4_0_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 18);
+    halves_of_8_blocks(out->file_scale, bytes, 18);
     for (int k = 0; k < 8; k++)
         out->q[k] = nibbles_of_16(bytes + 18 * k + 2);
     for (int k = 0; k < 4; k++)
@@ -63,8 +56,8 @@ void matmul_q4_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static ALWAYS_INLINE void run_q4_1_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 20);
-    out->low = negated(halves_of_8_blocks(bytes + 2, 20));
+    halves_of_8_blocks(out->file_scale, bytes, 20);
+    halves_of_8_blocks(out->file_low, bytes + 2, 20);
     for (int k = 0; k < 8; k++)
         out->q[k] = nibbles_of_16(bytes + 20 * k + 4);
     for (int k = 0; k < 4; k++)
@@ -98,7 +91,7 @@ static ALWAYS_INLINE __m256i fifth_bits(const uint8_t *word)
 
 static ALWAYS_INLINE void run_q5_0_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 22);
+    halves_of_8_blocks(out->file_scale, bytes, 22);
     for (int k = 0; k < 8; k++)
         out->q[k] = _mm256_or_si256(nibbles_of_16(bytes + 22 * k + 6), fifth_bits(bytes + 22 * k + 2));
 }
@@ -123,8 +116,8 @@ void matmul_q5_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static ALWAYS_INLINE void run_q5_1_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 24);
-    out->low = negated(halves_of_8_blocks(bytes + 2, 24));
+    halves_of_8_blocks(out->file_scale, bytes, 24);
+    halves_of_8_blocks(out->file_low, bytes + 2, 24);
     for (int k = 0; k < 8; k++)
         out->q[k] = _mm256_or_si256(nibbles_of_16(bytes + 24 * k + 8), fifth_bits(bytes + 24 * k + 4));
 }
@@ -149,7 +142,7 @@ void matmul_q5_1_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static ALWAYS_INLINE void run_iq4_nl_avx2(struct run *out, const uint8_t *bytes)
 {
-    out->scale[0] = halves_of_8_blocks(bytes, 18);
+    halves_of_8_blocks(out->file_scale, bytes, 18);
     for (int k = 0; k < 8; k++)
         out->q[k] = look_up(values_iq4, 0, nibbles_of_16(bytes + 18 * k + 2));
     for (int k = 0; k < 4; k++) {
@@ -179,12 +172,10 @@ void matmul_iq4_nl_avx2(const struct matmul_job *job, size_t row_begin, size_t r
 
 static ALWAYS_INLINE void run_mxfp4_avx2(struct run *out, const uint8_t *bytes)
 {
-    float scale[8];
     for (int k = 0; k < 8; k++) {
-        scale[k] = e8m0_half_to_f32(bytes[17 * k]);
+        out->file_scale[k] = bytes[17 * k];
         out->q[k] = look_up(values_fp4, 16, nibbles_of_16(bytes + 17 * k + 1));
     }
-    out->scale[0] = _mm256_loadu_ps(scale);
     for (int k = 0; k < 4; k++) {
         nibbles_of_2_blocks(out->pair + 2 * k, bytes + 34 * k + 1, 17);
         out->pair[2 * k] = look_up(values_fp4, 16, out->pair[2 * k]);
@@ -192,7 +183,9 @@ static ALWAYS_INLINE void run_mxfp4_avx2(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_MXFP4 { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 31, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_MXFP4 \
+    { .kind = PANEL_SMALL, .sub = 32, .offset = 16, .top = 31, .bytes = 136, .factor = 1, .order = ORDER_QUARTERS, \
+      .exponents = true }
 
 static void decode_mxfp4_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
