@@ -3,7 +3,7 @@
  * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned
  * bytes (value + offset) and the scales they share; everything else is shared:
  *
- *   one to four tokens   the run stays in registers and is multiplied at once (AVX2, with fewer of them: one to three)
+ *   one to four tokens   the run stays in registers and is multiplied at once
  *   more                 16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
  *                        first-level cache while all tokens of the batch pass by
  *
