@@ -45,6 +45,7 @@ struct panel_shape {
     enum panel_order order;
     bool            narrow;     /* the dot of four values and activations fits int16: values up to 63, or eight up to 15 */
     bool            nibbles;    /* values are nibbles as they stand in the file, no more to be done    */
+    unsigned        planes;     /* super, sub 16: bits of values whose lower two stand four to a byte; 0: otherwise. AVX-512 */
     float           factor;     /* super: of d and dmin                                                */
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */
     unsigned        bytes;      /* of a run in the file                                                */

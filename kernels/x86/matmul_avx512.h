@@ -16,7 +16,7 @@
 /* 256 columns of a row, in the format's order of columns. */
 struct run {
     __m512i  q[4];          /* u8, value + offset                                            */
-    __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves */
+    __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves; shape.planes: see split_planes */
     __m512   scale;         /* small: per sub-block                                          */
     __m256   low;           /* small with minimums: per 32 columns                           */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
@@ -238,6 +238,70 @@ static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i
     return total;
 }
 
+/* ---- pairs of bits, multiplied where they stand ---- */
+
+/* Plane p of a byte holds column 32 p of the byte's half of a run, so a half's 32 bytes are its 128 columns. The planes are masked
+ * out, not shifted down: a byte of plane p is the value times PLANE_FACTOR, which the sub-blocks' scales make 16 in all planes.
+ * Third bits (raw[1]: 32 bytes, in both halves; bit 4 half + p) are turned to where they belong above their pairs. One shift in
+ * place of four for pairs alone, three in place of eight with third bits. */
+enum { PLANE_FACTORS = 16 };
+static ALWAYS_INLINE int plane_factor(int p)
+{
+    return p == 0 ? 1 : p == 3 ? 16 : 4;
+}
+
+static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
+{
+    const int a_or_b_and_c = 0xf8;
+    return _mm512_ternarylogic_epi32(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b),
+                                     a_or_b_and_c);
+}
+
+/* q from raw: plane by plane, both halves. */
+static ALWAYS_INLINE void split_planes(struct run *w, const struct panel_shape shape)
+{
+    __m512i v = w->raw[0], down = _mm512_srli_epi16(v, 2);
+    if (shape.planes == 2) {
+        w->q[0] = _mm512_and_si512(v, _mm512_set1_epi8(0x03));
+        w->q[1] = _mm512_and_si512(v, _mm512_set1_epi8(0x0c));
+        w->q[2] = _mm512_and_si512(down, _mm512_set1_epi8(0x0c));
+        w->q[3] = _mm512_and_si512(down, _mm512_set1_epi8(0x30));
+    } else {
+        const __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 30, 30, 30, 30, 30, 30, 30, 30);
+        __m512i even = _mm512_rolv_epi32(w->raw[1], turn);
+        __m512i odd = _mm512_rolv_epi32(w->raw[1], _mm512_add_epi32(turn, _mm512_set1_epi32(1)));
+        w->q[0] = two_masks(v, 0x03, even, 0x04);
+        w->q[1] = two_masks(v, 0x0c, odd, 0x10);
+        w->q[2] = two_masks(down, 0x0c, even, 0x10);
+        w->q[3] = two_masks(down, 0x30, odd, 0x40);
+    }
+}
+
+/* A token's run in this order, and after it the dots' start values, which take the offset off. */
+static ALWAYS_INLINE void load_planes(__m512i x[8], const int8_t *from, const struct panel_shape shape)
+{
+    for (int p = 0; p < 4; p++) {
+        x[p] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(from + 32 * p))),
+                                  _mm256_loadu_si256((const __m256i *)(from + 128 + 32 * p)), 1);
+        __m512i offset = _mm512_set1_epi8((char)(plane_factor(p) * (int)shape.offset));
+        x[4 + p] = _mm512_sub_epi32(_mm512_setzero_si512(), dot_64(_mm512_setzero_si512(), offset, x[p]));
+    }
+}
+
+/* PLANE_FACTORS times what dot_super_narrow gives. The offset comes off before four products are packed: with third bits 4 * 16 *
+ * 127 * 4 = 32512 just fits int16. */
+static ALWAYS_INLINE __m512i dot_super_planes(const struct run *w, const __m512i x[8])
+{
+    const __m512i places = _mm512_set_epi16(11, 11, 11, 11, 9, 9, 9, 9, 10, 10, 10, 10, 8, 8, 8, 8, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2,
+                                            2, 2, 0, 0, 0, 0);
+    const __m256i lift = _mm256_setr_epi16(4, 4, 2, 2, 2, 2, 0, 0, 4, 4, 2, 2, 2, 2, 0, 0);
+    __m512i wide = _mm512_castsi256_si512(_mm256_sllv_epi16(_mm256_cvtepi8_epi16(w->scales), lift));
+    __m512i first = _mm512_packs_epi32(dot_64(x[4], w->q[0], x[0]), dot_64(x[5], w->q[1], x[1]));
+    __m512i second = _mm512_packs_epi32(dot_64(x[6], w->q[2], x[2]), dot_64(x[7], w->q[3], x[3]));
+    __m512i total = _mm512_dpwssd_epi32(_mm512_setzero_si512(), first, _mm512_permutexvar_epi16(places, wide));
+    return _mm512_dpwssd_epi32(total, second, _mm512_permutexvar_epi16(_mm512_add_epi16(places, _mm512_set1_epi16(4)), wide));
+}
+
 static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *x, const struct token_run *token,
                                             const struct panel_shape shape)
 {
@@ -286,7 +350,16 @@ static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const st
 static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const struct token_run *token, const struct panel_shape shape)
 {
     __m512i quad[4];
-    if (shape.sub == 32) {
+    if (shape.planes) {
+        /* minimums of four bits: as bytes, times the sums' lower four bits and, lifted, times their upper ones, at most 127 */
+        const __m256i sums = _mm256_load_si256((const __m256i *)token->sums);
+        __m512i low = _mm512_broadcast_i32x4(_mm256_cvtepi16_epi8(_mm256_and_si256(sums, _mm256_set1_epi16(15))));
+        __m512i high = _mm512_broadcast_i32x4(_mm256_cvtepi16_epi8(_mm256_srai_epi16(sums, 4)));
+        for (int i = 0; i < 4; i++) {
+            __m512i mins = _mm512_load_si512(rest->mins[4 * i]);
+            quad[i] = dot_64(dot_64(_mm512_setzero_si512(), mins, low), _mm512_slli_epi16(mins, 4), high);
+        }
+    } else if (shape.sub == 32) {
         __m512i sums = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)token->sums));
         for (int i = 0; i < 4; i++) {
             /* four rows' eight bytes */
@@ -322,7 +395,10 @@ static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *s
     for (int r = 0; r < 16; r++)
         rows[r] = sums->dot[r][0];
     __m512 dx = _mm512_set1_ps(token->dx[0]);
-    acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(sum_16_rows(rows)), acc);
+    __m512i total = sum_16_rows(rows);
+    if (shape.planes)
+        total = _mm512_srai_epi32(total, __builtin_ctz(PLANE_FACTORS));
+    acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(total), acc);
     if (shape.mins) {
         __m512 dmin = scales_of(rest->d, true, shape.factor);
         acc = _mm512_fnmadd_ps(_mm512_mul_ps(dmin, dx), _mm512_cvtepi32_ps(sum_mins(rest, token, shape)), acc);
@@ -438,9 +514,9 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
     struct decode_sums sums[DECODE_TOKS];
     struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
-    uint8_t copy[PANEL_COLS / 32 * 36];
+    uint8_t copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
     __m512 acc[DECODE_TOKS], scales[16], lows[8];
-    __m512i x[DECODE_TOKS][4];
+    __m512i x[DECODE_TOKS][8];
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
@@ -454,15 +530,32 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         for (size_t t = 0; t < toks; t++) {
             const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
             token_run_init(&token[t], act, &layout, run, shape);
-            load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+            if (shape.planes)
+                load_planes(x[t], (const int8_t *)act + run * PANEL_COLS, shape);
+            else
+                load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+        }
+        /* A run that the rows' end cuts short is padded for all rows before the loop: a call in it, though hardly ever made, would
+         * keep no constant in a register. */
+        const uint8_t *from = weights + run * shape.bytes;
+        size_t step = job->row_bytes;
+        if (shape.kind == PANEL_SMALL && job->row_bytes - run * shape.bytes < shape.bytes) {
+            for (size_t r = 0; r < rows; r++)
+                whole_run(copy[r], weights + r * job->row_bytes, run, job, shape.bytes);
+            from = copy[0];
+            step = sizeof copy[0];
         }
         for (size_t r = 0; r < rows; r++) {
             struct run w;
             ask_ahead(weights + r * job->row_bytes + run * shape.bytes, job->row_bytes, first, more, shape);
-            unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
+            unpack(&w, from + r * step);
+            if (shape.planes)
+                split_planes(&w, shape);
             for (size_t t = 0; t < toks; t++) {
                 if (shape.kind == PANEL_SMALL)
                     dot_small(&sums[t], r, &w, x[t], shape);
+                else if (shape.planes)
+                    sums[t].dot[r][0] = dot_super_planes(&w, x[t]);
                 else
                     sums[t].dot[r][0] = shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
                                                      : dot_super_wide(&w, x[t], &token[t], shape);

@@ -155,11 +155,13 @@ static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
     out->d = u32_at(bytes + 80);
     out->scales = _mm_and_si128(scales, nibble);
     out->mins = _mm_and_si128(_mm_srli_epi16(scales, 4), nibble);
+    out->raw[0] = _mm512_loadu_si512(bytes + 16);
     pairs_of_32(out->q, bytes + 16);
     pairs_of_32(out->q + 2, bytes + 48);
 }
 
-#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 3, .bytes = 84, .factor = 1, .mins = true, .narrow = true }
+#define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 3, .bytes = 84, .factor = 1, .mins = true, \
+        .planes = 2 }
 
 static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -187,25 +189,29 @@ void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
  * bits and an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
 static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    uint32_t a = u32_at(bytes + 96), b = u32_at(bytes + 100), c = u32_at(bytes + 104);
-    const uint32_t nibble = 0x0f0f0f0f, pair = 0x30303030;
-    __m128i scales = _mm_setr_epi32((int)((a & nibble) | (c << 4 & pair)), (int)((b & nibble) | (c << 2 & pair)),
-                                    (int)((a >> 4 & nibble) | (c & pair)), (int)((b >> 4 & nibble) | (c >> 2 & pair)));
+    /* the last 16 bytes: dwords 0 to 2 are shifted to 1 to 3 by two bytes of pairs, which pshufb undoes */
+    __m128i tail = _mm_loadu_si128((const __m128i *)(bytes + 94));
+    __m128i low = _mm_shuffle_epi8(tail, _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
+    __m128i high_2 = _mm_shuffle_epi8(tail, _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13));
+    low = _mm_and_si128(_mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 4, 4)), _mm_set1_epi8(15));
+    high_2 = _mm_and_si128(_mm_rolv_epi32(high_2, _mm_setr_epi32(4, 2, 0, 30)), _mm_set1_epi8(0x30));
     out->d = u16_at(bytes + 108);
-    out->scales = _mm_sub_epi8(scales, _mm_set1_epi8(32));
+    out->scales = _mm_sub_epi8(_mm_or_si128(low, high_2), _mm_set1_epi8(32));
+    out->raw[0] = _mm512_loadu_si512(bytes + 32);
     pairs_of_32(out->q, bytes + 32);
     pairs_of_32(out->q + 2, bytes + 64);
 
     /* turns bit 0 (bit 1 in the upper half) of each byte to bit 2 */
     __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1);
     __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
+    out->raw[1] = high;
     for (int k = 0; k < 4; k++) {
         out->q[k] = _mm512_or_si512(out->q[k], _mm512_and_si512(_mm512_rolv_epi32(high, turn), _mm512_set1_epi8(4)));
         turn = _mm512_sub_epi32(turn, _mm512_set1_epi32(2));
     }
 }
 
-#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .top = 7, .bytes = 110, .factor = 1, .narrow = true }
+#define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .top = 7, .bytes = 110, .factor = 1, .planes = 3 }
 
 static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -234,11 +240,12 @@ static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes
 {
     out->d = u16_at(bytes + 64);
     out->scales = _mm_set1_epi8(1);
+    out->raw[0] = _mm512_loadu_si512(bytes);
     pairs_of_32(out->q, bytes);
     pairs_of_32(out->q + 2, bytes + 32);
 }
 
-#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 66, .factor = 1, .narrow = true }
+#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 66, .factor = 1, .planes = 2 }
 
 static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
