@@ -167,21 +167,31 @@ static ALWAYS_INLINE __m512i fold_pairs(__m512i a, __m512i b)
     return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
+/* Four rows' vectors to one, whose lanes of 128 bits are the rows. With rows i, 4 + i, 8 + i, 12 + i in quad[i], sum_lanes then
+ * puts all sixteen in order. */
+static ALWAYS_INLINE __m512i fold_four(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    return fold_pairs(fold_halves(a, b), fold_halves(c, d));
+}
+
 /* Sixteen rows' vectors to the vector of their sums. */
 static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
 {
     __m512i quad[4];
-    for (int i = 0; i < 4; i++) {
-        /* lanes of 128 bits: rows i, 4 + i, 8 + i, 12 + i, as sum_lanes wants them */
-        __m512i low = fold_halves(rows[i], rows[4 + i]), high = fold_halves(rows[8 + i], rows[12 + i]);
-        quad[i] = fold_pairs(low, high);
-    }
+    for (int i = 0; i < 4; i++)
+        quad[i] = fold_four(rows[i], rows[4 + i], rows[8 + i], rows[12 + i]);
     return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
 }
 
 /* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. */
 struct decode_sums {
-    __m512i dot[16][4];         /* super: [row][0]; small: [row][part]                       */
+    __m512i dot[16][4];         /* super: [row][0]                                           */
+};
+
+/* The same of four rows each, folded as far as four rows can be. */
+struct decode_quads {
+    __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i; small: [part][i], lanes are
+                                 * sub-blocks, their dwords rows 4 i to 4 i + 3 */
 };
 
 struct decode_rest {
@@ -252,9 +262,9 @@ static ALWAYS_INLINE int plane_factor(int p)
 
 static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
 {
-    const int a_or_b_and_c = 0xf8;
+    enum { A_OR_B_AND_C = 0xf8 };
     return _mm512_ternarylogic_epi32(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b),
-                                     a_or_b_and_c);
+                                     A_OR_B_AND_C);
 }
 
 /* q from raw: plane by plane, both halves. */
@@ -325,13 +335,13 @@ static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *
     return total;
 }
 
-static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const struct run *w, const __m512i *x,
-                                    const struct panel_shape shape)
+/* A small format's dots, in parts whose lanes of 128 bits are sub-blocks. */
+static ALWAYS_INLINE void dot_small(__m512i part[4], const struct run *w, const __m512i *x, const struct panel_shape shape)
 {
     const __m512i zero = _mm512_setzero_si512();
     if (shape.order == ORDER_QUARTERS) {
         for (int k = 0; k < 2; k++)
-            sums->dot[r][k] = dot_64(dot_64(zero, w->q[2 * k], x[2 * k]), w->q[2 * k + 1], x[2 * k + 1]);
+            part[k] = dot_64(dot_64(zero, w->q[2 * k], x[2 * k]), w->q[2 * k + 1], x[2 * k + 1]);
         return;
     }
     __m512i dot[4];
@@ -339,10 +349,10 @@ static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const st
         dot[k] = dot_64(zero, w->q[k], x[k]);
     if (shape.sub == 16) {
         for (int k = 0; k < 4; k++)
-            sums->dot[r][k] = dot[k];
+            part[k] = dot[k];
     } else {
-        sums->dot[r][0] = fold_pairs(dot[0], dot[1]);
-        sums->dot[r][1] = fold_pairs(dot[2], dot[3]);
+        part[0] = fold_pairs(dot[0], dot[1]);
+        part[1] = fold_pairs(dot[2], dot[3]);
     }
 }
 
@@ -350,7 +360,7 @@ static ALWAYS_INLINE void dot_small(struct decode_sums *sums, size_t r, const st
 static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const struct token_run *token, const struct panel_shape shape)
 {
     __m512i quad[4];
-    if (shape.planes) {
+    if (shape.sub == 16) {
         /* minimums of four bits: as bytes, times the sums' lower four bits and, lifted, times their upper ones, at most 127 */
         const __m256i sums = _mm256_load_si256((const __m256i *)token->sums);
         __m512i low = _mm512_broadcast_i32x4(_mm256_cvtepi16_epi8(_mm256_and_si256(sums, _mm256_set1_epi16(15))));
@@ -359,7 +369,7 @@ static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const stru
             __m512i mins = _mm512_load_si512(rest->mins[4 * i]);
             quad[i] = dot_64(dot_64(_mm512_setzero_si512(), mins, low), _mm512_slli_epi16(mins, 4), high);
         }
-    } else if (shape.sub == 32) {
+    } else {
         __m512i sums = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)token->sums));
         for (int i = 0; i < 4; i++) {
             /* four rows' eight bytes */
@@ -367,13 +377,6 @@ static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const stru
             __m128i a = _mm_unpacklo_epi64(_mm_load_si128((const __m128i *)mins[0]), _mm_load_si128((const __m128i *)mins[1]));
             __m128i b = _mm_unpacklo_epi64(_mm_load_si128((const __m128i *)mins[2]), _mm_load_si128((const __m128i *)mins[3]));
             quad[i] = _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm256_setr_m128i(a, b)), sums);
-        }
-    } else {
-        __m512i sums = _mm512_broadcast_i64x4(_mm256_load_si256((const __m256i *)token->sums));
-        for (int i = 0; i < 4; i++) {
-            __m512i low = _mm512_cvtepu8_epi16(_mm256_load_si256((const __m256i *)rest->mins[4 * i]));
-            __m512i high = _mm512_cvtepu8_epi16(_mm256_load_si256((const __m256i *)rest->mins[4 * i + 2]));
-            quad[i] = fold_pairs(_mm512_madd_epi16(low, sums), _mm512_madd_epi16(high, sums));
         }
     }
     return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
@@ -388,14 +391,10 @@ static ALWAYS_INLINE __m512 scales_of(const uint32_t d[16], bool upper, float fa
 }
 
 /* Add a run to the accumulators (lanes: rows). */
-static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const struct decode_rest *rest,
-                                         const struct token_run *token, const struct panel_shape shape)
+static ALWAYS_INLINE __m512 finish_totals(__m512 acc, __m512i total, const struct decode_rest *rest, const struct token_run *token,
+                                          const struct panel_shape shape)
 {
-    __m512i rows[16];
-    for (int r = 0; r < 16; r++)
-        rows[r] = sums->dot[r][0];
     __m512 dx = _mm512_set1_ps(token->dx[0]);
-    __m512i total = sum_16_rows(rows);
     if (shape.planes)
         total = _mm512_srai_epi32(total, __builtin_ctz(PLANE_FACTORS));
     acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(total), acc);
@@ -406,16 +405,23 @@ static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *s
     return acc;
 }
 
+static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const struct decode_rest *rest,
+                                         const struct token_run *token, const struct panel_shape shape)
+{
+    __m512i rows[16];
+    for (int r = 0; r < 16; r++)
+        rows[r] = sums->dot[r][0];
+    return finish_totals(acc, sum_16_rows(rows), rest, token, shape);
+}
+
 /* scale and min: [sub-block][row], as in a panel. */
-static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_sums *sums, const __m512 *scale, const __m512 *min,
+static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_quads *quads, const __m512 *scale, const __m512 *min,
                                          const struct token_run *token, const struct panel_shape shape)
 {
     const int per_part = 4, parts = shape.sub == 16 ? 4 : 2, per_dx = shape.sub == 16 ? 2 : 1;
     for (int part = 0; part < parts; part++) {
-        __m512i quad[4], idot[4];
-        for (int i = 0; i < 4; i++)          /* quad[i]: 128-bit lanes are sub-blocks, dwords rows 4i to 4i + 3 */
-            quad[i] = sum_lanes(sums->dot[4 * i][part], sums->dot[4 * i + 1][part], sums->dot[4 * i + 2][part],
-                                sums->dot[4 * i + 3][part]);
+        const __m512i *quad = quads->quad[part];
+        __m512i idot[4];
         __m512i a = _mm512_shuffle_i32x4(quad[0], quad[1], 0x44), b = _mm512_shuffle_i32x4(quad[2], quad[3], 0x44);
         __m512i c = _mm512_shuffle_i32x4(quad[0], quad[1], 0xee), d = _mm512_shuffle_i32x4(quad[2], quad[3], 0xee);
         idot[0] = _mm512_shuffle_i32x4(a, b, 0x88);
@@ -431,6 +437,15 @@ static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_sums *s
         }
     }
     return acc;
+}
+
+static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *quads, const struct decode_rest *rest,
+                                         const __m512 *scale, const __m512 *min, const struct token_run *token,
+                                         const struct panel_shape shape)
+{
+    const __m512i *quad = quads->quad[0];
+    return shape.kind == PANEL_SUPER ? finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape)
+                                     : finish_small(acc, quads, scale, min, token, shape);
 }
 
 /* in[r]: 8 floats of row r; out[s]: lane r is in[r][s]. */
@@ -504,6 +519,78 @@ static ALWAYS_INLINE void ask_ahead(const uint8_t *run, size_t row_bytes, bool f
         prefetch_run(run + RUNS_AHEAD * shape.bytes, shape.bytes);
 }
 
+/* One row of four, `k`, to dots[token][part][k]. */
+static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct decode_rest *rest, size_t r, size_t k,
+                                     const uint8_t *bytes, const __m512i (*x)[8], const struct token_run *token, size_t toks,
+                                     run_fn *unpack, const struct panel_shape shape)
+{
+    struct run w;
+    unpack(&w, bytes);
+    if (shape.planes)
+        split_planes(&w, shape);
+    for (size_t t = 0; t < toks; t++) {
+        if (shape.kind == PANEL_SMALL) {
+            __m512i part[4];
+            dot_small(part, &w, x[t], shape);
+            for (size_t p = 0; p < (shape.sub == 16 ? 4 : 2); p++)
+                dots[t][p][k] = part[p];
+        } else {
+            dots[t][0][k] = shape.planes   ? dot_super_planes(&w, x[t])
+                            : shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
+                                           : dot_super_wide(&w, x[t], &token[t], shape);
+        }
+    }
+    keep_rest(rest, r, &w, shape);
+}
+
+static ALWAYS_INLINE void fold_small(struct decode_quads *quads, size_t i, const __m512i dots[4][4], const struct panel_shape shape)
+{
+    for (size_t p = 0; p < (shape.sub == 16 ? 4 : 2); p++)
+        quads->quad[p][i] = sum_lanes(dots[p][0], dots[p][1], dots[p][2], dots[p][3]);
+}
+
+/* The rows' run, `from[place[r]]`, to quads and rest. `ahead`: by how much the next rows' run is further on, and a later run of
+ * these; 0: not asked for. Small formats take four rows at a time, for one token as straight code, which folds their dots in
+ * registers (Q4_0 21 cycles per 256 weights instead of 24); super formats, with half as much to fold, lose by it. */
+static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_rest *rest, const uint8_t *from,
+                                     const size_t place[PANEL_ROWS], const size_t ahead[2], const __m512i (*x)[8],
+                                     const struct token_run *token, size_t toks, run_fn *unpack, const struct panel_shape shape)
+{
+    __m512i dots[4][DECODE_TOKS][4][4];      /* super: [r / 4] .. [r % 4]; small: [0] .. [k]  */
+#pragma GCC unroll 1
+    for (size_t i = 0; i < 4; i++) {
+        __m512i (*four)[4][4] = dots[shape.kind == PANEL_SUPER ? i : 0];
+        for (size_t k = 0; k < 4; k++) {
+            const uint8_t *bytes = from + place[4 * i + k];
+            if (ahead[0])
+                prefetch_run(bytes + ahead[0], shape.bytes);
+            if (ahead[1])
+                prefetch_run(bytes + ahead[1], shape.bytes);
+        }
+        if (toks == 1 && shape.kind == PANEL_SMALL) {
+#pragma GCC unroll 4
+            for (size_t k = 0; k < 4; k++)
+                decode_row(four, rest, 4 * i + k, k, from + place[4 * i + k], x, token, 1, unpack, shape);
+        } else {
+#pragma GCC unroll 1
+            for (size_t k = 0; k < 4; k++)
+                decode_row(four, rest, 4 * i + k, k, from + place[4 * i + k], x, token, toks, unpack, shape);
+        }
+        for (size_t t = 0; shape.kind == PANEL_SMALL && t < toks; t++)
+            fold_small(&quads[t], i, (const __m512i (*)[4])four[t], shape);
+    }
+    for (size_t t = 0; shape.kind == PANEL_SUPER && t < toks; t++)
+        for (size_t i = 0; i < 4; i++)
+            quads[t].quad[0][i] = fold_four(dots[0][t][0][i], dots[1][t][0][i], dots[2][t][0][i], dots[3][t][0][i]);
+}
+
+/* Rows beyond the last are the last one again; what comes of them is not stored. */
+static ALWAYS_INLINE void row_places(size_t place[PANEL_ROWS], size_t rows, size_t step)
+{
+    for (size_t r = 0; r < PANEL_ROWS; r++)
+        place[r] = (r < rows ? r : rows - 1) * step;
+}
+
 static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {
@@ -511,9 +598,11 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
     const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
     const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
-    struct decode_sums sums[DECODE_TOKS];
+    size_t ahead[2] = { more ? PANEL_ROWS * job->row_bytes : 0, first ? RUNS_AHEAD * shape.bytes : 0 };
+    struct decode_quads quads[DECODE_TOKS];
     struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
+    size_t place[PANEL_ROWS];
     uint8_t copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
     __m512 acc[DECODE_TOKS], scales[16], lows[8];
     __m512i x[DECODE_TOKS][8];
@@ -522,10 +611,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         acc[t] = _mm512_setzero_ps();
     for (size_t r = 0; first && r < rows; r++)
         prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
-    if (rows < PANEL_ROWS) {
-        memset(sums, 0, sizeof sums);
-        memset(&rest, 0, sizeof rest);
-    }
+    row_places(place, rows, job->row_bytes);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         for (size_t t = 0; t < toks; t++) {
             const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
@@ -538,30 +624,16 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         /* A run that the rows' end cuts short is padded for all rows before the loop: a call in it, though hardly ever made, would
          * keep no constant in a register. */
         const uint8_t *from = weights + run * shape.bytes;
-        size_t step = job->row_bytes;
         if (shape.kind == PANEL_SMALL && job->row_bytes - run * shape.bytes < shape.bytes) {
-            for (size_t r = 0; r < rows; r++)
+            for (size_t r = 0; r < rows; r++) {
+                ask_ahead(from + r * job->row_bytes, job->row_bytes, first, more, shape);
                 whole_run(copy[r], weights + r * job->row_bytes, run, job, shape.bytes);
-            from = copy[0];
-            step = sizeof copy[0];
-        }
-        for (size_t r = 0; r < rows; r++) {
-            struct run w;
-            ask_ahead(weights + r * job->row_bytes + run * shape.bytes, job->row_bytes, first, more, shape);
-            unpack(&w, from + r * step);
-            if (shape.planes)
-                split_planes(&w, shape);
-            for (size_t t = 0; t < toks; t++) {
-                if (shape.kind == PANEL_SMALL)
-                    dot_small(&sums[t], r, &w, x[t], shape);
-                else if (shape.planes)
-                    sums[t].dot[r][0] = dot_super_planes(&w, x[t]);
-                else
-                    sums[t].dot[r][0] = shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
-                                                     : dot_super_wide(&w, x[t], &token[t], shape);
             }
-            keep_rest(&rest, r, &w, shape);
+            row_places(place, rows, sizeof copy[0]);
+            ahead[0] = ahead[1] = 0;
+            from = copy[0];
         }
+        decode_run(quads, &rest, from, place, ahead, (const __m512i (*)[8])x, token, toks, unpack, shape);
         if (shape.kind == PANEL_SMALL) {
             transpose_16x8(scales, (const float (*)[8])rest.scale[0]);
             if (shape.sub == 16)
@@ -570,8 +642,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
                 transpose_16x8(lows, (const float (*)[8])rest.low);
         }
         for (size_t t = 0; t < toks; t++)
-            acc[t] = shape.kind == PANEL_SUPER ? finish_super(acc[t], &sums[t], &rest, &token[t], shape)
-                                               : finish_small(acc[t], &sums[t], scales, lows, &token[t], shape);
+            acc[t] = finish_quads(acc[t], &quads[t], &rest, scales, lows, &token[t], shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);

@@ -8,6 +8,17 @@ static ALWAYS_INLINE __m256 negated(__m256 m)
     return _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
 }
 
+/* The eight f16 that begin blocks of 18 bytes: the i-th is word i of the 16 bytes from 16 i on. */
+static ALWAYS_INLINE __m256 halves_of_8_blocks_of_18(const uint8_t *bytes)
+{
+    __m128i v[8];
+    for (int i = 0; i < 8; i++)
+        v[i] = _mm_loadu_si128((const __m128i *)(bytes + 16 * i));
+    __m128i a = _mm_blend_epi16(v[0], v[1], 0x02), b = _mm_blend_epi16(v[2], v[3], 0x08);
+    __m128i c = _mm_blend_epi16(v[4], v[5], 0x20), d = _mm_blend_epi16(v[6], v[7], 0x80);
+    return _mm256_cvtph_ps(_mm_blend_epi16(_mm_blend_epi16(a, b, 0x0c), _mm_blend_epi16(c, d, 0xc0), 0xf0));
+}
+
 /* d, 32 signed bytes; the sign bit is turned over, which adds 128. */
 static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
 {
@@ -47,7 +58,7 @@ void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, 16 bytes: low nibbles values 0-15, high nibbles 16-31, each with an offset of 8. */
 static ALWAYS_INLINE void run_q4_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
+    out->scale = eight_scales(halves_of_8_blocks_of_18(bytes));
     nibbles_of_8_blocks(out, bytes + 2, 18);
 }
 
@@ -192,7 +203,7 @@ void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* d, nibbles: indices of values_iq4. */
 static ALWAYS_INLINE void run_iq4_nl_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->scale = eight_scales(halves_of_8_blocks(bytes, 18));
+    out->scale = eight_scales(halves_of_8_blocks_of_18(bytes));
     nibbles_of_8_blocks(out, bytes + 2, 18);
     for (int k = 0; k < 4; k++)
         out->q[k] = look_up(values_iq4, 128, out->q[k]);
