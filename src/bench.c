@@ -202,7 +202,8 @@ static void judge(struct bench_row *row, const struct rates *before, const struc
 
 bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *err)
 {
-    static const char *const kv_names[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
+    static const char *const kv_names[KV_TYPES] = {[KV_F32] = "f32",   [KV_F16] = "f16",   [KV_BF16] = "bf16",
+                                                   [KV_Q8_0] = "q8_0", [KV_Q4_0] = "q4_0", [KV_I16] = "i16"};
     struct cost stages[STAGES] = {0};
     struct rates before = b->roof;
     struct spread time;

@@ -62,7 +62,7 @@ static void check_rung(const struct rung *rung, const struct kernels *table, con
         test_skip(rung->name, "no kernels of its own in this build");
         return;
     }
-    test_begin(rung->name);
+    test_begin("%s", rung->name);
     CHECK(slots > 0 && c.all_comparisons > 0, "this CPU has the level '%s', but nothing was compared", rung->name);
     test_finish();
     printf("%s: %zu slots, %zu values compared, %zu failures, seed %llu\n", rung->name, slots, c.all_comparisons,

@@ -1,6 +1,5 @@
 #include "fault.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -258,17 +257,6 @@ int __wrap_fstat(int fd, struct stat *st)
 
 /* ---- sweeps ----------------------------------------------------------------------------------------------------- */
 
-size_t fault_temps_left(const char *folder)
-{
-    size_t n = 0;
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
-        n += strstr(e->d_name, ".quern-") != NULL;
-    if (dir)
-        closedir(dir);
-    return n;
-}
-
 bool fault_holds(const char *path, const char *data, size_t n)
 {
     size_t size = 0;
@@ -297,7 +285,7 @@ size_t fault_sweep_file(const char *folder, const char *name, fault_work_fn *wor
         bool ok = work(arg, &err);
         const char *struck = fault_disarm(), *where = struck ? struck : "none";
         CHECK(fault_live_blocks() == before, "%zu (%s): %ld blocks leak", n, where, fault_live_blocks() - before);
-        CHECK(fault_temps_left(folder) == 0, "%zu (%s): a temporary file stays", n, where);
+        CHECK(temps_left(folder) == 0, "%zu (%s): a temporary file stays", n, where);
         /* A failed fsync of the folder comes after the rename: an error, but the new file is in its place. */
         bool renamed = !ok && !strcmp(where, "fsync") && !fault_holds(out, "old", 3);
         CHECK(ok || renamed ? fault_holds(out, whole, whole_n) : fault_holds(out, "old", 3),

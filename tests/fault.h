@@ -49,8 +49,6 @@ void fault_short_io(size_t most);
 /* Blocks that were allocated and not freed yet. */
 long fault_live_blocks(void);
 
-/* Temporary files of quern's in `folder`. */
-size_t fault_temps_left(const char *folder);
 /* Does the file hold exactly these bytes? */
 bool fault_holds(const char *path, const char *data, size_t n);
 

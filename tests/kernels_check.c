@@ -23,7 +23,7 @@ void check_begin(struct check *c, const char *op, const char *detail)
     c->comparisons = c->failures = 0;
     c->worst = 0;
     c->worst_shape[0] = 0;
-    test_begin(name);
+    test_begin("%s", name);
 }
 
 void check_finish(struct check *c, bool verbose)

@@ -307,10 +307,8 @@ static size_t run_planted(const struct kernels *ref, uint64_t seed, const struct
 
 static void check_fault(const struct kernels *ref, uint64_t seed, const struct fault *fault)
 {
-    char name[96];
     int status = 0;
-    snprintf(name, sizeof name, "selftest finds %s", fault->name);
-    test_begin(name);
+    test_begin("selftest finds %s", fault->name);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0)

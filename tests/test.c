@@ -1,5 +1,6 @@
 #include "test.h"
 
+#include <dirent.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,13 +9,16 @@
 
 static struct {
     size_t passed, failed, skipped;
-    const char *name;
+    char name[160];         /* of the current case */
     bool bad;
 } run;
 
-void test_begin(const char *name)
+void test_begin(const char *name, ...)
 {
-    run.name = name;
+    va_list args;
+    va_start(args, name);
+    vsnprintf(run.name, sizeof run.name, name, args);
+    va_end(args);
     run.bad = false;
 }
 
@@ -34,7 +38,7 @@ void test_finish(void)
 void test_fail(const char *file, int line, const char *condition, const char *format, ...)
 {
     run.bad = true;
-    printf("%s:%d: %s: (%s) does not hold: ", file, line, run.name ? run.name : "?", condition);
+    printf("%s:%d: %s: (%s) does not hold: ", file, line, run.name[0] ? run.name : "?", condition);
     va_list args;
     va_start(args, format);
     vprintf(format, args);
@@ -84,6 +88,27 @@ const char *shared_path(const char *below)
     char *path = path_buffer();
     snprintf(path, 4096, "%s/%s", root, below);
     return path;
+}
+
+bool same_files(const char *a, const char *b)
+{
+    size_t a_n = 0, b_n = 1;
+    char *a_data = read_whole_file(a, &a_n), *b_data = read_whole_file(b, &b_n);
+    bool same = a_data && b_data && a_n == b_n && !memcmp(a_data, b_data, a_n);
+    free(a_data);
+    free(b_data);
+    return same;
+}
+
+size_t temps_left(const char *folder)
+{
+    size_t n = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
+        n += strstr(e->d_name, ".quern-") != NULL;
+    if (dir)
+        closedir(dir);
+    return n;
 }
 
 const char *temp_path(const char *name)

@@ -13,7 +13,7 @@
 /* Run `static void name(void)` as one case. */
 #define TEST(name) (test_begin(#name), name(), test_finish())
 /* For cases made by a table: begin, check, finish. */
-void test_begin(const char *name);
+void test_begin(const char *name, ...) __attribute__((format(printf, 1, 2)));
 void test_finish(void);
 
 #define CHECK(condition, ...) ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, __VA_ARGS__))
@@ -33,6 +33,10 @@ int test_end(void);
 const char *shared_path(const char *below);
 /* A whole file; malloc'ed, with a NUL after it. NULL when it cannot be read. */
 char *read_whole_file(const char *path, size_t *size);
+/* Do two files hold the same bytes? False when one cannot be read. */
+bool same_files(const char *a, const char *b);
+/* Temporary files of quern's writers in `folder`. */
+size_t temps_left(const char *folder);
 /* Path in this run's temporary folder ($QUERN_TMP or /tmp), in a static buffer of four. */
 const char *temp_path(const char *name);
 

@@ -220,14 +220,14 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof EXACT / sizeof *EXACT; i++) {
         if (argc > 1 && strcmp(argv[1], EXACT[i]) != 0)
             continue;
-        test_begin(EXACT[i]);
+        test_begin("%s", EXACT[i]);
         check_case(EXACT[i]);
         test_finish();
     }
     for (size_t i = 0; i < sizeof QUANTIZED / sizeof *QUANTIZED; i++) {
         if (argc > 1 && strcmp(argv[1], QUANTIZED[i].name) != 0)
             continue;
-        test_begin(QUANTIZED[i].name);
+        test_begin("%s", QUANTIZED[i].name);
         check_quantized(&QUANTIZED[i]);
         test_finish();
     }

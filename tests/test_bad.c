@@ -99,9 +99,7 @@ static void test_rows(void)
     CHECK(base.ended && base.err.code == QUERN_OK, "the valid file: %s", base.err.text);
     test_finish();
     for (size_t i = 0; i < bad_row_count; i++) {
-        char name[80];
-        snprintf(name, sizeof name, "%s: %s", bad_rows[i].id, bad_rows[i].what);
-        test_begin(name);
+        test_begin("%s: %s", bad_rows[i].id, bad_rows[i].what);
         check_row(&bad_rows[i], base.kib);
         if (i + 1 < bad_row_count)
             test_finish();

@@ -3,17 +3,12 @@
 # the embedded one; gen_edit makes the faults.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 build=${BUILD:-build}
 quern=$build/quern
 model=models/tiny-books-q8_0.gguf
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/model.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-has_run=0
-if "$quern" run --help >/dev/null 2>&1; then has_run=1; else
-    echo "SKIPPED run: the program does not have this verb yet"
-    skipped=1
-fi
 
 expect() {  # ID WHAT VERB CODE WORDS COMMAND...: exit code, and words in what it prints
     local id=$1 what=$2 verb=$3 code=$4 words=$5 got
@@ -21,12 +16,11 @@ expect() {  # ID WHAT VERB CODE WORDS COMMAND...: exit code, and words in what i
     timeout 60 "$@" >"$dir/out" 2>"$dir/err" </dev/null
     got=$?
     if [ $got -eq "$code" ] && cat "$dir/err" "$dir/out" | grep -qF -- "$words"; then
-        passed=$((passed + 1))
+        ok
         said=$(grep -hF -- "$words" "$dir/out" "$dir/err" | head -1 | sed "s|$dir/||" | cut -c1-150)
         printf '%-4s %-36s %-7s %d  %s\n' "$id" "$what" "$verb" $got "$said"
     else
-        failed=$((failed + 1))
-        echo "FAIL $id $what: $verb gave $got, expected $code and '$words'"
+        fail "$id $what: $verb gave $got, expected $code and '$words'"
         head -c 1500 "$dir/out" "$dir/err"
     fi
 }
@@ -35,8 +29,7 @@ row() {     # ID WHAT VERIFY-CODE VERIFY-WORDS RUN-CODE RUN-WORDS EDIT...
     local id=$1 what=$2 vcode=$3 vwords=$4 rcode=$5 rwords=$6
     shift 6
     if ! "$build/tests/gen_edit" "$model" "$dir/m.gguf" "$@" 2>"$dir/err"; then
-        echo "FAIL $id $what: $(cat "$dir/err")"
-        failed=$((failed + 1))
+        fail "$id $what: $(cat "$dir/err")"
         return
     fi
     both
@@ -44,9 +37,7 @@ row() {     # ID WHAT VERIFY-CODE VERIFY-WORDS RUN-CODE RUN-WORDS EDIT...
 
 both() {
     expect "$id" "$what" verify "$vcode" "$vwords" "$quern" verify "$dir/m.gguf"
-    if [ $has_run = 1 ]; then
-        expect "$id" "$what" run "$rcode" "$rwords" "$quern" run "$dir/m.gguf" -p "Once upon a time" -n 2 --temp 0
-    fi
+    expect "$id" "$what" run "$rcode" "$rwords" "$quern" run "$dir/m.gguf" -p "Once upon a time" -n 2 --temp 0
 }
 
 row "--" "the model itself" 0 "all tensors fit" 0 "" text general.name "copy"
@@ -65,5 +56,4 @@ row B13 "attn_k with fewer rows" 3 "'blk.0.attn_k.weight'" 3 "'blk.0.attn_k.weig
 row B13 "embedding with fewer rows" 3 "rows" 3 "rows" rows token_embd.weight 4000
 row E1  "NaN in one block" 3 "tensor 'blk.3.ffn_gate.weight' (Q8_0) block 5 (row 0, values 160 to 191) holds NaN" 1 \
     "not finite (nan" fill blk.3.ffn_gate.weight 5 255
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

@@ -5,15 +5,13 @@
 # The tools are not looked at: they let the compiler clone functions per level, which chooses by itself.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 build=${BUILD:-build}
-passed=0 failed=0 skipped=0
 
 if [ "$(uname -m)" != x86_64 ]; then
-    echo "SKIPPED baseline: looks for x86 instructions"
-    skipped=1
+    skip baseline 'looks for x86 instructions'
 elif ! command -v objdump >/dev/null; then
-    echo "SKIPPED baseline: no objdump (Debian package binutils)"
-    skipped=1
+    skip baseline 'no objdump (Debian package binutils)'
 else
     # VEX and EVEX mnemonics begin with v; of the baseline's, verr, verw and the vm* of virtual machines do.
     found=$(find "$build/src" "$build/kernels" -name '*.o' 2>/dev/null | grep -vE '_(avx2|avx512[a-z0-9]*|amx)\.o$' |
@@ -21,11 +19,7 @@ else
             /file format/ { file = $1 }
             $2 ~ /^v/ && $2 !~ /^(verr|verw|vm)/ || /%[yz]mm/ { if (!(file in seen)) print file " " $0; seen[file] = 1 }
             END { if (NR < 1000) print "objdump saw only " NR " lines" }')
-    if [ -z "$found" ]; then passed=1; else
-        echo "$found"
-        echo "FAIL baseline: instructions beyond it"
-        failed=1
-    fi
+    [ -z "$found" ] || echo "$found"
+    check 'baseline: no instructions beyond it' [ -z "$found" ]
 fi
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+finish

@@ -2,11 +2,10 @@
 # quern bench: its rows and fields (bench/compare.sh and others read them), its formats, its refusals.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/bench.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
 refused() { "$quern" bench "${@:2}" >"$dir/out" 2>"$dir/err" </dev/null; check "$1" "[ $? -eq 2 ] && [ ! -s '$dir/out' ]"; }
 
 "$quern" bench --synthetic tiny:q4_0 -p 8 -n 4 -b 1,2 -d 0,32 -t 1 -r 2 --json >"$dir/rows" 2>"$dir/err"
@@ -53,6 +52,9 @@ done
 check 'cells of md' '[ "$(sed "s/\\\\|//g" "$dir/stages.md" | grep "^| .* activation" | tr -cd "|\n" | sort -u)" = "||||||||||" ]'
 check 'stages add up' 'awk -F, "\$1 == \"prefill\" { sum += \$8 } END { exit !(sum > 0.998 && sum < 1.002) }" "$dir/stages.csv"'
 check 'stage columns' '[ "$(tr -cd ",\n" <"$dir/stages.csv" | sort -u | wc -l)" -eq 1 ]'
+for kv in f32 f16 bf16 q8_0 q4_0 i16; do
+    check "cache $kv" '"$quern" bench --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --kv $kv --json 2>/dev/null | grep -q "\"kv\":\"$kv\""'
+done
 check 'nothing to do' '[ -z "$("$quern" bench --synthetic tiny:q4_0 -p 0 -n 0 -t 1,2 2>/dev/null)" ]'
 check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$quern" verify "$dir/tiny.gguf" >/dev/null'
 refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"
@@ -63,5 +65,4 @@ refused 'no repetitions' --synthetic tiny:q4_0 -r 0
 refused 'save without synthetic' --save "$dir/x"
 "$quern" bench models/tiny-books-q8_0.gguf -p 8 -n 0 -t 1 --mem-limit 1M >"$dir/out" 2>"$dir/err"
 check 'memory limit' "[ $? -eq 5 ] && [ ! -s '$dir/out' ]"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

@@ -4,11 +4,10 @@
 # print.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/scripts.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
 
 mkdir "$dir/new" "$dir/old"
 # A llama-bench with -d: speeds rise from call to call: 100, 200, 300 for a prompt, a tenth of it for decode; with each thread 7
@@ -115,5 +114,4 @@ for picture in "compare $dir/all.csv" "roofline $dir/rows.jsonl" "curves $dir/sc
 done
 bench/plot -v kind=pie "$dir/all.csv" >/dev/null 2>&1
 check 'an unknown picture' "[ $? -eq 2 ]"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

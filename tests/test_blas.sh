@@ -3,22 +3,17 @@
 # takes it out again. Only one object differs, so everything else is copied from the build folder at hand.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 root=$PWD
 build=${BUILD:-build}
-skip() { echo "SKIPPED blas: $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
-[ "$build" = build ] || skip "the compiler's flags of $build are not known here; runs beside build/"
+[ "$build" = build ] || skip_all blas "the compiler's flags of $build are not known here; runs beside build/"
 cc=${CC:-cc}
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/blas.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 echo '#include <cblas.h>
 void openblas_set_num_threads(int);
 int main(void) { openblas_set_num_threads(1); return (int)cblas_ddot(0, 0, 1, 0, 1); }' >"$dir/try.c"
-"$cc" -o "$dir/try" "$dir/try.c" -lopenblas 2>/dev/null || skip "no OpenBLAS here (libopenblas-dev)"
-passed=0 failed=0
-check() {   # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
-}
+"$cc" -o "$dir/try" "$dir/try.c" -lopenblas 2>/dev/null || skip_all blas "no OpenBLAS here (libopenblas-dev)"
 linked() { readelf -d "$dir/b/quern-quantize" | grep -q openblas; }
 built() { env -u MAKEFLAGS make BUILD="$dir/b" CC="$cc" "$@" >"$dir/made" 2>&1 || { tail -3 "$dir/made"; return 1; }; }
 
@@ -41,5 +36,4 @@ check "1 and 4 threads: the same bytes" cmp -s "$dir/out1" "$dir/out4"
 
 check "and without again" built "$dir/b/quern-quantize"
 check "OpenBLAS is no longer linked" eval '! linked'
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+finish

@@ -7,18 +7,17 @@
 # tests/test_pool.c shows the same code many other trees.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/cgroup.XXXXXX")
 limit=$((512 << 20))
-passed=0 failed=0 skipped=0 group=''
+group=''
 
 leave() {
     [ -z "$group" ] || rmdir "$group"
     rm -rf "$dir"
 }
 trap leave EXIT
-
-finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ $failed -eq 0 ]; exit; }
 
 # ---- who can limit a command? ----
 own() {
@@ -31,11 +30,11 @@ if [ -n "${QUERN_TEST_CGROUP:-}" ]; then
     group=$QUERN_TEST_CGROUP/quern-test.$$
     if ! mkdir "$group" 2>/dev/null; then
         group=''
-        echo "SKIPPED G24 control group: no group can be made in $QUERN_TEST_CGROUP"; skipped=1; finish
+        skip_all 'G24 control group' "no group can be made in $QUERN_TEST_CGROUP"
     fi
     file=$group/memory.max; [ -e "$file" ] || file=$group/memory.limit_in_bytes
     if ! echo $limit >"$file" 2>/dev/null; then
-        echo "SKIPPED G24 control group: the group has no memory controller"; skipped=1; finish
+        skip_all 'G24 control group' 'the group has no memory controller'
     fi
     limited=own
 else
@@ -43,7 +42,7 @@ else
     [ "$(id -u)" -eq 0 ] || manager=--user
     if ! command -v systemd-run >/dev/null ||
        ! timeout 10 systemd-run $manager --scope --quiet true >/dev/null 2>&1 </dev/null; then
-        echo 'SKIPPED G24 control group: no systemd to make one, and QUERN_TEST_CGROUP names none'; skipped=1; finish
+        skip_all 'G24 control group' 'no systemd to make one, and QUERN_TEST_CGROUP names none'
     fi
 fi
 
@@ -54,14 +53,14 @@ row() {
     $limited "$@" >"$dir/out" 2>"$dir/err" </dev/null
     got=$?
     if [ $got -eq "$code" ] && grep -q -- "$words" "$dir/err" && ! grep -qE 'Sanitizer|runtime error' "$dir/err"; then
-        passed=$((passed + 1))
+        ok
     else
-        failed=$((failed + 1)); echo "FAIL $name: exit $got, expected $code: $(tail -1 "$dir/err")"
+        fail "$name: exit $got, expected $code: $(tail -1 "$dir/err")"
     fi
 }
 
 # 400,000 tokens of cache are 1.1 GiB for the model inside the program: more than the group has; the words say whose limit it is.
 row 'G24 plan within the limit' 0 '^memory: ' "$quern" run -p a -n 2 -c 512
 row 'G24 plan above the limit' 5 'are more than this process may have: 512.00 MiB' "$quern" run -p a -n 2 -c 400000
-if [ -s "$dir/out" ]; then failed=$((failed + 1)); echo 'FAIL G24: words came out'; else passed=$((passed + 1)); fi
+check 'G24: no words came out' [ ! -s "$dir/out" ]
 finish

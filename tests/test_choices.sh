@@ -2,13 +2,12 @@
 # quern eval --mc and --lambada: what is printed, what is refused, and a few items of the real files.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 model=models/tiny-books-q8_0.gguf
 shared=${QUERN_SHARED:-../shared}
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/choices.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
 # refused NAME CODE ARGS...
 refused() {
     "$quern" eval "$model" "${@:3}" >"$dir/out" 2>"$dir/err" </dev/null
@@ -62,8 +61,6 @@ if [ -d "$shared/evals" ]; then
     check 'shots' "grep -q '\"shots\":5,\"cut\":[1-9]' '$dir/out'"
     refused 'gsm8k has no choices' 3 --mc "$evals/gsm8k/test.jsonl"
 else
-    skipped=$((skipped + 1))
-    echo 'skipped: no shared folder'
+    skip 'items of the real files' 'no ../shared'
 fi
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

@@ -3,14 +3,12 @@
 # written is an error.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 build=${BUILD:-build}
 quern=$build/quern
 dir=${QUERN_TMP:-/tmp}/cli.$$
 mkdir -p "$dir"
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
-skip() { skipped=$((skipped + 1)); echo "SKIPPED $1: $2"; }
 
 # Every option of a help text must be in the manual and in each completion.
 compare() {     # PROGRAM LABEL HELP
@@ -66,5 +64,4 @@ check 'version to a closed stdout' '"$quern" --version >&- 2>/dev/null; [ $? -eq
 # The sampler's defaults stand in two places: the library's and the table's.
 check 'sampler defaults agree' '"$quern" run -p a -n 1 -v 2>&1 >/dev/null </dev/null |
     grep -q "^sampler: top-k 40, top-p 0.95, min-p 0.05, temperature 0.8, seed 0$"'
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

@@ -68,16 +68,6 @@ static float *decode(const struct gguf_tensor *t)
     return values;
 }
 
-static bool same_files(const char *a, const char *b)
-{
-    size_t a_n = 0, b_n = 1;
-    char *a_data = read_whole_file(a, &a_n), *b_data = read_whole_file(b, &b_n);
-    bool same = a_data && b_data && a_n == b_n && !memcmp(a_data, b_data, a_n);
-    free(a_data);
-    free(b_data);
-    return same;
-}
-
 /* ---- the project's own models ----------------------------------------------------------------------------------- */
 
 /* Every tensor of `reference` in `got`, same type and shape, same bytes; with `through` not FORMAT_COUNT a checkpoint of that type

@@ -3,16 +3,12 @@
 #   KILLS=1000 BUILD=build bash tests/test_convert.sh
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tests/lib.sh"
 convert=$root/${BUILD:-build}/quern-convert
 case ${BUILD:-} in /*) convert=$BUILD/quern-convert ;; esac
 model=$root/models/tiny-books-q8_0.gguf
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/convert.XXXXXX")
 cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
-
-ok()   { passed=$((passed + 1)); }
-fail() { failed=$((failed + 1)); echo "FAIL $1"; }
-skip() { skipped=$((skipped + 1)); echo "SKIPPED $1"; }
 code() { # NAME STATUS PATTERN COMMAND...: exit status, and a sentence on stderr; nothing on stdout, no temporary file left
     local name=$1 status=$2 pattern=$3 found
     shift 3
@@ -76,7 +72,7 @@ if unshare -rm true 2>/dev/null && unshare -rm mount -t tmpfs none /mnt 2>/dev/n
          [ \"\$(cat sub/k.gguf)\" = old ] || c=99
          ls -A sub | grep -q quern-[0-9] && c=98; exit \$c"
 else
-    skip "disk full (G7): no right to mount a tmpfs"
+    skip "disk full (G7)" "no right to mount a tmpfs"
 fi
 
 # stdout is never used; stderr closed or full is no reason to fail (G18, G26).
@@ -98,36 +94,10 @@ if [ $stopped -gt 0 ] && [ $wrong -eq 0 ]; then ok; else fail "SIGINT: $stopped 
 if ls -A | grep -q 'quern-[0-9]'; then fail "SIGINT leaves a temporary file"; else ok; fi
 
 # kill -9 (G13).
-kills=${KILLS:-40} broken=0 whole=0 kept=0 absent=0 temps=0
-"$convert" in.gguf new --type f16 && begin=${EPOCHREALTIME/[.,]/}
-for i in 1 2 3; do "$convert" in.gguf timed --force --type f16; done
-span=$(((${EPOCHREALTIME/[.,]/} - begin) / 2))
+KILLS=${KILLS:-40}
+"$convert" in.gguf new --type f16
 echo old >old
-RANDOM=${SEED:-1}
-for ((i = 0; i < kills; i++)); do
-    rm -f target
-    had=$((i % 2))
-    if [ $had = 1 ]; then cp old target; fi
-    "$convert" in.gguf target --force --type f16 2>/dev/null &
-    pid=$!
-    delay=$(((RANDOM * 32768 + RANDOM) % span))
-    sleep "$(printf '%d.%06d' $((delay / 1000000)) $((delay % 1000000)))"
-    kill -9 $pid 2>/dev/null
-    wait $pid 2>/dev/null
-    if ls -A | grep -q '^\.target\.quern-'; then temps=$((temps + 1)); fi
-    if [ ! -e target ]; then
-        if [ $had = 1 ]; then broken=$((broken + 1)); else absent=$((absent + 1)); fi
-    elif cmp -s target new; then whole=$((whole + 1))
-    elif [ $had = 1 ] && cmp -s target old; then kept=$((kept + 1))
-    else broken=$((broken + 1)); fi
-done 2>/dev/null
-echo "$kills kills: $absent without a file, $kept with the old one, $whole with the new one, $broken broken;" \
-    "$temps left a temporary file"
-if [ $broken -eq 0 ]; then ok; else fail "broken files under the final name"; fi
-if [ $((absent + kept)) -gt 0 ] && [ $temps -gt 0 ]; then ok; else fail "no kill came while the file was written"; fi
-"$convert" in.gguf target --force --type f16
-if ls -A | grep -q 'quern-[0-9]'; then fail "a temporary file stays after the next run"; else ok; fi
+kill_writer "$convert" in.gguf target --force --type f16
 
 cd / && rm -rf "$dir"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

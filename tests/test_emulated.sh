@@ -5,21 +5,10 @@
 # Runs with the release build only. Results of the models are checked where ../shared/vectors is there.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 build=${BUILD:-build}
-passed=0 failed=0 skipped=0
 trap 'rm -f "$log"' EXIT
 log=$(mktemp)
-
-finish() {
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
-
-skip() {
-    echo "SKIPPED $1: $2"
-    skipped=$((skipped + 1))
-}
 
 # LABEL COMMAND...: one program, one result; what it prints is shown when it fails
 run() {
@@ -28,11 +17,10 @@ run() {
     timeout 600 "$@" >"$log" 2>&1 </dev/null
     status=$?
     if [ $status -eq 0 ]; then
-        passed=$((passed + 1))
+        ok
     else
         tail -20 "$log"
-        echo "FAIL $label (status $status)"
-        failed=$((failed + 1))
+        fail "$label (status $status)"
     fi
 }
 

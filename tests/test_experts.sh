@@ -3,18 +3,13 @@
 # that saw too few tokens are named; the same bytes for any number of threads and after kills.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 root=$PWD
 build=$root/${BUILD:-build}
 quantize=$build/quern-quantize
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/experts.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-passed=0 failed=0
-
-check() {   # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
-}
 
 "$build/tests/gen_tiny" starved model.gguf || exit 1
 "$build/tests/gen_tiny" text calibration 14000 5 && "$build/tests/gen_tiny" text heldout 3000 105 || exit 1
@@ -44,5 +39,4 @@ done 2>/dev/null
 [ -e again.gguf ] || "$quantize" model.gguf again.gguf --type Q4_K_M --no-search "${texts[@]}" --threads 2 >out 2>&1
 check "the same bytes after kills" cmp -s one.gguf again.gguf
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+finish

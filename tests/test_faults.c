@@ -15,16 +15,6 @@
 static struct quern_error err;
 static char folder[4096], in[4200], out[4200];
 
-static bool same_bytes(const char *a, const char *b)
-{
-    size_t a_n = 0, b_n = 1;
-    char *a_data = read_whole_file(a, &a_n), *b_data = read_whole_file(b, &b_n);
-    bool same = a_data && b_data && a_n == b_n && !memcmp(a_data, b_data, a_n);
-    free(a_data);
-    free(b_data);
-    return same;
-}
-
 /* 100 keys and 50 tensors of 20 KB, so that tables grow and the writer's buffer overflows. */
 static void save_input(void)
 {
@@ -160,12 +150,12 @@ static bool copy_with_fault(enum fault_kind kind, enum fault_mode mode, int numb
     const char *where = fault_disarm();
     CHECK(where || ok, "without a fault: %s", err.text);
     CHECK(fault_live_blocks() == before, "%s %zu: %ld blocks leak", where, n, fault_live_blocks() - before);
-    CHECK(fault_temps_left(folder) == 0, "%s %zu: a temporary file is left", where, n);
+    CHECK(temps_left(folder) == 0, "%s %zu: a temporary file is left", where, n);
     bool synced = ok || !strstr(err.text, "is written, but its directory could not be synced");
     if (ok || !synced)
-        CHECK(same_bytes(in, out), "%s %zu: success, but other bytes", where, n);
+        CHECK(same_files(in, out), "%s %zu: success, but other bytes", where, n);
     else if (had)
-        CHECK(same_bytes(temp_path("faults/old.gguf"), out), "%s %zu: the old file is not what it was", where, n);
+        CHECK(same_files(temp_path("faults/old.gguf"), out), "%s %zu: the old file is not what it was", where, n);
     else
         CHECK(access(out, F_OK) != 0, "%s %zu: something is under the final name", where, n);
     if (!ok)
@@ -227,7 +217,7 @@ static void test_short_writes(void)
     fault_short_io(777);
     bool ok = copy_gguf(in, out, true, SIZE_MAX, &err);
     fault_short_io(0);
-    CHECK(ok && same_bytes(in, out), "%s", err.text);
+    CHECK(ok && same_files(in, out), "%s", err.text);
 }
 
 int main(void)

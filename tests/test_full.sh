@@ -3,14 +3,13 @@
 # test_faults.c lets every single write fail with ENOSPC in any case.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 copy=$PWD/${BUILD:-build}/tests/gen_copy
 model=$PWD/models/tiny-books-q8_0.gguf
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/full.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 if ! unshare -m sh -c "mount -t tmpfs -o size=1m tmpfs '$dir'" 2>/dev/null; then
-    echo "SKIPPED test_full: mounting a tmpfs is not allowed here"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0
+    skip_all test_full 'mounting a tmpfs is not allowed here'
 fi
 # Within the namespace: the target exists, is an older file, and stays it. The words are those of the check before the data.
 unshare -m bash -c '
@@ -21,10 +20,8 @@ unshare -m bash -c '
     [ -z "$(ls -A | grep quern-)" ] && echo "clean" >>error
     cat error
 ' _ "$dir" "$copy" "$model" >"$dir.out"
-failed=0
 for words in "code 6" "kept" "clean" "are free"; do
-    grep -q "$words" "$dir.out" || { echo "FAIL no '$words' in: $(cat "$dir.out")"; failed=$((failed + 1)); }
+    check "no '$words' in: $(cat "$dir.out")" grep -q "$words" "$dir.out"
 done
 rm -f "$dir.out"
-echo "$((4 - failed)) passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+finish

@@ -2,9 +2,7 @@
 # Every header compiles alone; the public one also as C++ and as strict C11; the arrows between folders point one way.
 set -u
 cd "$(dirname "$0")/.."
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
-finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ $failed -eq 0 ]; exit; }
+. tests/lib.sh
 [ "${BUILD:-build}" = build ] || finish          # the same for every build
 # On x86 this machine's compiler must be told that the vector headers may use their instructions; elsewhere they are left out.
 vector=''
@@ -20,7 +18,7 @@ check 'quern.h has at most 250 lines' '[ "$(wc -l <include/quern.h)" -le 250 ]'
 if command -v g++ >/dev/null; then
     check 'quern.h in C++' 'g++ -std=c++11 -Wall -Wextra -pedantic -Werror -fsyntax-only -x c++ -include include/quern.h /dev/null'
 else
-    skipped=$((skipped + 1)); echo 'SKIPPED quern.h in C++: g++ is not installed'
+    skip 'quern.h in C++' 'g++ is not installed'
 fi
 # kernels <- src <- tools: what a file includes lies in its own folder or in one before it.
 includes() { grep -ohE '^#include "[^"]+"' "$@" | sed 's/.*"\(.*\)"/\1/' | sort -u; }

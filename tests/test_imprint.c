@@ -42,15 +42,6 @@ static bool gather(const struct subject *s, const char *name, bool fisher, size_
     return imprint_write(s->model, path, &o, err);
 }
 
-static bool same_files(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = read_whole_file(temp_path(a), &n), *y = read_whole_file(temp_path(b), &m);
-    bool same = x && y && n == m && !memcmp(x, y, n);
-    free(x), free(y);
-    return same;
-}
-
 /* ---- the plain sums ---- */
 
 struct naive {
@@ -273,12 +264,12 @@ static void the_same_bytes(void)
         return;
     CHECK(gather(&one, "one.stats", true, 0, NULL, &err), "%s", err.text);
     CHECK(gather(&three, "three.stats", true, 0, NULL, &err), "%s", err.text);
-    CHECK(same_files("one.stats", "three.stats"), "one thread and three");
+    CHECK(same_files(temp_path("one.stats"), temp_path("three.stats")), "one thread and three");
     CHECK(!gather(&one, "tight.stats", true, 1 << 20, NULL, &err) && err.code == QUERN_EMEM,
           "a limit that is too low: %s", err.text);
     /* The message names the least that will do; with it the inputs of a layer are gathered one after the other. */
     size_t least = strtoull(strstr(err.text, "least ") + 6, NULL, 10);
-    CHECK(gather(&one, "tight.stats", true, least, NULL, &err) && same_files("one.stats", "tight.stats"),
+    CHECK(gather(&one, "tight.stats", true, least, NULL, &err) && same_files(temp_path("one.stats"), temp_path("tight.stats")),
           "limit %zu: %s", least, err.text);
     CHECK(!gather(&one, "tight.stats", true, least - 1, NULL, &err), "a byte less");
     /* Stopped ever later and taken up again by other numbers of threads. */
@@ -295,7 +286,7 @@ static void the_same_bytes(void)
             if (imprint_write(one.model, path, &o, &err))
                 break;
         }
-        CHECK(same_files("one.stats", "parts.stats"), "stopped after %d steps", stops);
+        CHECK(same_files(temp_path("one.stats"), temp_path("parts.stats")), "stopped after %d steps", stops);
     }
     close_subject(&one);
     close_subject(&three);

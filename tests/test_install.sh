@@ -3,10 +3,8 @@
 # quern.pc. Only for the release build: the others would install the same.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 build=${BUILD:-build}
-passed=0 failed=0 skipped=0
-check() { if eval "$2"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi; }
-finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ $failed -eq 0 ]; exit; }
 [ "$build" = build ] || finish
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/install.XXXXXX")
 trap 'rm -rf "$dir"' EXIT

@@ -303,9 +303,7 @@ int main(void)
     TEST(test_valid);
     TEST(test_changed_bytes);
     for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
-        char name[100];
-        snprintf(name, sizeof name, "%s: %s", ROWS[i].id, ROWS[i].what);
-        test_begin(name);
+        test_begin("%s: %s", ROWS[i].id, ROWS[i].what);
         check_row(&ROWS[i]);
         test_finish();
     }

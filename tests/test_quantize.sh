@@ -3,6 +3,7 @@
 # kill.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 root=$PWD
 build=$root/${BUILD:-build}
 quantize=$build/quern-quantize
@@ -10,20 +11,12 @@ shared=${QUERN_SHARED:-$root/../shared}
 model=$shared/models/tiny-books/tiny-books-BF16.gguf
 matrix=$shared/models/tiny-books/peers/tiny-books.imatrix.gguf
 if [ ! -r "$model" ]; then
-    echo "SKIPPED quantize: shared/ is not here"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0
+    skip_all quantize "../shared is not here"
 fi
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/quantize.XXXXXX")
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
 
-check() {   # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
-}
-skip() { skipped=$((skipped + 1)); echo "SKIPPED $1"; }
 refused() { # NAME CODE WORDS ARGS...: that exit code, those words on stderr, no file "out"
     local name=$1 code=$2 words=$3; shift 3
     "$quantize" "$@" >stdout 2>stderr; local got=$?
@@ -97,7 +90,7 @@ if [ -n "$offset" ]; then
     printf '\300\177' | dd of=nan.gguf bs=1 seek=$((offset + 2 * (5 * 256 + 17))) conv=notrunc 2>/dev/null
     refused "a value that is not finite" 3 "row 5, column 17" nan.gguf out --plain --type Q4_0
 else
-    skip "a value that is not finite: show does not tell the offset"
+    skip "a value that is not finite" "show does not tell the offset"
 fi
 
 # A full disk (G7, G9): RLIMIT_FSIZE stands for it.
@@ -114,7 +107,7 @@ if small_disk true 2>/dev/null; then
     check "no room for the hidden files: exit 6" test $code -eq 6 -a $(($(date +%s) - begin)) -lt 5
     check "... needed and free are told" grep -qE "the hidden ones beside it take about [0-9]{7,} bytes, [0-9]{7} are free" stderr
 else
-    skip "free space: no file system may be mounted here"
+    skip "free space" "no file system may be mounted here"
 fi
 
 # kill -9 (G13): no file or the whole one; the next run gives the same bytes as one that was never disturbed.
@@ -137,10 +130,8 @@ check "no temporary file stays" test -z "$(ls -A | grep quern-)"
 
 # Planning runs the model hundreds of times: minutes under the sanitizers, where test_plan covers the same code.
 case $build in *asan*)
-    skip "adaptive quantization from the command line: takes minutes under the sanitizers; test_plan runs its code there"
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ $failed -eq 0 ]
-    exit ;;
+    skip "adaptive quantization from the command line" "takes minutes under the sanitizers; test_plan runs its code there"
+    finish ;;
 esac
 
 # The adaptive way, on a small model: one thread and four, a recipe used again, sizes kept, gates, a folder.
@@ -229,5 +220,4 @@ refused "gradients not known" 4 "--tune: gradients of 'gpt2'" "$shared/vectors/a
 check "a checkpoint's folder" test -s folder.txt -a -z "$(diff folder.txt file.txt)"
 check "no temporary file stays" test -z "$(ls -A | grep quern-)"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

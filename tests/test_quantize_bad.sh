@@ -4,20 +4,18 @@
 #   BUILD=build bash tests/test_quantize_bad.sh
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 root=$PWD
 build=$root/${BUILD:-build}
 shared_quantize=$build/quern-quantize
 case $build in *asan*)
-    echo "SKIPPED quantize_bad: takes away /proc, threads and stack, which the sanitizers need; test_fault_quantize runs there"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0 ;;
+    skip_all quantize_bad "takes away /proc, threads and stack, which the sanitizers need; test_fault_quantize runs there" ;;
 esac
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/qbad.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" && chmod 755 . || exit 1
 ln -s "$shared_quantize" quantize
 quantize=$shared_quantize
-passed=0 failed=0 skipped=0
 
 tell() {    # PASSED? ID WHAT GOT WORDS
     if [ "$1" = 1 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); printf 'FAIL '; fi
@@ -61,9 +59,8 @@ texts="--calibration fit.txt --heldout held.txt"
 measured="--bpw 6 --no-search --no-feedback $texts"
 planned="--recipe recipe.json --no-feedback $texts"
 if ! make_inputs; then
-    echo "FAIL the inputs cannot be made"
-    echo "0 passed, 1 failed, 0 skipped"
-    exit 1
+    fail "the inputs cannot be made"
+    finish
 fi
 q4="--plain --type Q4_0"
 
@@ -246,5 +243,4 @@ row I10 "safetensors: the index names a file that is not there" 3 "gone" "$quant
 skip I10 "overlapping offsets and duplicate names: tests/test_convert_bad.c and test_safetensors.c"
 is I "the input is untouched" test "$("$build/tests/gen_tiny" model again.gguf llama; cksum <again.gguf)" = "$(cksum <m.gguf)"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

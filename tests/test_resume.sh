@@ -3,29 +3,21 @@
 #   KILLS=200 SEARCH=1 bash tests/test_resume.sh      by hand, with the plan's search; a few kills without it in the suite
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 root=$PWD
 build=$root/${BUILD:-build}
 quantize=$build/quern-quantize
 shared=${QUERN_SHARED:-$root/../shared}
 small=$shared/models/babyllama361/babyllama361-F32.gguf
 if [ ! -r "$small" ]; then
-    echo "SKIPPED resume: shared/ is not here"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0
+    skip_all resume "../shared is not here"
 fi
 case $build in *asan*)
-    echo "SKIPPED resume: the runs take minutes under the sanitizers; test_journal runs its code there"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0 ;;
+    skip_all resume "the runs take minutes under the sanitizers; test_journal runs its code there" ;;
 esac
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/resume.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-passed=0 failed=0
-check() {   # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $name"; fi
-}
 head -c 16000 "$root/models/calibration.txt" >fit.txt
 head -c 1100 "$root/models/heldout.txt" >held.txt
 command=("$quantize" "$small" out --bpw 6 --calibration fit.txt --heldout held.txt)
@@ -87,5 +79,4 @@ sleep 0.2
 check "a second run for the same output is refused" test $code -eq 2 -a -n "$(grep 'another quern-quantize' said)"
 kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+finish

@@ -3,16 +3,12 @@
 # code, its words, and nothing worse.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 dir=${QUERN_TMP:-/tmp}/run.$$
 mkdir -p "$dir"
 trap 'rm -rf "$dir"' EXIT
 model=models/tiny-books-q8_0.gguf
-passed=0 failed=0 skipped=0
-
-ok() { passed=$((passed + 1)); }
-fail() { failed=$((failed + 1)); echo "FAIL $1"; }
-skip() { skipped=$((skipped + 1)); echo "SKIPPED $1: $2"; }
 
 # Did `$dir/err` get a sanitizer's report?
 clean() { ! grep -qE 'AddressSanitizer|runtime error|LeakSanitizer' "$dir/err"; }
@@ -191,5 +187,4 @@ row 'G25 unknown level by flag' 2 'sse9' "$quern" run -m $model -p a -n 2 --cpu 
 row 'G26 empty environment, odd locale' 0 '' env -i LC_ALL=de_DE.UTF-8 TZ=nonsense "$quern" run -m $model -p a -n 2 --temp 0.5
 case ${BUILD:-build} in *asan*) stack=256 ;; *) stack=64 ;; esac      # the sanitizers' frames are wider
 row "G29 $stack KiB of stack" 0 '' bash -c "ulimit -s $stack; exec '$quern' run -m $model -p a -n 2"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

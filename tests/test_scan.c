@@ -90,7 +90,7 @@ int main(void)
         pools[i] = pool_open(i, &err);
     for (uint32_t id = 0; id < FORMAT_COUNT; id++)
         if (format_find(id)) {
-            test_begin(format_find(id)->name);
+            test_begin("%s", format_find(id)->name);
             check_format(format_find(id));
             test_finish();
         }

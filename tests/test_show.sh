@@ -2,20 +2,15 @@
 # quern show: what it prints of a file whose content is known, as text and as JSON, and that nothing in it reaches a terminal raw.
 set -u
 cd "$(dirname "$0")/.."
+. tests/lib.sh
 quern=${BUILD:-build}/quern
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/show.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
-
 has() {     # NAME PATTERN FILE: a line of FILE is matched by the extended pattern
-    if grep -qE -- "$2" "$3"; then passed=$((passed + 1)); else
-        failed=$((failed + 1))
-        echo "FAIL $1: no line like: $2"
+    if grep -qE -- "$2" "$3"; then ok; else
+        fail "$1: no line like: $2"
         head -c 2000 "$3"
     fi
-}
-check() {   # NAME STATUS
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi
 }
 
 u64() { printf '\\%03o\\0\\0\\0\\0\\0\\0\\0' "$1"; }
@@ -34,7 +29,7 @@ size=$(stat -c %s "$dir/f.gguf")
 head -c $(((32 - size % 32) % 32 + 68 + 28 + 7)) /dev/zero >>"$dir/f.gguf"
 
 "$quern" show --tensors "$dir/f.gguf" >"$dir/text" 2>"$dir/err"
-check "exit code" $?
+check "exit code" [ $? -eq 0 ]
 has architecture '^architecture +lla$' "$dir/text"
 has name '^name +\(not given\)$' "$dir/text"
 has parameters '^parameters +64$' "$dir/text"
@@ -49,13 +44,13 @@ has plan '^memory +no plan: .*lla' "$dir/text"
 has tensor '^  t  Q8_0 \[32, 2\]  68 bytes at [0-9]+$' "$dir/text"
 has trailing '7 bytes after the last tensor' "$dir/err"
 ! LC_ALL=C grep -q $'[\x01-\x08\x0b-\x1f\x7f-\xff]' "$dir/text"
-check "no control characters" $?
+check "no control characters" [ $? -eq 0 ]
 
 "$quern" show --full "$dir/f.gguf" >"$dir/text" 2>/dev/null
 has "full array" '^  x.eight  u8\[8\] = 1, 2, 3, 4, 5, 6, 7, 8$' "$dir/text"
 
 "$quern" show --json --tensors "$dir/f.gguf" >"$dir/json" 2>/dev/null
-check "exit code of --json" $?
+check "exit code of --json" [ $? -eq 0 ]
 has "JSON head" '"architecture": "lla", "name": null, "version": 3, "alignment": 32' "$dir/json"
 has "JSON sizes" '"trailing_bytes": 7, "gap_bytes": 0, "parameters": 64, "weight_bytes": 68, "context": 4096' "$dir/json"
 has "JSON escape" '"key": "x.evil", "type": "string", "value": "a\\u001b\[31m.*\\n"' "$dir/json"
@@ -63,12 +58,11 @@ has "JSON array" '"elements": "u8", "count": 8, "shortened": true, "value": \[1,
 has "JSON tensor" '"name": "t", "type": "Q8_0", "shape": \[32, 2\], "bytes": 68' "$dir/json"
 
 "$quern" show models/tiny-books-q8_0.gguf >"$dir/text" 2>"$dir/err"
-check "exit code of the embedded model" $?
+check "exit code of the embedded model" [ $? -eq 0 ]
 has "plan of the embedded model" '^memory +weights 5.[0-9]+ MiB, cache [0-9.]+ [KM]iB \(512 tokens, F16\), scratch ' "$dir/text"
 
 "$quern" show "$dir/absent.gguf" >"$dir/text" 2>"$dir/err"
 [ $? -eq 6 ]
-check "exit code of a missing file" $?
+check "exit code of a missing file" [ $? -eq 0 ]
 has "missing file" 'No such file or directory' "$dir/err"
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+finish

@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # quern tokenize and detokenize, through the program.
 set -u
-quern=$BUILD/quern
+cd "$(dirname "$0")/.."
+. tests/lib.sh
+quern=${BUILD:-build}/quern
 shared=${QUERN_SHARED:-../shared}
 vocab=$shared/vectors/vocab
 tmp=${QUERN_TMP:-/tmp}
-passed=0 failed=0 skipped=0
-
-ok()   { passed=$((passed + 1)); }
-fail() { failed=$((failed + 1)); echo "FAIL $1"; }
 same() { if cmp -s "$2" "$3"; then ok; else fail "$1"; fi; }
 text() { if [ "$2" = "$3" ]; then ok; else fail "$1: '$2' instead of '$3'"; fi; }
 code() { # NAME STATUS PATTERN COMMAND...: exit status, and a sentence on stderr
@@ -22,9 +20,7 @@ code() { # NAME STATUS PATTERN COMMAND...: exit status, and a sentence on stderr
 
 separator=$'\n__ggml_vocab_test__\n'
 if [ ! -e "$vocab/extra.inp" ]; then
-    echo "SKIPPED tokenize: no ../shared/vectors/vocab"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0
+    skip_all tokenize "no ../shared/vectors/vocab"
 fi
 
 for name in llama-spm gpt-2 bert-bge phi-3; do
@@ -81,9 +77,7 @@ if [ -e "$shared/models/babyllama105/babyllama105-F32.gguf" ]; then
         "$quern" tokenize --no-add-special "$shared/models/babyllama105/babyllama105-F32.gguf" |
         tr ' ' '\n' | grep -c '^0$')" 2
 else
-    echo "SKIPPED babyllama105: no ../shared/models"
-    skipped=$((skipped + 1))
+    skip babyllama105 "no ../shared/models"
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+finish

@@ -203,12 +203,12 @@ int main(void)
     }
     fclose(file);
     for (size_t i = 0; i < sizeof vocabularies / sizeof *vocabularies; i++) {
-        test_begin(vocabularies[i]);
+        test_begin("%s", vocabularies[i]);
         check_vocabulary(vocabularies[i]);
         test_finish();
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        test_begin(names[i][0]);
+        test_begin("%s", names[i][0]);
         check_pretokenizer(names[i][0], names[i][1] ? names[i][1] : names[i][0]);
         test_finish();
     }

@@ -1,5 +1,4 @@
 /* The GGUF writer: the same bytes come out, and whatever goes wrong, the target is what it was (bad-inputs G7 to G12). */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -18,28 +17,6 @@
 #include "test.h"
 
 static struct quern_error err;
-
-static bool same_bytes(const char *a, const char *b)
-{
-    size_t a_n = 0, b_n = 1;
-    char *a_data = read_whole_file(a, &a_n), *b_data = read_whole_file(b, &b_n);
-    bool same = a_data && b_data && a_n == b_n && !memcmp(a_data, b_data, a_n);
-    free(a_data);
-    free(b_data);
-    return same;
-}
-
-/* Files below the test's own folder whose name begins with ".", that is, temporary files that were left. */
-static size_t temps_left(const char *folder)
-{
-    size_t n = 0;
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
-        n += strstr(e->d_name, ".quern-") != NULL;
-    if (dir)
-        closedir(dir);
-    return n;
-}
 
 /* A folder of this test's own, so that leftovers can be counted. */
 static const char *folder(void)
@@ -101,7 +78,7 @@ static void test_round_trip_of_small_files(void)
                 for (int padded = 0; padded <= 1; padded++) {
                     save_small(in_folder("in.gguf"), version, alignment, tensors, padded);
                     CHECK(copy_gguf(in_folder("in.gguf"), in_folder("out.gguf"), true, 100, &err), "%s", err.text);
-                    CHECK(same_bytes(in_folder("in.gguf"), in_folder("out.gguf")),
+                    CHECK(same_files(in_folder("in.gguf"), in_folder("out.gguf")),
                           "version %u, alignment %u, %u tensors, padded %d",
                           version, alignment, tensors, padded);
                 }
@@ -118,7 +95,7 @@ static int copy_and_compare(const char *path, const struct stat *st, int type, s
         return 0;
     const char *out = in_folder("copy.gguf");
     CHECK(copy_gguf(path, out, true, SIZE_MAX, &err), "%s", err.text);
-    CHECK(same_bytes(path, out), "%s: the copy has other bytes", path);
+    CHECK(same_files(path, out), "%s: the copy has other bytes", path);
     files_copied++;
     return 0;
 }
@@ -139,7 +116,7 @@ static void expect_refused(bool ok, enum quern_code code, const char *words, con
 {
     CHECK(!ok && err.code == code, "expected code %d, got %d: %s", code, ok ? 0 : err.code, ok ? "" : err.text);
     CHECK(ok || strstr(err.text, words), "expected '%s' in: %s", words, err.text);
-    CHECK(was ? same_bytes(target, was) : access(target, F_OK) != 0, "the target %s is not what it was", target);
+    CHECK(was ? same_files(target, was) : access(target, F_OK) != 0, "the target %s is not what it was", target);
     CHECK(temps_left(folder()) == 0, "a temporary file is left");
 }
 
@@ -177,7 +154,7 @@ static void test_existing_target(void)
     CHECK(symlink("old.gguf", link) == 0, "cannot make a link");
     CHECK(copy_gguf(in_folder("in.gguf"), link, true, 4096, &err), "%s", err.text);
     CHECK(lstat(link, &st) == 0 && S_ISLNK(st.st_mode), "the link was replaced, not the file");
-    CHECK(same_bytes(in_folder("in.gguf"), out), "not replaced");
+    CHECK(same_files(in_folder("in.gguf"), out), "not replaced");
     CHECK(stat(out, &st) == 0 && (st.st_mode & 0777) == 0640, "mode %o", st.st_mode & 0777);
     remove(link);
     remove(out);

@@ -155,20 +155,11 @@ bool adaptive_imprint(const char *path, const struct quern_model *source, size_t
     return imprint_write(source, path, &options, err);
 }
 
-static size_t largest_choice(const struct plan *p)
-{
-    size_t largest = 0;
-    for (size_t i = 0; i < p->count; i++)
-        for (size_t c = 0; c < p->tensors[i].count; c++)
-            largest = p->tensors[i].choice[c].bytes > largest ? p->tensors[i].choice[c].bytes : largest;
-    return largest;
-}
-
 bool adaptive_memory(size_t *out, const struct quern_model *source, const struct plan *p, size_t budget, bool gather,
                      struct pool *pool, const struct adaptive_options *o, struct quern_error *err)
 {
     struct adaptive_work work = adaptive_work(source, p->count);
-    size_t passes = 0, anchors = 0, trials = 0, largest = largest_choice(p);
+    size_t passes = 0, anchors = 0, trials = 0, largest = plan_largest(p);
     if ((gather && !importance_bytes(&passes, source, work.chunk, o->fisher, pool, err)) ||
         !measure_bytes(&anchors, source, work.chunk, work.anchor_chunks, pool_threads(pool), err) ||
         (o->search && !measure_bytes(&trials, source, work.chunk, work.search_chunks, pool_threads(pool), err)))
@@ -199,7 +190,7 @@ static bool fit_chunks(size_t *chunks, const struct quern_model *source, size_t 
 static bool fit_memory(struct plan_options *options, const struct plan *p, const struct quern_model *source, size_t chunk,
                        const struct adaptive_options *o, struct pool *pool, struct quern_error *err)
 {
-    size_t largest = largest_choice(p);
+    size_t largest = plan_largest(p);
     return !o->mem_limit ||
            (fit_chunks(&options->chunks, source, chunk, largest, o, pool, err) &&
             (!o->search || fit_chunks(&options->search_chunks, source, chunk, options->budget + 2 * largest, o, pool, err)));

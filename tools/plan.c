@@ -75,6 +75,15 @@ size_t plan_bytes(const struct plan *p)
     return allocate_bytes(p->items, p->count);
 }
 
+size_t plan_largest(const struct plan *p)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < p->count; i++)
+        for (size_t c = 0; c < p->tensors[i].count; c++)
+            most = p->tensors[i].choice[c].bytes > most ? p->tensors[i].choice[c].bytes : most;
+    return most;
+}
+
 void plan_apply(const struct plan *p, struct plan_item *items)
 {
     for (size_t i = 0; i < p->count; i++) {

@@ -65,5 +65,7 @@ bool plan_search(struct plan *p, const struct quantize_job *job, const struct qu
 /* Put the chosen types into the items of the file's plan. */
 void plan_apply(const struct plan *p, struct plan_item *items);
 size_t plan_bytes(const struct plan *p);
+/* Bytes of the largest tensor in the largest of its types. */
+size_t plan_largest(const struct plan *p);
 
 #endif

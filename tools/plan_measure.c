@@ -80,15 +80,6 @@ static double predict(const struct plan_tensor *t, const double kl[PLAN_ANCHORS]
     return e * exp(cost[1] + at * (cost[0] - cost[1]));
 }
 
-static size_t largest_tensor(const struct plan *p)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < p->count; i++)
-        for (size_t c = 0; c < p->tensors[i].count; c++)
-            most = p->tensors[i].choice[c].bytes > most ? p->tensors[i].choice[c].bytes : most;
-    return most;
-}
-
 static double total_values(const struct plan *p)
 {
     double values = 0;
@@ -220,7 +211,7 @@ bool plan_measure(struct plan *p, const struct quantize_job *job, const struct q
     size_t chunks = text->count / text->chunk;
     chunks = o->chunks < chunks ? o->chunks : chunks;
     bool ok = variant_init(&m.variant, source, err) &&
-              (m.blocks = mem_take_aligned(1, largest_tensor(p), "a tensor", err)) != NULL &&
+              (m.blocks = mem_take_aligned(1, plan_largest(p), "a tensor", err)) != NULL &&
               measure_init(&m.measure, source, text->tokens, text->chunk, chunks, job->pool, job->stop, err);
     double done = 0, all = 0;
     for (size_t i = 0; ok && i < p->count; i++)
