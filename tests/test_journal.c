@@ -96,6 +96,7 @@ static void test_damage(void)
         j = begin(keys[0], &again);
         int n = count(j);
         CHECK(n < 3, "damage at %zu of %zu: all records", at % size, size);
+        CHECK(!again || (stat(path, &st) == 0 && (size_t)st.st_size <= at % size), "damage at %zu stays in the file", at % size);
         fill(j);
         CHECK(count(j) == 3, "after damage at %zu: %d records can be added", at % size, count(j));
         journal_close(j, true);
