@@ -250,14 +250,28 @@ static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i
 
 /* ---- pairs of bits, multiplied where they stand ---- */
 
-/* Plane p of a byte holds column 32 p of the byte's half of a run, so a half's 32 bytes are its 128 columns. The planes are masked
- * out, not shifted down: a byte of plane p is the value times PLANE_FACTOR, which the sub-blocks' scales make 16 in all planes.
- * Third bits (raw[1]: 32 bytes, in both halves; bit 4 half + p) are turned to where they belong above their pairs. One shift in
- * place of four for pairs alone, three in place of eight with third bits. */
-enum { PLANE_FACTORS = 16 };
-static ALWAYS_INLINE int plane_factor(int p)
+/* Plane p of a byte holds column 32 p of the byte's half of a run, so a half's 32 bytes are its 128 columns, and 128 bits are 16
+ * columns of each of four sub-blocks. The planes are masked out, not shifted down; the sub-blocks' scales make up for it, so that
+ * all sums come out multiplied by plane_factors.
+ *
+ * Pairs alone: in vector k dword j of each 128 bits is plane j of dword (j + k) % 4, all by one mask. So every lane of 32 bits
+ * stays with one sub-block, whose 16 products it sums over the four vectors, and one multiplication by the scales is left.
+ *
+ * With third bits (raw[1]: 32 bytes, in both halves; bit 4 half + p): vector p is plane p, and above it its third bit, turned to
+ * where it belongs; values are lifted by 1, 4, 4 and 16. Three shifts in place of eight. */
+static ALWAYS_INLINE int plane_factors(const struct panel_shape shape)
+{
+    return shape.planes == 2 ? 64 : 16;
+}
+
+static ALWAYS_INLINE int lift_of(int p)
 {
     return p == 0 ? 1 : p == 3 ? 16 : 4;
+}
+
+static ALWAYS_INLINE __m512i own_planes(void)
+{
+    return _mm512_broadcast_i32x4(_mm_setr_epi32(0x03030303, 0x0c0c0c0c, 0x30303030, (int)0xc0c0c0c0));
 }
 
 static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
@@ -267,18 +281,18 @@ static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mas
                                      A_OR_B_AND_C);
 }
 
-/* q from raw: plane by plane, both halves. */
+/* q from raw. */
 static ALWAYS_INLINE void split_planes(struct run *w, const struct panel_shape shape)
 {
-    __m512i v = w->raw[0], down = _mm512_srli_epi16(v, 2);
+    __m512i v = w->raw[0];
     if (shape.planes == 2) {
-        w->q[0] = _mm512_and_si512(v, _mm512_set1_epi8(0x03));
-        w->q[1] = _mm512_and_si512(v, _mm512_set1_epi8(0x0c));
-        w->q[2] = _mm512_and_si512(down, _mm512_set1_epi8(0x0c));
-        w->q[3] = _mm512_and_si512(down, _mm512_set1_epi8(0x30));
+        w->q[0] = _mm512_and_si512(v, own_planes());
+        w->q[1] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_ADCB), own_planes());
+        w->q[2] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_BADC), own_planes());
+        w->q[3] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_CBAD), own_planes());
     } else {
         const __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 30, 30, 30, 30, 30, 30, 30, 30);
-        __m512i even = _mm512_rolv_epi32(w->raw[1], turn);
+        __m512i down = _mm512_srli_epi16(v, 2), even = _mm512_rolv_epi32(w->raw[1], turn);
         __m512i odd = _mm512_rolv_epi32(w->raw[1], _mm512_add_epi32(turn, _mm512_set1_epi32(1)));
         w->q[0] = two_masks(v, 0x03, even, 0x04);
         w->q[1] = two_masks(v, 0x0c, odd, 0x10);
@@ -287,20 +301,56 @@ static ALWAYS_INLINE void split_planes(struct run *w, const struct panel_shape s
     }
 }
 
+/* Dword d of each 128 bits from plane (d - k) % 4. */
+static ALWAYS_INLINE __m512i diagonal(const __m512i plane[4], int k)
+{
+    __m512i a = _mm512_mask_blend_epi32(0xaaaa, plane[-k & 3], plane[(1 - k) & 3]);
+    __m512i b = _mm512_mask_blend_epi32(0xaaaa, plane[(2 - k) & 3], plane[(3 - k) & 3]);
+    return _mm512_mask_blend_epi32(0xcccc, a, b);
+}
+
 /* A token's run in this order, and after it the dots' start values, which take the offset off. */
 static ALWAYS_INLINE void load_planes(__m512i x[8], const int8_t *from, const struct panel_shape shape)
 {
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i plane[4];
+    for (int p = 0; p < 4; p++)
+        plane[p] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(from + 32 * p))),
+                                      _mm256_loadu_si256((const __m256i *)(from + 128 + 32 * p)), 1);
+    if (shape.planes == 2) {
+        const __m512i offset = _mm512_and_si512(own_planes(), _mm512_set1_epi8(0x55));   /* 1 in each plane */
+        x[0] = diagonal(plane, 0);
+        x[1] = _mm512_shuffle_epi32(diagonal(plane, 1), _MM_PERM_ADCB);
+        x[2] = _mm512_shuffle_epi32(diagonal(plane, 2), _MM_PERM_BADC);
+        x[3] = _mm512_shuffle_epi32(diagonal(plane, 3), _MM_PERM_CBAD);
+        x[4] = zero;
+        if (shape.offset == 1)
+            x[4] = dot_64(dot_64(dot_64(dot_64(zero, offset, x[0]), offset, x[1]), offset, x[2]), offset, x[3]);
+        x[4] = _mm512_sub_epi32(zero, x[4]);
+        return;
+    }
     for (int p = 0; p < 4; p++) {
-        x[p] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(from + 32 * p))),
-                                  _mm256_loadu_si256((const __m256i *)(from + 128 + 32 * p)), 1);
-        __m512i offset = _mm512_set1_epi8((char)(plane_factor(p) * (int)shape.offset));
-        x[4 + p] = _mm512_sub_epi32(_mm512_setzero_si512(), dot_64(_mm512_setzero_si512(), offset, x[p]));
+        __m512i offset = _mm512_set1_epi8((char)(lift_of(p) * (int)shape.offset));
+        x[p] = plane[p];
+        x[4 + p] = _mm512_sub_epi32(zero, dot_64(zero, offset, plane[p]));
     }
 }
 
-/* PLANE_FACTORS times what dot_super_narrow gives. The offset comes off before four products are packed: with third bits 4 * 16 *
- * 127 * 4 = 32512 just fits int16. */
-static ALWAYS_INLINE __m512i dot_super_planes(const struct run *w, const __m512i x[8])
+/* plane_factors times what dot_super_narrow gives. */
+static ALWAYS_INLINE __m512i dot_pairs(const struct run *w, const __m512i x[8])
+{
+    /* sub-block 8 half + 2 p + b stands in dword p of lane 2 half + b */
+    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    const __m512i lift = _mm512_broadcast_i32x4(_mm_setr_epi32(6, 4, 2, 0));
+    __m512i scales = _mm512_sllv_epi32(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(w->scales, order)), lift);
+    __m512i dot = x[4];
+    for (int k = 0; k < 4; k++)
+        dot = dot_64(dot, w->q[k], x[k]);
+    return _mm512_mullo_epi32(dot, scales);
+}
+
+/* The same with third bits. The offset comes off before four products are packed: 4 * 16 * 127 * 4 = 32512 just fits int16. */
+static ALWAYS_INLINE __m512i dot_triples(const struct run *w, const __m512i x[8])
 {
     const __m512i places = _mm512_set_epi16(11, 11, 11, 11, 9, 9, 9, 9, 10, 10, 10, 10, 8, 8, 8, 8, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2,
                                             2, 2, 0, 0, 0, 0);
@@ -396,7 +446,7 @@ static ALWAYS_INLINE __m512 finish_totals(__m512 acc, __m512i total, const struc
 {
     __m512 dx = _mm512_set1_ps(token->dx[0]);
     if (shape.planes)
-        total = _mm512_srai_epi32(total, __builtin_ctz(PLANE_FACTORS));
+        total = _mm512_srai_epi32(total, __builtin_ctz((unsigned)plane_factors(shape)));
     acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(total), acc);
     if (shape.mins) {
         __m512 dmin = scales_of(rest->d, true, shape.factor);
@@ -536,9 +586,10 @@ static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct dec
             for (size_t p = 0; p < (shape.sub == 16 ? 4 : 2); p++)
                 dots[t][p][k] = part[p];
         } else {
-            dots[t][0][k] = shape.planes   ? dot_super_planes(&w, x[t])
-                            : shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
-                                           : dot_super_wide(&w, x[t], &token[t], shape);
+            dots[t][0][k] = shape.planes == 2 ? dot_pairs(&w, x[t])
+                            : shape.planes    ? dot_triples(&w, x[t])
+                            : shape.narrow    ? dot_super_narrow(&w, x[t], &token[t], shape)
+                                              : dot_super_wide(&w, x[t], &token[t], shape);
         }
     }
     keep_rest(rest, r, &w, shape);
@@ -551,8 +602,8 @@ static ALWAYS_INLINE void fold_small(struct decode_quads *quads, size_t i, const
 }
 
 /* The rows' run, `from[place[r]]`, to quads and rest. `ahead`: by how much the next rows' run is further on, and a later run of
- * these; 0: not asked for. Small formats take four rows at a time, for one token as straight code, which folds their dots in
- * registers (Q4_0 21 cycles per 256 weights instead of 24); super formats, with half as much to fold, lose by it. */
+ * these; 0: not asked for. Small formats and planes take four rows at a time, for one token as straight code; small ones fold
+ * their dots in registers (Q4_0 21 cycles per 256 weights instead of 24), by which super formats, with half as much, lose. */
 static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_rest *rest, const uint8_t *from,
                                      const size_t place[PANEL_ROWS], const size_t ahead[2], const __m512i (*x)[8],
                                      const struct token_run *token, size_t toks, run_fn *unpack, const struct panel_shape shape)
@@ -568,7 +619,7 @@ static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_r
             if (ahead[1])
                 prefetch_run(bytes + ahead[1], shape.bytes);
         }
-        if (toks == 1 && shape.kind == PANEL_SMALL) {
+        if (toks == 1 && (shape.kind == PANEL_SMALL || shape.planes)) {
 #pragma GCC unroll 4
             for (size_t k = 0; k < 4; k++)
                 decode_row(four, rest, 4 * i + k, k, from + place[4 * i + k], x, token, 1, unpack, shape);
