@@ -12,7 +12,7 @@
  * products per 2 loads and 4 broadcasts. Mix: one vector is two tokens of sixteen columns; four queries by four vectors, 16 sums.
  * Integer sums have no order; only the float sums over runs of columns do, and that is the same for any number of queries. */
 
-enum { QUERIES = 16 };                                 /* rounded at a time in the mix: 2 KiB */
+enum { QUERIES = 16 };       /* rounded at a time in the mix, the lanes of a vector of factors; 2 KiB */
 
 /* Few queries wait for memory: the tile that follows is then asked for, line by line, while this one is multiplied. */
 enum { FEW = 8 };
@@ -166,29 +166,50 @@ void attn_scores_i16_avx512(float *scores, const float *q, size_t q_stride, size
         score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, 0, nk, head_dim, scale, 1, 4, i == 0);
 }
 
-/* The weights of one query times the rows' scales as integers, two tokens beside each other; gives the factor for the sums. */
-static ALWAYS_INLINE float round_weights(int16_t *to, const float *probs, const float *value_scale, size_t nk)
+/* A query's weights times the rows' scales; nothing may come of rows beyond nk, not even NaN. */
+static ALWAYS_INLINE void scaled_weights(__m512 weight[4], const float *probs, const float *value_scale, size_t nk)
 {
-    float scale;
-    __m512 weight[4];
-    __m512i most = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
         __mmask16 mask = 16 * i < nk ? lanes_16(nk - 16 * i) : 0;
-        weight[i] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, probs + 16 * i), _mm512_loadu_ps(value_scale + 16 * i));
-        if (16 * i + 16 > nk)                          /* nothing may come of rows beyond nk, not even NaN */
-            weight[i] = _mm512_maskz_mov_ps(mask, weight[i]);
-        most = _mm512_max_epu32(most, bits_of(weight[i]));
+        weight[i] = _mm512_maskz_mul_ps(mask, _mm512_maskz_loadu_ps(mask, probs + 16 * i), _mm512_loadu_ps(value_scale + 16 * i));
     }
-    float factor = factor_of(&scale, largest_from(most), PROB_MOST);
+}
+
+/* The weights of n <= QUERIES queries as integers, two tokens beside each other, and each query's factor for its sums. Largest
+ * ones first, for all queries, then factors, as factor_of, then the integers: in one go per query each waits for the one before. */
+static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const float *probs, size_t n, const float *value_scale,
+                                        size_t nk)
+{
+    _Alignas(64) uint32_t most[QUERIES] = { 0 };
+    _Alignas(64) float factor[QUERIES];
+    __m512 w[4];
+    for (size_t j = 0; j < n; j++) {
+        scaled_weights(w, probs + j * ATTN_TILE, value_scale, nk);
+        most[j] = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(bits_of(w[0]), bits_of(w[1])),
+                                                           _mm512_max_epu32(bits_of(w[2]), bits_of(w[3]))));
+    }
+    const __m512 largest = _mm512_load_ps(most), top = _mm512_set1_ps(PROB_MOST);
+    const __mmask16 infinite = _mm512_cmpge_epu32_mask(_mm512_load_si512(most), _mm512_set1_epi32(0x7f800000));
+    const __mmask16 usable = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) & (__mmask16)~infinite;
+    _mm512_store_ps(factor, _mm512_maskz_div_ps(usable, top, largest));
+    _mm512_storeu_ps(scale, _mm512_mask_mov_ps(_mm512_maskz_div_ps(usable, largest, top), infinite, _mm512_set1_ps(NAN)));
     /* packs works within quarters of the vectors: the quarters' halves are put back in order. */
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    for (size_t j = 0; j < n; j++, to += ATTN_TILE) {
+        scaled_weights(w, probs + j * ATTN_TILE, value_scale, nk);
 #pragma GCC unroll 2
-    for (size_t i = 0; i < 4; i += 2) {
-        __m512i q = _mm512_packs_epi32(rounded(weight[i], factor), rounded(weight[i + 1], factor));
-        _mm512_storeu_si512(to + 16 * i, _mm512_permutexvar_epi64(order, q));
+        for (size_t i = 0; i < 4; i += 2) {
+            __m512i q = _mm512_packs_epi32(rounded(w[i], factor[j]), rounded(w[i + 1], factor[j]));
+            _mm512_storeu_si512(to + 16 * i, _mm512_permutexvar_epi64(order, q));
+        }
     }
-    return scale;
+}
+
+/* acc += pairs of a times pairs of b, in place: gcc 12 makes two copies of acc of the intrinsic, and then runs out of registers. */
+static ALWAYS_INLINE void add_pairs(__m512i *acc, __m512i a, __m512i b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b));
 }
 
 /* `queries` queries by 16 * vectors columns from c on. */
@@ -214,7 +235,7 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
             __m512i weight = pair_of(weights + i * ATTN_TILE + (int)t);
 #pragma GCC unroll 4
             for (int j = 0; j < vectors; j++)
-                acc[i * vectors + j] = _mm512_dpwssd_epi32(acc[i * vectors + j], value[j], weight);
+                add_pairs(&acc[i * vectors + j], value[j], weight);
         }
     }
 #pragma GCC unroll 4
@@ -227,12 +248,23 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
         }
 }
 
+/* A function of its own, so that its 16 sums get all registers. */
+static __attribute__((noinline)) void mix_4_by_4(float *out, size_t out_stride, const int16_t *weights, const float *scale,
+                                                 const char *tile, size_t c, size_t nk, size_t head_dim)
+{
+    mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, 4, 4, false);
+}
+
 static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const int16_t *weights, const float *scale, const char *tile,
                                       size_t nk, size_t head_dim, int queries, bool ahead)
 {
     size_t c = 0;
-    for (; c + 64 <= head_dim; c += 64)
-        mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, queries, 4, ahead);
+    for (; c + 64 <= head_dim; c += 64) {
+        if (queries == 4 && !ahead)
+            mix_4_by_4(out, out_stride, weights, scale, tile, c, nk, head_dim);
+        else
+            mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, queries, 4, ahead);
+    }
     for (; c < head_dim; c += 16)
         mix_block(out, out_stride, weights, scale, tile, c, nk, head_dim, queries, 1, ahead);
 }
@@ -247,8 +279,7 @@ void attn_mix_i16_avx512(float *out, size_t out_stride, const float *probs, size
     for (size_t first = 0; first < nq; first += QUERIES) {
         size_t n = nq - first < QUERIES ? nq - first : QUERIES, i = 0;
         float *to = out + first * out_stride;
-        for (size_t j = 0; j < n; j++)
-            scale[j] = round_weights(weights + j * ATTN_TILE, probs + (first + j) * ATTN_TILE, value_scale, nk);
+        round_weights(weights, scale, probs + first * ATTN_TILE, n, value_scale, nk);
         if (nq >= 4 && nq <= FEW) {
             mix_queries(to, out_stride, weights, scale, v, nk, head_dim, 4, true);
             i = 4;
