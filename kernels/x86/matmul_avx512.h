@@ -558,7 +558,7 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
 }
 
 /* What will be read soon: the next rows' run, while a run of these is worked on; and, as long as no earlier rows have asked for
- * them, the later runs of these rows. Streams far apart without requests, as the floats' products read (apart_avx512.h, with what
+ * them, the later runs of these rows. Streams far apart without requests, as the floats' products read (apart.h, with what
  * else was tried), are slower here: a line takes too many instructions. */
 enum { RUNS_AHEAD = 3 };
 

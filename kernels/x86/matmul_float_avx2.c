@@ -1,7 +1,9 @@
 #include "x86.h"
 
+#include "apart.h"
 #include "vector_avx2.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Products of F32, F16 and BF16 weights with f32 activations.
@@ -59,6 +61,51 @@ static ALWAYS_INLINE __m256 run_8(const uint8_t *const *w, const float *const *x
     return sum_8_vectors(acc);
 }
 
+/* Columns [from, to) of eight rows by one token; `whole`: a multiple of eight. */
+static ALWAYS_INLINE void add_columns(__m256 acc[APART_ROWS], const uint8_t *const w[APART_ROWS], const float *x, size_t from,
+                                      size_t to, bool whole, enum width width)
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < APART_ROWS; r++)
+#pragma GCC unroll 4
+        for (size_t c = from; c < to; c += 8)
+            acc[r] = _mm256_fmadd_ps(load_values(w[r] + c * value_bytes(width), whole ? 8 : to - c, width), _mm256_loadu_ps(x + c),
+                                     acc[r]);
+}
+
+/* Eight rows far apart by one token (apart.h), 256 bytes of a row at once. */
+static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8_t *const w[APART_ROWS], enum width width)
+{
+    const float *x = (const float *)(const void *)job->acts;
+    const size_t step = 256 / value_bytes(width);
+    __m256 total = _mm256_setzero_ps();
+    for (size_t run = 0; run < job->cols; run += RUN) {
+        __m256 acc[APART_ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < APART_ROWS; r++)
+            acc[r] = _mm256_setzero_ps();
+        if (job->cols - run >= RUN)
+            for (size_t c = run; c < run + RUN; c += step)
+                add_columns(acc, w, x, c, c + step, true, width);
+        else
+            add_columns(acc, w, x, run, job->cols, false, width);
+        total = _mm256_add_ps(total, sum_8_vectors(acc));
+    }
+    return total;
+}
+
+static ALWAYS_INLINE void one_token(const struct matmul_job *job, size_t row_begin, size_t row_end, enum width width)
+{
+    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
+        const uint8_t *w[APART_ROWS];
+        float sums[APART_ROWS];
+        apart_weights(w, job, a);
+        _mm256_storeu_ps(sums, eight_rows(job, w, width));
+        for (size_t r = 0; r < a.rows; r++)
+            job->out[a.row + r * a.step] = sums[r];
+    }
+}
+
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
 static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_end, size_t tok, int rows, int toks,
                                  enum width width)
@@ -89,14 +136,12 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
 
 /* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
 static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
-                                      size_t run,
-                                      enum width width)
+                                      size_t run, enum width width)
 {
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *from = (const uint8_t *)job->weights + (row + r) * job->row_bytes + run * value_bytes(width);
         size_t left = job->cols - run;
-        for (size_t c = 0; c < RUN; c += 8)
-            {
+        for (size_t c = 0; c < RUN; c += 8) {
             __m256 v = c < left ? load_values(from + c * value_bytes(width), left - c, width) : _mm256_setzero_ps();
             _mm256_storeu_ps(&scratch->weights[r][c], v);
         }
@@ -104,8 +149,7 @@ static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct
 }
 
 static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
-                                         size_t tok,
-                                         size_t toks, enum width width)
+                                         size_t tok, size_t toks, enum width width)
 {
     size_t row_groups = (rows + 3) / 4, tok_groups = (toks + 1) / 2;
 
@@ -136,8 +180,7 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
                                        enum width width)
 {
     if (job->toks == 1) {
-        for (size_t row = row_begin; row < row_end; row += 8)
-            direct(job, row, row_end, 0, 8, 1, width);
+        one_token(job, row_begin, row_end, width);
     } else if (job->toks < MANY) {
         for (size_t row = row_begin; row < row_end; row += 4)
             for (size_t tok = 0; tok < job->toks; tok += 2)

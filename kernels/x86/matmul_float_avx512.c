@@ -1,6 +1,6 @@
 #include "x86.h"
 
-#include "apart_avx512.h"
+#include "apart.h"
 #include "vector_avx512.h"
 
 #include <stdbool.h>
@@ -130,7 +130,7 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
             job->out[(tok + t) * job->out_stride + row + r] = sums[t * (size_t)rows + r];
 }
 
-/* Eight rows far apart by one token (apart_avx512.h): two runs of each are the sixteen accumulators, 256 bytes of a row are
+/* Eight rows far apart by one token (apart.h): two runs of each are the sixteen accumulators, 256 bytes of a row are
  * taken at once. Lanes: rows. */
 static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8_t *const w[APART_ROWS], enum width width)
 {

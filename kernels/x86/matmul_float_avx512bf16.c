@@ -1,5 +1,5 @@
 #include "matmul_avx512.h"
-#include "apart_avx512.h"
+#include "apart.h"
 
 /* Products of BF16 weights with BF16 activations (ACT_BF16) by vdpbf16ps: two products per lane and step at the rate of one FMA.
  *
@@ -141,7 +141,7 @@ static ALWAYS_INLINE void touch_rows(const uint8_t *const w[APART_ROWS], size_t 
             (void)*(const volatile uint8_t *)(w[r] + at + i);
 }
 
-/* Eight rows far apart by one token (apart_avx512.h). Neighbouring lanes are the two sums of a row, so that four columns of it
+/* Eight rows far apart by one token (apart.h). Neighbouring lanes are the two sums of a row, so that four columns of it
  * stay together: eight rows' lines are eight lanes of 64 bits each. A line of every row at a time is less than the machine's
  * prefetchers want (83 % of what one core reads; 2 lines 84, 4 lines 92 to 96, 8 lines 65), hence the touch. */
 static ALWAYS_INLINE __m512 eight_rows(const struct matmul_job *job, const uint8_t *const w[8])

@@ -1,4 +1,4 @@
-/* apart_avx512.h - the order in which a product with one token reads its rows.
+/* apart.h - the order in which a product with one token reads its rows.
  *
  * A call's rows are eight stretches of neighbours, and the n-th rows of all eight pass by together: eight streams, far apart, which
  * the machine's own prefetchers follow across row ends, with no request of ours. On a Zen 4, whose one core reads 31 GB/s in order:
@@ -22,11 +22,10 @@
  * (estimated), read 64, 50 and 60 % on eight streams, 85, 67 and 81 by decode_rows; prefetches within the streams (t0 and nta 46 to
  * 65; t1 a row ahead 84, 57, 77) and plain loads of the next lines (46 to 59) did not make up for it. F32 rows of 2048 columns read
  * 87 % instead of 90, of 8192 93 instead of 83. */
-#ifndef QUERN_APART_AVX512_H
-#define QUERN_APART_AVX512_H
+#ifndef QUERN_APART_H
+#define QUERN_APART_H
 
 #include "kernels.h"
-#include "vector_avx512.h"
 
 enum { APART_ROWS = 8 };
 
