@@ -44,6 +44,14 @@ if [ "${2:-}" = codes ]; then
                         row(bytes, 64) }
                     print "};" }' </dev/null
     done
+    # IQ1's entries as bytes, ready but for the delta: eighths, the delta taken for plus one, and an offset of 16
+    awk '{ word = ""
+           for (i = 1; i <= NF; i++) word = sprintf("%02x", 8 * $i + 17) word
+           words[NR] = "0x" word }
+         END { printf "\nconst uint64_t eighths_iq1[%d] __attribute__((aligned(64))) = {\n", NR
+               for (i = 1; i <= NR; i++)
+                   printf "%s%s,%s", (i % 6 == 1 ? "    " : " "), words[i], (i % 6 == 0 || i == NR ? "\n" : "")
+               print "};" }' iq1_s.txt
     exit
 fi
 

@@ -1,4 +1,7 @@
-/* grid_codes.h - the codebooks of grids.h small enough for tables in registers.
+/* grid_codes.h - the codebooks of grids.h in the forms in which vectors look them up.
+ *
+ * IQ1's is loaded by index: entries of eight values in eighths, plus 16 and the delta, as if that were always plus one.
+ * The others are small enough for tables in registers.
  *
  * A value is named by its place among the values that occur: 8, 25, 43 in IQ2 (two bits); 4, 12, 20, 28, 36, 44, 52, 62 in IQ3_XXS
  * and 1, 3, .. 15 in IQ3_S (three bits). A byte of code holds
@@ -15,6 +18,7 @@
 #include <stdint.h>
 
 extern const uint8_t codes_iq2_xxs[2][256], codes_iq2_xs[2][512], codes_iq2_s[2][1024], codes_iq3_xxs[2][256], codes_iq3_s[2][512];
+extern const uint64_t eighths_iq1[2048];
 extern const uint8_t values_iq2[3][64], values_iq3_xxs[4][64], values_iq3_s[4][64];
 
 #endif

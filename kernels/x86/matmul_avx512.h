@@ -231,13 +231,15 @@ static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i
                                            0, 0, 0);
     const __m512i halves = _mm512_set_epi16(3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0,
                                             0, 0, 0);
+    const __m512i plain = _mm512_set_epi16(3, 3, 3, 3, 1, 1, 1, 1, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0, 2, 2, 2, 2, 0,
+                                           0, 0, 0);
     const __m512i zero = _mm512_setzero_si512();
     __m256i scales = _mm256_cvtepi8_epi16(w->scales);
     __m512i wide = _mm512_castsi256_si512(scales), total = zero;
     for (int k = 0; k < 4; k += 2) {
         __m512i dots = _mm512_packs_epi32(dot_64(zero, w->q[k], x[k]), dot_64(zero, w->q[k + 1], x[k + 1]));
         const __m512i base = _mm512_set1_epi16((short)(k * (shape.sub == 16 ? 4 : 2)));
-        __m512i index = _mm512_add_epi16(shape.sub == 16 ? units : halves, base);
+        __m512i index = _mm512_add_epi16(shape.sub == 16 ? units : shape.order == ORDER_HALVES ? halves : plain, base);
         total = _mm512_dpwssd_epi32(total, dots, _mm512_permutexvar_epi16(index, wide));
     }
     if (shape.offset) {

@@ -1,9 +1,11 @@
 #include "iquants_avx512.h"
 
+#include "grid_codes.h"
 #include "grids.h"
 
 /* The formats with codebooks on AVX-512. Eight bytes of a grid at a time are loaded by index into a vector, then negated under a
- * mask of the sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. */
+ * mask of the sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. IQ1 has a book of its
+ * own, which needs no more than the delta's sign. */
 
 /* Indices are made and taken apart in general registers, four of 16 bits to a register: the vector ports have the rest to do, and
  * neither small loads from a large store nor extraction is cheap. */
@@ -221,15 +223,158 @@ void matmul_iq3_s_avx512(const struct matmul_job *job, size_t row_begin, size_t 
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_s_avx512);
 }
 
-/* Grid values -1, 0, 1 in eighths plus or minus one, entry by entry, plus 128. */
-static ALWAYS_INLINE __m512i eighths(__m512i q, __mmask8 minus)
+/* ---- IQ1 ------------------------------------------------------------------------------------------------------------ */
+
+/* What finds a run of IQ1. Indices are made in vectors and go through memory to the registers that address the book; a small load
+ * from a large store waits until the store has left the core, so that 16 rows' indices are made before the first is used. */
+struct iq1_run {
+    uint16_t at[32];         /* twice each entry's index                                     */
+    __m128i  scales;
+    uint32_t d, minus;       /* minus: entries whose delta is minus one                      */
+} __attribute__((aligned(64)));
+typedef void iq1_fn(struct iq1_run *out, const uint8_t *bytes);
+
+/* Entries of eight values in eighths, plus 16, which multiply like the short values of other formats. Loads are what limits: 64 for
+ * a run, of which a Zen 4 makes two or three per cycle: 36.5 of IQ1_S's 54 cycles are left, 38 of IQ1_M's 57. */
+static ALWAYS_INLINE void run_of_iq1(struct run *out, const uint8_t *bytes)
 {
-    q = _mm512_and_si512(_mm512_slli_epi64(q, 3), _mm512_set1_epi8((char)0xf8));
-    q = _mm512_add_epi8(q, _mm512_mask_mov_epi64(_mm512_set1_epi8(1), minus, _mm512_set1_epi8(-1)));
-    return _mm512_xor_si512(q, _mm512_set1_epi8((char)0x80));
+    const struct iq1_run *from = (const struct iq1_run *)(const void *)bytes;
+    const uint8_t *book = (const uint8_t *)eighths_iq1;
+    uint32_t minus = from->minus;
+    out->d = from->d;
+    out->scales = from->scales;
+    for (int k = 0; k < 4; k++, minus >>= 8) {
+        __m128i v[4];
+        for (int i = 0; i < 4; i++) {
+            const uint16_t *two = from->at + 8 * k + 2 * i;
+            __m128i low = _mm_loadl_epi64((const __m128i *)(const void *)(book + (size_t)two[0] * 4));
+            v[i] = _mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(low), (const __m64 *)(const void *)(book + (size_t)two[1] * 4)));
+        }
+        __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(v[0], v[1])), _mm256_setr_m128i(v[2], v[3]), 1);
+        out->q[k] = _mm512_mask_sub_epi64(q, (__mmask8)minus, q, _mm512_set1_epi8(2));
+    }
+}
+
+/* Indices' lower bytes, and upper bits as they stand in `upper` at bits 9 to 11 of its words. */
+static ALWAYS_INLINE void set_index(struct iq1_run *out, const uint8_t *bytes, __m512i upper)
+{
+    __m512i low = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)bytes));
+    _mm512_store_si512(out->at, _mm512_ternarylogic_epi32(upper, _mm512_set1_epi16(0x0e00), _mm512_add_epi16(low, low), 0xea));
 }
 
 /* d; 32 lower index bytes; 8 words: four times three upper index bits, a 3-bit scale, the delta's sign. */
+static ALWAYS_INLINE void find_iq1_s(struct iq1_run *out, const uint8_t *bytes)
+{
+    const __m512i four_times = _mm512_set_epi64(0x7000700070007, 0x6000600060006, 0x5000500050005, 0x4000400040004, 0x3000300030003,
+                                                0x2000200020002, 0x1000100010001, 0);
+    __m128i words = _mm_loadu_si128((const __m128i *)(bytes + 34));
+    __m512i each = _mm512_permutexvar_epi16(four_times, _mm512_castsi128_si512(words));
+    set_index(out, bytes + 2, _mm512_sllv_epi16(each, _mm512_set1_epi64(0x0000000300060009)));
+    out->minus = _mm512_movepi16_mask(each);
+    __m128i odd = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(words, 11), _mm_set1_epi16(14)), _mm_set1_epi16(1));
+    out->scales = _mm_cvtepi16_epi8(odd);    /* zeros above, which dot_super_narrow wants */
+    out->d = u16_at(bytes);
+}
+
+/* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's
+ * nibbles. */
+static ALWAYS_INLINE void find_iq1_m(struct iq1_run *out, const uint8_t *bytes)
+{
+    const uint64_t three_bits = 0x0707070707070707, words = u64_at(bytes + 48), scales = _pext_u64(words, 0x0fff0fff0fff0fff);
+    /* the nibbles of each byte to bits 9 to 12 of two words */
+    __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(bytes + 32)));
+    __m512i upper = _mm512_mullo_epi32(both, _mm512_set1_epi32(1 << 9 | 1 << 21));
+    set_index(out, bytes, upper);
+    out->minus = _mm512_test_epi16_mask(upper, _mm512_set1_epi16(1 << 12));
+    out->scales = odd_scales(_mm_unpacklo_epi64(vector_of_8(_pdep_u64(scales, three_bits)),
+                                                vector_of_8(_pdep_u64(scales >> 24, three_bits))));
+    out->d = (uint16_t)_pext_u64(words, 0xf000f000f000f000);
+}
+
+/* As decode_rows. */
+static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, struct row_range all, const size_t toks,
+                                     iq1_fn *find, const struct panel_shape shape)
+{
+    const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
+    const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
+    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
+    const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    struct iq1_run found[PANEL_ROWS];
+    struct decode_sums sums[DECODE_TOKS];
+    struct decode_rest rest;
+    struct token_run token[DECODE_TOKS];
+    __m512 acc[DECODE_TOKS];
+    __m512i x[DECODE_TOKS][4];
+
+    for (size_t t = 0; t < toks; t++)
+        acc[t] = _mm512_setzero_ps();
+    for (size_t r = 0; first && r < rows; r++)
+        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
+    if (rows < PANEL_ROWS) {
+        memset(sums, 0, sizeof sums);
+        memset(&rest, 0, sizeof rest);
+    }
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
+        for (size_t r = 0; r < rows; r++) {
+            const uint8_t *at = weights + r * job->row_bytes + run * shape.bytes;
+            ask_ahead(at, job->row_bytes, first, more, shape);
+            find(&found[r], at);
+        }
+        for (size_t t = 0; t < toks; t++) {
+            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
+            token_run_init(&token[t], act, &layout, run, shape);
+            load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, ORDER_PLAIN);
+        }
+        for (size_t r = 0; r < rows; r++) {
+            struct run w;
+            run_of_iq1(&w, (const uint8_t *)&found[r]);
+            for (size_t t = 0; t < toks; t++)
+                sums[t].dot[r][0] = dot_super_narrow(&w, x[t], &token[t], shape);
+            rest.d[r] = w.d;
+        }
+        for (size_t t = 0; t < toks; t++)
+            acc[t] = finish_super(acc[t], &sums[t], &rest, &token[t], shape);
+    }
+    for (size_t t = 0; t < toks; t++)
+        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+}
+
+static ALWAYS_INLINE void decode_iq1_toks(const struct matmul_job *job, size_t row, struct row_range all, iq1_fn *find,
+                                          const struct panel_shape shape)
+{
+    if (job->toks == 1)
+        decode_iq1(job, row, all, 1, find, shape);
+    else if (job->toks == 2)
+        decode_iq1(job, row, all, 2, find, shape);
+    else if (job->toks == 3)
+        decode_iq1(job, row, all, 3, find, shape);
+    else
+        decode_iq1(job, row, all, 4, find, shape);
+}
+
+/* For the eight rows of few_format, whose unpackers work between dots one row at a time, indices are made in general registers. */
+static ALWAYS_INLINE void set_eighths(struct run *out, int k, uint64_t first, uint64_t second, uint32_t minus)
+{
+    __m512i q = eight_entries(eighths_iq1, first, second);
+    out->q[k] = _mm512_mask_sub_epi64(q, (__mmask8)minus, q, _mm512_set1_epi8(2));
+}
+
+/* What was found of 16 rows takes the place of their runs in the file. */
+static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead, iq1_fn *find,
+                                    const struct panel_shape shape)
+{
+    struct iq1_run found[PANEL_ROWS];
+    for (size_t r = 0; r < rows; r++) {
+        if (ahead)
+            prefetch_run(bytes + r * stride + ahead, shape.bytes);
+        find(&found[r], bytes + r * stride);
+    }
+    fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, 0, run_of_iq1, shape);
+}
+
+#define SHAPE_IQ1_S \
+    { .kind = PANEL_SUPER, .sub = 32, .offset = 16, .narrow = true, .top = 25, .bytes = 50, .factor = 0.125f }
+
 static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes)
 {
     const uint64_t upper = 0x0700070007000700;
@@ -238,22 +383,20 @@ static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes
     out->scales = odd_scales(_mm_cvtepi16_epi8(_mm_and_si128(_mm_srli_epi16(words, 12), _mm_set1_epi16(7))));
     for (int k = 0; k < 4; k++) {
         uint32_t first = u16_at(bytes + 34 + 4 * k), second = u16_at(bytes + 36 + 4 * k);
-        uint64_t a = four_bytes(bytes + 2 + 8 * k) | _pdep_u64(first & 0xfff, upper);
-        uint64_t b = four_bytes(bytes + 6 + 8 * k) | _pdep_u64(second & 0xfff, upper);
-        out->q[k] = eighths(eight_entries(grid_iq1_s, a, b), (__mmask8)((first >> 15) * 0x0f | (second >> 15) * 0xf0));
+        set_eighths(out, k, four_bytes(bytes + 2 + 8 * k) | _pdep_u64(first & 0xfff, upper),
+                    four_bytes(bytes + 6 + 8 * k) | _pdep_u64(second & 0xfff, upper),
+                    (first >> 15) * 0x0f | (second >> 15) * 0xf0);
     }
 }
 
-#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 50, .factor = 0.125f }
-
 static void decode_iq1_s_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+    decode_iq1_toks(job, row, all, find_iq1_s, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+    panel_iq1(out, bytes, stride, rows, ahead, find_iq1_s, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 static void few_iq1_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -268,35 +411,30 @@ void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t 
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
 
-/* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's
- * nibbles. */
+#define SHAPE_IQ1_M \
+    { .kind = PANEL_SUPER, .sub = 16, .offset = 16, .narrow = true, .top = 25, .bytes = 56, .factor = 0.125f }
+
 static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes)
 {
-    uint64_t words = u64_at(bytes + 48);
-    uint64_t scales = _pext_u64(words, 0x0fff0fff0fff0fff);
-    uint16_t half = (uint16_t)_pext_u64(words, 0xf000f000f000f000);
-    const uint64_t three_bits = 0x0707070707070707;
-    __m128i s = _mm_unpacklo_epi64(vector_of_8(_pdep_u64(scales, three_bits)), vector_of_8(_pdep_u64(scales >> 24, three_bits)));
-    out->d = half;
-    out->scales = odd_scales(s);
+    struct iq1_run found;
+    find_iq1_m(&found, bytes);
+    out->d = found.d;
+    out->scales = found.scales;
     for (int k = 0; k < 4; k++) {
         uint64_t high = _pdep_u64(u32_at(bytes + 32 + 4 * k), 0x0f0f0f0f0f0f0f0f), upper = high & 0x0707070707070707;
-        uint64_t a = four_bytes(bytes + 8 * k) | _pdep_u64(upper, 0xff00ff00ff00ff00);
-        uint64_t b = four_bytes(bytes + 8 * k + 4) | _pdep_u64(upper >> 32, 0xff00ff00ff00ff00);
-        out->q[k] = eighths(eight_entries(grid_iq1_s, a, b), (__mmask8)_pext_u64(high, 0x0808080808080808));
+        set_eighths(out, k, four_bytes(bytes + 8 * k) | _pdep_u64(upper, 0xff00ff00ff00ff00),
+                    four_bytes(bytes + 8 * k + 4) | _pdep_u64(upper >> 32, 0xff00ff00ff00ff00), found.minus >> 8 * k);
     }
 }
 
-#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 56, .factor = 0.125f }
-
 static void decode_iq1_m_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+    decode_iq1_toks(job, row, all, find_iq1_m, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+    panel_iq1(out, bytes, stride, rows, ahead, find_iq1_m, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 static void few_iq1_m_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
