@@ -6,17 +6,17 @@
  *   streams far apart, 256 bytes of each in turn                1: 90 %, 2: 90, 4: 100, 8: 96 to 104, 16: 64 to 74
  *   the same, 64 bytes of each in turn                          4: 100, 8: 88, 16: 71 (99 when the streams' distances are no
  *                                                               multiples of 4 KiB: sixteen lines in one set of the first cache)
- *   two places of each stream in one page                       50: a page is followed in one direction from one place
+ *   two places of each stream in one page                       50
  *   sixteen neighbouring rows side by side, nothing asked for   64 bytes each: 77, 256: 72, 512: 60, 2048: 27
  *   the same, the next rows asked for by prefetches             68 (t0), 84 (t1), 88 (t2), 64 (nta); by plain loads 50
  *   one stream, prefetches 1 to 16 KiB ahead                    72 to 100; by plain loads 75 to 90; without any 105
- *   rows one after the other, 192 bytes a run kept in memory    53 to 70; 64 bytes 89 to 93: weights that pass by push the kept
- *                                                               sums out of the first-level cache, and writing them back costs
+ *   rows one after the other, 192 bytes a run kept in memory    53 to 70; 64 bytes 89 to 93 (perhaps because weights that pass by
+ *                                                               push the kept sums out of the first-level cache)
  *   rows copied in order, worked on from the copy               38 to 55
  *
  * (1 GiB in huge pages, 48 MiB at a time, rows of 1152 to 16384 bytes, five vector instructions per line.)
  *
- * It serves kernels of few instructions per line. With about 14, so that out-of-order execution sees two dozen lines, streams read
+ * It serves kernels of few instructions per line. With about 14 (too many for out-of-order execution to see far ahead?) streams read
  * less: 2: 80 %, 4: 86, 8: 77 (rows of 272 bytes a run; 144 bytes: 66, 72, 67), and with 25 the same, so it is not the arithmetic
  * itself. Whether all streams share an instruction or each has its own makes no difference. Q8_0, Q4_0 and Q4_K, which take more
  * (estimated), read 64, 50 and 60 % on eight streams, 85, 67 and 81 by decode_rows; prefetches within the streams (t0 and nta 46 to
