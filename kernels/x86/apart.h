@@ -16,7 +16,7 @@
  *
  * (1 GiB in huge pages, 48 MiB at a time, rows of 1152 to 16384 bytes, five vector instructions per line.)
  *
- * It serves kernels of few instructions per line. With about 14 (too many for out-of-order execution to see far ahead?) streams read
+ * It serves kernels of few instructions per line. With about 14 (too many to see far ahead out of order?) streams read
  * less: 2: 80 %, 4: 86, 8: 77 (rows of 272 bytes a run; 144 bytes: 66, 72, 67), and with 25 the same, so it is not the arithmetic
  * itself. Whether all streams share an instruction or each has its own makes no difference. Q8_0, Q4_0 and Q4_K, which take more
  * (estimated), read 64, 50 and 60 % on eight streams, 85, 67 and 81 by decode_rows; prefetches within the streams (t0 and nta 46 to
