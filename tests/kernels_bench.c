@@ -138,7 +138,8 @@ static void bench_attention(const struct kernels *table, enum kv_type type, bool
            mix ? table->attn_mix[type].isa : table->attn_scores[type].isa);
     for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
         struct attention_call call = { table, type, mix, queries[i], kv_row_bytes(type, HEAD_DIM), tile, in, out };
-        printf("  %zu: %.1f", queries[i], 2e-9 * ATTN_TILE * HEAD_DIM * (double)queries[i] / best_time(attention_once, &call, CALLS));
+        double seconds = best_time(attention_once, &call, CALLS);
+        printf("  %zu: %.1f", queries[i], 2e-9 * ATTN_TILE * HEAD_DIM * (double)queries[i] / seconds);
     }
     printf("\n");
     free(tile);
