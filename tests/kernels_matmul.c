@@ -185,23 +185,25 @@ static void one_product(struct check *c, struct product *p, size_t rows, size_t 
     guard_release(c);
 }
 
-/* Every batch from 2 to 33 against its tokens one by one. */
+/* Every batch from 2 to 33, and 65 to 67 (some kernels change their way above 64), against its tokens one by one. */
+enum { BATCH_SMALL = 33, BATCH_LARGE = 65, BATCH_MOST = 67 };
+
 static void all_batches(struct check *c, struct product *p)
 {
     size_t cols = p->format->block > 32 ? 2 * (size_t)p->format->block : 96, rows = p->kernel->tile + 3;
-    prepare(c, p, rows, cols, 33, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
-    float *single = guard_alloc(c, 33 * rows * sizeof *single);
+    prepare(c, p, rows, cols, BATCH_MOST, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
+    float *single = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
     struct matmul_job job = p->job;
     job.out_stride = rows;
     job.toks = 1;
-    for (size_t t = 0; t < 33; t++) {
+    for (size_t t = 0; t < BATCH_MOST; t++) {
         job.out = single + t * rows;
         job.acts = (const char *)p->job.acts + t * job.act_stride;
         run(p, &job, 0, rows);
     }
-    job.out = guard_alloc(c, 33 * rows * sizeof *single);
-    for (job.toks = 2; job.toks <= 33; job.toks++) {
-        size_t from = random_size(c, 0, 33 - job.toks);
+    job.out = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
+    for (job.toks = 2; job.toks <= BATCH_MOST; job.toks = job.toks == BATCH_SMALL ? BATCH_LARGE : job.toks + 1) {
+        size_t from = random_size(c, 0, BATCH_MOST - job.toks);
         job.acts = (const char *)p->job.acts + from * job.act_stride;
         run(p, &job, 0, rows);
         check_shape(c, "rows %zu cols %zu: tokens one by one and %zu at once", rows, cols, job.toks);
