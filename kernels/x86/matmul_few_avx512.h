@@ -12,7 +12,7 @@
 #ifndef QUERN_MATMUL_FEW_AVX512_H
 #define QUERN_MATMUL_FEW_AVX512_H
 
-#include "matmul_avx512.h"
+#include "matmul_panel_avx512.h"
 
 enum { FEW_ROWS = 8 };
 

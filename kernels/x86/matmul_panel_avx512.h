@@ -1,0 +1,248 @@
+/* matmul_panel_avx512.h - what formats need to read their blocks, and panels made of their runs. */
+#ifndef QUERN_MATMUL_PANEL_AVX512_H
+#define QUERN_MATMUL_PANEL_AVX512_H
+
+#include "matmul_avx512.h"
+
+/* ---- what several formats need ---------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE uint32_t u16_at(const uint8_t *bytes)
+{
+    uint16_t value;
+    memcpy(&value, bytes, 2);
+    return value;
+}
+
+static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
+{
+    uint32_t value;
+    memcpy(&value, bytes, 4);
+    return value;
+}
+
+static ALWAYS_INLINE uint64_t u64_at(const uint8_t *bytes)
+{
+    uint64_t value;
+    memcpy(&value, bytes, 8);
+    return value;
+}
+
+/* Eight bytes in the lower half of a vector. */
+static ALWAYS_INLINE __m128i vector_of_8(uint64_t bytes)
+{
+    return _mm_cvtsi64_si128((long long)bytes);
+}
+
+/* The eight f16 that begin blocks of `bytes` bytes. */
+static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t bytes)
+{
+    int16_t half[8];
+    for (size_t i = 0; i < 8; i++)
+        memcpy(&half[i], block + i * bytes, 2);
+    return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+}
+
+static ALWAYS_INLINE __m512 eight_scales(__m256 scales)
+{
+    return _mm512_zextps256_ps512(scales);
+}
+
+/* 64 bytes' low nibbles and high nibbles. */
+static ALWAYS_INLINE void nibbles(__m512i q[2], __m512i bytes)
+{
+    q[0] = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+    q[1] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
+}
+
+/* 16 bytes each of four blocks, `step` bytes apart. */
+static ALWAYS_INLINE __m512i four_of_16(const uint8_t *bytes, size_t step)
+{
+    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)bytes)),
+                                          _mm_loadu_si128((const __m128i *)(bytes + step)), 1);
+    __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(bytes + 2 * step))),
+                                           _mm_loadu_si128((const __m128i *)(bytes + 3 * step)), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+/* Halves or quarters from twice 64 bytes. */
+static ALWAYS_INLINE void set_nibbles(struct run *out, __m512i first, __m512i second)
+{
+    out->raw[0] = first;
+    out->raw[1] = second;
+    nibbles(out->q, first);
+    nibbles(out->q + 2, second);
+}
+
+/* Eight blocks of 32 nibbles, the first at `bytes`: quarters. */
+static ALWAYS_INLINE void nibbles_of_8_blocks(struct run *out, const uint8_t *bytes, size_t step)
+{
+    set_nibbles(out, four_of_16(bytes, step), four_of_16(bytes + 4 * step, step));
+}
+
+/* 16 values, with the offset that makes them unsigned, by index. */
+static ALWAYS_INLINE __m512i look_up(const int8_t values[16], int offset, __m512i index)
+{
+    __m128i table = _mm_add_epi8(_mm_loadu_si128((const __m128i *)values), _mm_set1_epi8((char)offset));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), index);
+}
+
+/* ---- panels ----------------------------------------------------------------------------------------------------- */
+
+/* Where the units of 64 columns that an unpacker delivers together belong. */
+static ALWAYS_INLINE size_t unit_of(int k, int i, enum panel_order order)
+{
+    static const uint8_t halves[8] = { 0, 1, 4, 5, 2, 3, 6, 7 }, quarters[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+    int at = k % 2 * 4 + i;
+    return (size_t)(k / 2 * 8 + (order == ORDER_PLAIN ? at : order == ORDER_HALVES ? halves[at] : quarters[at]));
+}
+
+/* Sixteen rows of 16 bytes to columns: byte column 4j + s of all rows is the 128-bit lane j of out[s]. */
+static ALWAYS_INLINE void transpose_bytes(__m512i out[4], const __m128i rows[16])
+{
+    const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    __m512i four[4];
+    for (int i = 0; i < 4; i++)              /* lane j, dword s: byte 4j + s of rows 4i to 4i + 3 */
+        four[i] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, _mm512_loadu_si512(rows + 4 * i)), bytes);
+    __m512i a = _mm512_unpacklo_epi32(four[0], four[1]), b = _mm512_unpackhi_epi32(four[0], four[1]);
+    __m512i c = _mm512_unpacklo_epi32(four[2], four[3]), d = _mm512_unpackhi_epi32(four[2], four[3]);
+    out[0] = _mm512_unpacklo_epi64(a, c);
+    out[1] = _mm512_unpackhi_epi64(a, c);
+    out[2] = _mm512_unpacklo_epi64(b, d);
+    out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+static ALWAYS_INLINE __m128i lane_of(__m512i v, int lane)
+{
+    return lane == 0   ? _mm512_castsi512_si128(v)
+           : lane == 1 ? _mm512_extracti32x4_epi32(v, 1)
+           : lane == 2 ? _mm512_extracti32x4_epi32(v, 2)
+                       : _mm512_extracti32x4_epi32(v, 3);
+}
+
+/* Pairs of minimums as int16: sub-blocks 2p and 2p + 1, whose bytes stand in columns from first + 2p on. */
+static ALWAYS_INLINE void fill_mins(struct panel *out, const __m512i columns[4], int first, int pairs)
+{
+    for (int p = 0; p < pairs; p++) {
+        int column = first + 2 * p;
+        __m128i even = lane_of(columns[column % 4], column / 4), odd = lane_of(columns[column % 4 + 1], column / 4);
+        __m256i both = _mm256_setr_m128i(_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd));
+        _mm512_store_si512(out->min.i[p], _mm512_cvtepu8_epi16(both));
+    }
+}
+
+/* A super format's scales and minimums to the panel. With eight of each both fit one transposition. */
+static ALWAYS_INLINE void fill_super(struct panel *out, const __m128i scales[16], const __m128i mins[16], const uint32_t d[16],
+                                     const struct panel_shape shape)
+{
+    __m512i columns[4];
+    transpose_bytes(columns, scales);
+    for (int s = 0; s < (shape.sub == 16 ? 16 : 8); s++)
+        _mm512_store_si512(out->scale.i[s], _mm512_cvtepi8_epi32(lane_of(columns[s % 4], s / 4)));
+    if (shape.mins && shape.sub == 16) {
+        transpose_bytes(columns, mins);
+        fill_mins(out, columns, 0, 8);
+    } else if (shape.mins) {
+        fill_mins(out, columns, 8, 4);
+    }
+    _mm512_store_ps(out->d, scales_of(d, false, shape.factor));
+    if (shape.mins)
+        _mm512_store_ps(out->dmin, scales_of(d, true, shape.factor));
+}
+
+static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16][8], const float low[16][8],
+                                     const struct panel_shape shape)
+{
+    __m512 columns[8];
+    for (int half = 0; half < (shape.sub == 16 ? 2 : 1); half++) {
+        transpose_16x8(columns, scale[half]);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_ps(out->scale.f[8 * half + s], columns[s]);
+    }
+    if (shape.mins) {
+        transpose_16x8(columns, low);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_ps(out->min.f[s], columns[s]);
+    }
+}
+
+/* Two values to a byte: half the transpositions, the split on the way to the panel. */
+static inline void fill_nibbles(struct panel *out, const __m512i raw[16][2], const enum panel_order order)
+{
+    uint8_t (*to)[PANEL_ROWS][4] = out->q;
+    for (int k = 0; k < 4; k += 2) {
+        __m512i v[16];
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; r++)
+            v[r] = raw[r][k / 2];
+        transpose_16x16(v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            __m512i split[2];
+            nibbles(split, v[i]);
+            _mm512_store_si512(to[4 * unit_of(k, i / 4, order) + (size_t)i % 4], split[0]);
+            _mm512_store_si512(to[4 * unit_of(k + 1, i / 4, order) + (size_t)i % 4], split[1]);
+        }
+    }
+}
+
+static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4], const struct panel_shape shape)
+{
+    uint8_t (*to)[PANEL_ROWS][4] = out->q;
+    for (int k = 0; k < 4; k++)
+        transpose_16x16_avx512(to[4 * unit_of(k, 0, shape.order)], to[4 * unit_of(k, 1, shape.order)],
+                               to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
+}
+
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead,
+                                     run_fn *unpack, const struct panel_shape shape)
+{
+    __m512i q[PANEL_ROWS][4], raw[PANEL_ROWS][2];
+    __m128i scales[PANEL_ROWS], mins[PANEL_ROWS];
+    float scale[2][PANEL_ROWS][8] __attribute__((aligned(64))), low[PANEL_ROWS][8] __attribute__((aligned(64)));
+    uint32_t d[PANEL_ROWS] = { 0 };
+
+    if (rows < PANEL_ROWS) {
+        memset(q, 0, sizeof q);
+        memset(raw, 0, sizeof raw);
+        memset(scales, 0, sizeof scales);
+        memset(mins, 0, sizeof mins);
+        memset(scale, 0, sizeof scale);
+        memset(low, 0, sizeof low);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        struct run w;
+        if (ahead)
+            prefetch_run(bytes + r * stride + ahead, shape.bytes);
+        unpack(&w, bytes + r * stride);
+        if (shape.nibbles) {
+            raw[r][0] = w.raw[0];
+            raw[r][1] = w.raw[1];
+        } else {
+            for (int k = 0; k < 4; k++)
+                q[r][k] = w.q[k];
+        }
+        if (shape.kind == PANEL_SUPER) {
+            d[r] = w.d;
+            scales[r] = shape.mins && shape.sub == 32 ? _mm_unpacklo_epi64(w.scales, w.mins) : w.scales;
+            if (shape.mins && shape.sub == 16)
+                mins[r] = w.mins;
+        } else {
+            _mm256_store_ps(scale[0][r], _mm512_castps512_ps256(w.scale));
+            if (shape.sub == 16)
+                _mm256_store_ps(scale[1][r], _mm512_extractf32x8_ps(w.scale, 1));
+            if (shape.mins)
+                _mm256_store_ps(low[r], w.low);
+        }
+    }
+    if (shape.nibbles)
+        fill_nibbles(out, (const __m512i (*)[2])raw, shape.order);
+    else
+        fill_values(out, (const __m512i (*)[4])q, shape);
+    if (shape.kind == PANEL_SUPER)
+        fill_super(out, scales, mins, d, shape);
+    else
+        fill_small(out, (const float (*)[16][8])scale, (const float (*)[8])low, shape);
+}
+
+#endif
