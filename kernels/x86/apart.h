@@ -25,6 +25,7 @@
 #ifndef QUERN_APART_H
 #define QUERN_APART_H
 
+#include "inline.h"
 #include "kernels.h"
 
 enum { APART_ROWS = 8 };
@@ -60,6 +61,22 @@ static inline void apart_weights(const uint8_t *w[APART_ROWS], const struct matm
 {
     for (size_t r = 0; r < APART_ROWS; r++)
         w[r] = (const uint8_t *)job->weights + (a.row + (r < a.rows ? r : a.rows - 1) * a.step) * job->row_bytes;
+}
+
+/* The sums of eight rows; `width`: whatever tells the caller's formats apart. */
+typedef void apart_sums_fn(float sums[APART_ROWS], const struct matmul_job *job, const uint8_t *const w[APART_ROWS], int width);
+
+static ALWAYS_INLINE void apart_product(const struct matmul_job *job, size_t row_begin, size_t row_end, apart_sums_fn *add,
+                                        int width)
+{
+    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
+        const uint8_t *w[APART_ROWS];
+        float sums[APART_ROWS];
+        apart_weights(w, job, a);
+        add(sums, job, w, width);
+        for (size_t r = 0; r < a.rows; r++)
+            job->out[a.row + r * a.step] = sums[r];
+    }
 }
 
 #endif

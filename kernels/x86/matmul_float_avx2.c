@@ -74,7 +74,8 @@ static ALWAYS_INLINE void add_columns(__m256 acc[APART_ROWS], const uint8_t *con
 }
 
 /* Eight rows far apart by one token (apart.h), 256 bytes of a row at once. */
-static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8_t *const w[APART_ROWS], enum width width)
+static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul_job *job, const uint8_t *const w[APART_ROWS],
+                                     int width)
 {
     const float *x = (const float *)(const void *)job->acts;
     const size_t step = 256 / value_bytes(width);
@@ -91,19 +92,7 @@ static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8
             add_columns(acc, w, x, run, job->cols, false, width);
         total = _mm256_add_ps(total, sum_8_vectors(acc));
     }
-    return total;
-}
-
-static ALWAYS_INLINE void one_token(const struct matmul_job *job, size_t row_begin, size_t row_end, enum width width)
-{
-    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
-        const uint8_t *w[APART_ROWS];
-        float sums[APART_ROWS];
-        apart_weights(w, job, a);
-        _mm256_storeu_ps(sums, eight_rows(job, w, width));
-        for (size_t r = 0; r < a.rows; r++)
-            job->out[a.row + r * a.step] = sums[r];
-    }
+    _mm256_storeu_ps(sums, total);
 }
 
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
@@ -180,7 +169,7 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
                                        enum width width)
 {
     if (job->toks == 1) {
-        one_token(job, row_begin, row_end, width);
+        apart_product(job, row_begin, row_end, eight_rows, (int)width);
     } else if (job->toks < MANY) {
         for (size_t row = row_begin; row < row_end; row += 4)
             for (size_t tok = 0; tok < job->toks; tok += 2)

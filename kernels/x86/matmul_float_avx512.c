@@ -9,8 +9,8 @@
 /* Products of F32, F16 and BF16 weights with f32 activations.
  *
  * The order of sums, the same for every batch: within a run of 256 columns, lane l of 16 adds columns l, 16 + l, ... by FMA; the
- * lanes are summed by the tree of sum_16_vectors; runs are added in order. Sixteen accumulators are 16 rows by 1 token, 8 by 2 or 4
- * by 4.
+ * lanes are summed by the tree of sum_16_vectors; runs are added in order. Sixteen accumulators are two runs of 8 rows by 1 token,
+ * or 8 rows by 2 tokens, or 4 by 4.
  *
  * Large batches go by blocks of 64 rows widened to f32 once, which no first-level cache holds: below, four rows straight from the
  * weights for every four tokens are faster, with weights of two bytes longer than with f32 (Zen 4, F16, 8, 16 and 64 tokens: 97 to
@@ -133,15 +133,16 @@ static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_
 
 /* Eight rows far apart by one token (apart.h): two runs of each are the sixteen accumulators, 256 bytes of a row are
  * taken at once. Lanes: rows. */
-static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8_t *const w[APART_ROWS], enum width width)
+static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul_job *job, const uint8_t *const w[APART_ROWS],
+                                     int width)
 {
     const int vectors = width == WIDTH_F32 ? 4 : 8;
     __m256 acc = _mm256_setzero_ps();
     for (size_t pair = 0; pair < job->cols; pair += 2 * RUN) {
-        __m512 sums[16];
+        __m512 parts[16];
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++)
-            sums[i] = _mm512_setzero_ps();
+            parts[i] = _mm512_setzero_ps();
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; half++) {
             const float *x = (const float *)(const void *)job->acts;
@@ -150,31 +151,19 @@ static ALWAYS_INLINE __m256 eight_rows(const struct matmul_job *job, const uint8
             if (left >= RUN) {
 #pragma GCC unroll 1
                 for (size_t c = run; c < run + RUN; c += 16 * (size_t)vectors)
-                    columns(sums + 8 * half, w, &x, c, job->cols, 8, 1, vectors, false, width, none);
+                    columns(parts + 8 * half, w, &x, c, job->cols, 8, 1, vectors, false, width, none);
             } else {
 #pragma GCC unroll 1
                 for (size_t c = run; c < run + end; c += 16)
-                    columns(sums + 8 * half, w, &x, c, job->cols, 8, 1, 1, true, width, none);
+                    columns(parts + 8 * half, w, &x, c, job->cols, 8, 1, 1, true, width, none);
             }
         }
-        __m512 both = sum_16_vectors(sums);
+        __m512 both = sum_16_vectors(parts);
         acc = _mm256_add_ps(acc, _mm512_castps512_ps256(both));
         if (pair + RUN < job->cols)
             acc = _mm256_add_ps(acc, _mm512_extractf32x8_ps(both, 1));
     }
-    return acc;
-}
-
-static ALWAYS_INLINE void one_token(const struct matmul_job *job, size_t row_begin, size_t row_end, enum width width)
-{
-    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
-        const uint8_t *w[APART_ROWS];
-        float sums[APART_ROWS];
-        apart_weights(w, job, a);
-        _mm256_storeu_ps(sums, eight_rows(job, w, width));
-        for (size_t r = 0; r < a.rows; r++)
-            job->out[a.row + r * a.step] = sums[r];
-    }
+    _mm256_storeu_ps(sums, acc);
 }
 
 /* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
@@ -228,7 +217,7 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
                                        enum width width)
 {
     if (job->toks == 1) {
-        one_token(job, row_begin, row_end, width);
+        apart_product(job, row_begin, row_end, eight_rows, (int)width);
     } else if (job->toks == 2) {
         for (size_t row = row_begin; row < row_end; row += 8)
             direct(job, row, row_begin, row_end, 0, 8, 2, width);

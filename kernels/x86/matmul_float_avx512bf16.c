@@ -73,7 +73,7 @@ static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t ro
                            .run = row == row_begin ? 2 * PANEL_COLS : 0 };
 }
 
-/* Up to 16 rows by one to four tokens: what a panel would hold stays in registers. */
+/* Up to 16 rows by two to four tokens: what a panel would hold stays in registers. */
 static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, int toks)
 {
     const struct rows_of_16 from = { (const uint8_t *)job->weights + row * job->row_bytes, job->row_bytes, rows };
@@ -144,8 +144,10 @@ static ALWAYS_INLINE void touch_rows(const uint8_t *const w[APART_ROWS], size_t 
 /* Eight rows far apart by one token (apart.h). Neighbouring lanes are the two sums of a row, so that four columns of it
  * stay together: eight rows' lines are eight lanes of 64 bits each. A line of every row at a time is less than the machine's
  * prefetchers want (83 % of what one core reads; 2 lines 84, 4 lines 92 to 96, 8 lines 65), hence the touch. */
-static ALWAYS_INLINE __m512 eight_rows(const struct matmul_job *job, const uint8_t *const w[8])
+static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul_job *job, const uint8_t *const w[APART_ROWS],
+                                     int width)
 {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
     __m512 acc = _mm512_setzero_ps();
     for (size_t run = 0; run < job->cols; run += PANEL_COLS) {
         __m512 sum = _mm512_setzero_ps();
@@ -168,26 +170,13 @@ static ALWAYS_INLINE __m512 eight_rows(const struct matmul_job *job, const uint8
         }
         acc = _mm512_add_ps(acc, _mm512_add_ps(sum, _mm512_permute_ps(sum, 0xb1)));
     }
-    return acc;
-}
-
-static void one_token(const struct matmul_job *job, size_t row_begin, size_t row_end)
-{
-    for (struct apart a = apart_first(row_begin, row_end); a.rows; a = apart_next(a)) {
-        const uint8_t *w[APART_ROWS];
-        float sums[16];
-        apart_weights(w, job, a);
-        _mm512_storeu_ps(sums, eight_rows(job, w));
-        for (size_t r = 0; r < a.rows; r++)
-            job->out[a.row + r * a.step] = sums[2 * r];
-    }
+    _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(even, acc)));
+    (void)width;
 }
 
 static void few(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead)
 {
-    if (job->toks == 1)
-        rows == PANEL_ROWS ? few_tokens(job, row, PANEL_ROWS, ahead, 1) : few_tokens(job, row, rows, ahead, 1);
-    else if (job->toks == 2)
+    if (job->toks == 2)
         few_tokens(job, row, rows, ahead, 2);
     else if (job->toks == 3)
         few_tokens(job, row, rows, ahead, 3);
@@ -276,7 +265,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 void matmul_bf16_avx512bf16(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
     if (job->toks == 1) {
-        one_token(job, row_begin, row_end);
+        apart_product(job, row_begin, row_end, eight_rows, 0);
         return;
     }
     if (job->toks <= FEW) {

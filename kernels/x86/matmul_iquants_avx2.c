@@ -1,6 +1,7 @@
 #include "matmul_avx2.h"
 
 #include "grids.h"
+#include "iquant_signs.h"
 
 /* The formats with codebooks on AVX2. ref/unpack_super.c describes the blocks.
  *
@@ -25,37 +26,11 @@ static ALWAYS_INLINE __m256i eight_of_4(const uint32_t *book, const uint16_t ind
                              (int)book[index[4]], (int)book[index[5]], (int)book[index[6]], (int)book[index[7]]);
 }
 
-/* 32 masks of seven bits: the eighth makes the number of minus signs even. */
-static ALWAYS_INLINE __m256i with_parity(__m256i masks)
-{
-    const __m256i odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128,
-                                                                  -128, 0));
-    const __m256i nibble = _mm256_set1_epi8(15);
-    __m256i low = _mm256_shuffle_epi8(odd, _mm256_and_si256(masks, nibble));
-    __m256i high = _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(masks, 4), nibble));
-    return _mm256_or_si256(masks, _mm256_xor_si256(low, high));
-}
-
-/* Eight words, four masks of seven bits in the lower 28: their 32 masks of eight. */
-static ALWAYS_INLINE __m256i masks_of_words(__m256i words)
-{
-    __m256i first = _mm256_and_si256(words, _mm256_set1_epi32(0x7f));
-    __m256i second = _mm256_and_si256(_mm256_slli_epi32(words, 1), _mm256_set1_epi32(0x7f00));
-    __m256i third = _mm256_and_si256(_mm256_slli_epi32(words, 2), _mm256_set1_epi32(0x7f0000));
-    __m256i fourth = _mm256_and_si256(_mm256_slli_epi32(words, 3), _mm256_set1_epi32(0x7f000000));
-    return with_parity(_mm256_or_si256(_mm256_or_si256(first, second), _mm256_or_si256(third, fourth)));
-}
-
 /* 32 magnitudes with their signs, plus the offset. */
 static ALWAYS_INLINE __m256i with_signs(__m256i q, uint32_t mask, int offset)
 {
     __m256i minus = bytes_of_bits(mask);
     return _mm256_sub_epi8(_mm256_xor_si256(q, minus), _mm256_sub_epi8(minus, _mm256_set1_epi8((char)offset)));
-}
-
-static ALWAYS_INLINE __m128i odd_scales(__m128i s)
-{
-    return _mm_add_epi8(_mm_add_epi8(s, s), _mm_set1_epi8(1));
 }
 
 /* The top four bits of eight words. */
@@ -146,7 +121,7 @@ static ALWAYS_INLINE void run_iq2_xxs_avx2(struct run *out, const uint8_t *bytes
     __m256i words = _mm256_permute4x64_epi64(_mm256_castps_si256(high), 0xd8);
     store_indices(index, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(four)));
     store_indices(index + 16, _mm256_cvtepu8_epi16(_mm256_extracti128_si256(four, 1)));
-    store_masks(masks, masks_of_words(words));
+    store_masks(masks, signs_of_8_words(words));
     out->d = u16_at(bytes);
     out->scales = scales_of_words(words);
     values_of_8(out, grid_iq2_xxs, index, masks);
@@ -241,7 +216,7 @@ static ALWAYS_INLINE void run_iq3_xxs_avx2(struct run *out, const uint8_t *bytes
     __m256i words = _mm256_loadu_si256((const __m256i *)(bytes + 66));
     for (int i = 0; i < 4; i++)
         store_indices(index + 16 * i, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(bytes + 2 + 16 * i))));
-    store_masks(masks, masks_of_words(words));
+    store_masks(masks, signs_of_8_words(words));
     out->d = u16_at(bytes);
     out->scales = scales_of_words(words);
     values_of_4(out, grid_iq3_xxs, index, masks, 64);

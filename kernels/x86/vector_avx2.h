@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
+#include "inline.h"
 
 /* All ones in the first n of eight lanes, n >= 8: all. */
 static ALWAYS_INLINE __m256i lanes_8(size_t n)
