@@ -1,47 +1,6 @@
-#include "matmul_avx2.h"
+#include "runs_others_avx2.h"
 
-/* The formats without an unpacker of their own on AVX2: the reference's (unpack.h) fills the run, the products are the shared ones.
- * */
-
-static ALWAYS_INLINE void copy_values(struct run *out, const int8_t q[256])
-{
-    for (int k = 0; k < 8; k++)
-        out->q[k] = _mm256_loadu_si256((const __m256i *)(q + 32 * k));
-}
-
-/* d is in float there; as f16 times the shape's factor it is what the file holds. */
-static ALWAYS_INLINE void super_run(struct run *out, const uint8_t *bytes, unpack_super_fn *unpack, uint32_t d)
-{
-    struct super_block block;
-    unpack(&block, bytes);
-    copy_values(out, block.q);
-    out->scales = _mm_packs_epi16(_mm_loadu_si128((const __m128i *)block.sub), _mm_loadu_si128((const __m128i *)(block.sub + 8)));
-    out->d = d;
-}
-
-/* `blocks` blocks of 256 / blocks values. */
-static ALWAYS_INLINE void small_run(struct run *out, const uint8_t *bytes, unpack_small_fn *unpack, int blocks, size_t size)
-{
-    int8_t q[256];
-    float scale[16];
-    int each = 256 / blocks;
-    for (int i = 0; i < blocks; i++) {
-        struct small_block block;
-        unpack(&block, bytes + (size_t)i * size);
-        memcpy(q + i * each, block.q, (size_t)each);
-        memcpy(scale + i * each / 16, block.scale, sizeof(float) * (size_t)each / 16);
-    }
-    copy_values(out, q);
-    out->scale[0] = _mm256_loadu_ps(scale);
-    out->scale[1] = _mm256_loadu_ps(scale + 8);
-}
-
-static ALWAYS_INLINE void run_tq1_0_avx2(struct run *out, const uint8_t *bytes)
-{
-    super_run(out, bytes, unpack_tq1_0_ref, u16_at(bytes + 52));
-}
-
-#define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 54, .factor = 1 }
+/* Products of the formats that the reference unpacks on AVX2. */
 
 static void decode_tq1_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -59,13 +18,6 @@ void matmul_tq1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t ro
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
-static ALWAYS_INLINE void run_tq2_0_avx2(struct run *out, const uint8_t *bytes)
-{
-    super_run(out, bytes, unpack_tq2_0_ref, u16_at(bytes + 64));
-}
-
-#define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 255, .bytes = 66, .factor = 1 }
-
 static void decode_tq2_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
     decode_format(job, row, rows, run_tq2_0_avx2, (struct panel_shape)SHAPE_TQ2_0);
@@ -81,13 +33,6 @@ void matmul_tq2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t ro
     static const struct format_avx2 format = { SHAPE_TQ2_0, decode_tq2_0_avx2, panel_tq2_0_avx2 };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
-
-static ALWAYS_INLINE void run_q1_0_avx2(struct run *out, const uint8_t *bytes)
-{
-    small_run(out, bytes, unpack_q1_0_ref, 2, 18);
-}
-
-#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 36, .factor = 1 }
 
 static void decode_q1_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
@@ -105,13 +50,6 @@ void matmul_q1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
-static ALWAYS_INLINE void run_q2_0_avx2(struct run *out, const uint8_t *bytes)
-{
-    small_run(out, bytes, unpack_q2_0_ref, 4, 18);
-}
-
-#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 72, .factor = 1 }
-
 static void decode_q2_0_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
     decode_format(job, row, rows, run_q2_0_avx2, (struct panel_shape)SHAPE_Q2_0);
@@ -127,13 +65,6 @@ void matmul_q2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row
     static const struct format_avx2 format = { SHAPE_Q2_0, decode_q2_0_avx2, panel_q2_0_avx2 };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
-
-static ALWAYS_INLINE void run_nvfp4_avx2(struct run *out, const uint8_t *bytes)
-{
-    small_run(out, bytes, unpack_nvfp4_ref, 4, 36);
-}
-
-#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 0, .top = 255, .bytes = 144, .factor = 1 }
 
 static void decode_nvfp4_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
