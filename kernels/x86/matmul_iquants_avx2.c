@@ -4,7 +4,7 @@
 
 static void decode_iq2_xxs_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
+    book_format(job, row, rows, apart_iq2_xxs_avx2, values_iq2_xxs_avx2, total_iq2_xxs_avx2, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void panel_iq2_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -20,7 +20,7 @@ void matmul_iq2_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_iq2_xs_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
+    book_format(job, row, rows, apart_iq2_xs_avx2, values_iq2_xs_avx2, total_iq2_xs_avx2, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 static void panel_iq2_xs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -36,7 +36,7 @@ void matmul_iq2_xs_avx2(const struct matmul_job *job, size_t row_begin, size_t r
 
 static void decode_iq2_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
+    book_format(job, row, rows, apart_iq2_s_avx2, values_iq2_s_avx2, total_iq2_s_avx2, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 static void panel_iq2_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -52,7 +52,7 @@ void matmul_iq2_s_avx2(const struct matmul_job *job, size_t row_begin, size_t ro
 
 static void decode_iq3_xxs_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
+    book_format(job, row, rows, apart_iq3_xxs_avx2, values_iq3_xxs_avx2, total_iq3_xxs_avx2, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 static void panel_iq3_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -68,7 +68,7 @@ void matmul_iq3_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_iq3_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
+    book_format(job, row, rows, apart_iq3_s_avx2, values_iq3_s_avx2, total_iq3_s_avx2, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 static void panel_iq3_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -84,7 +84,7 @@ void matmul_iq3_s_avx2(const struct matmul_job *job, size_t row_begin, size_t ro
 
 static void decode_iq1_s_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
+    book_format(job, row, rows, apart_iq1_s_avx2, values_iq1_s_avx2, total_iq1_s_avx2, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 static void panel_iq1_s_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -100,7 +100,7 @@ void matmul_iq1_s_avx2(const struct matmul_job *job, size_t row_begin, size_t ro
 
 static void decode_iq1_m_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
+    book_format(job, row, rows, apart_iq1_m_avx2, values_iq1_m_avx2, total_iq1_m_avx2, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 static void panel_iq1_m_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
