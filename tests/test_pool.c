@@ -1,6 +1,7 @@
 /* The thread pool, and how many threads it should have. */
 #include "test.h"
 
+#include <ftw.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,11 +199,21 @@ static void put(const char *root, const char *path, const char *text)
         fputs(text, f), fclose(f);
 }
 
+/* Of this run alone: what an earlier one left in /tmp is no part of a machine that shall be bare. */
+static char machines[256];
+
 static const char *new_root(const char *name)
 {
-    const char *root = temp_path(name);
-    mkdir(root, 0755);
+    static char root[300];
+    snprintf(root, sizeof root, "%s/%s", machines, name);
+    CHECK(mkdir(root, 0755) == 0, "%s cannot be made", root);
     return root;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
+{
+    (void)st, (void)kind, (void)walk;
+    return remove(path);
 }
 
 static void put_siblings(const char *root, size_t cpu, const char *list)
@@ -329,6 +340,9 @@ static void test_caches(void)
 
 int main(void)
 {
+    snprintf(machines, sizeof machines, "%s", temp_path("machines.XXXXXX"));
+    if (!mkdtemp(machines))
+        return perror(machines), 1;
     TEST(test_each_chunk_once);
     TEST(test_stages_in_quick_succession);
     TEST(test_no_spin_collapse);
@@ -343,5 +357,6 @@ int main(void)
     TEST(test_quota_of_either_hierarchy);
     TEST(test_explanation);
     TEST(test_caches);
+    nftw(machines, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return test_end();
 }
