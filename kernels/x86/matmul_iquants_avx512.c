@@ -296,9 +296,9 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
                                      iq1_fn *find, const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
-    const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
     const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    const struct ask ask = ask_of(job, row, all, shape);
     struct iq1_run found[PANEL_ROWS];
     struct decode_sums sums[DECODE_TOKS];
     struct decode_rest rest;
@@ -308,7 +308,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    for (size_t r = 0; first && r < rows; r++)
+    for (size_t r = 0; ask.own && r < rows; r++)
         prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
     if (rows < PANEL_ROWS) {
         memset(sums, 0, sizeof sums);
@@ -317,7 +317,10 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         for (size_t r = 0; r < rows; r++) {
             const uint8_t *at = weights + r * job->row_bytes + run * shape.bytes;
-            ask_ahead(at, job->row_bytes, first, more, shape);
+            if (r % 4 == 0)
+                ask_soon(&ask, run, r / 4, 0, 1, shape);
+            if (ask.own)
+                prefetch_run(at + ask.own, shape.bytes);
             find(&found[r], at);
         }
         for (size_t t = 0; t < toks; t++) {
