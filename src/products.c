@@ -112,7 +112,7 @@ static void cut_rows(const struct forward *f, struct product *p)
     if (p->toks > TOKENS_FEW)
         p->piece_rows = f->threads == 1 || per_thread >= ROWS_MANY ? ROWS_MANY : ROWS_MANY / 2;
     else
-        p->piece_rows = clamp((PIECE_BYTES / p->w->row_bytes + 15) / 16 * 16, p->toks > TOKENS_DIRECT ? 64 : 16, ROWS_FEW);
+        p->piece_rows = clamp((PIECE_BYTES / p->w->row_bytes + 15) / 16 * 16, p->toks > TOKENS_DIRECT ? 32 : 16, ROWS_FEW);
 }
 
 /* Cut all; gives the number of pieces. Products without tokens have none. */
@@ -145,10 +145,25 @@ static const struct product *product_of(const struct product *list, size_t n, si
  * before were. */
 struct rows { size_t begin, count, soon; bool asked; };
 
+/* A thread at work in a stage: its scratch, and what its last call multiplied, whose vectors the kernel may have arranged there. */
+struct worker {
+    size_t thread;
+    const struct product *last;
+    uint32_t type;
+};
+
+/* Whether the thread's next call finds the vectors that its last call left in scratch. */
+static bool same_vectors(const struct worker *last, const struct product *p, const struct matrix *w)
+{
+    const struct product *q = last->last;
+    return q && last->type == w->type && q->in == p->in && q->first == p->first && q->step == p->step && q->toks == p->toks &&
+           q->w->cols == w->cols;
+}
+
 /* The rows of one matrix, to out[toks][stride]: products, factor and bias. The weights' pointer is moved to the first row, so that
  * `out` may be a thread's scratch as well as a place within a row of results. */
 static void multiply(const struct forward *f, const struct product *p, const struct matrix *w, struct rows rows, float *out,
-                     size_t stride, size_t thread)
+                     size_t stride, struct worker *worker)
 {
     const struct matmul_kernels *kernel = &f->k->matmul[w->type];
     const uint8_t *slice = w->data + p->slice * w->rows * w->row_bytes;
@@ -156,8 +171,10 @@ static void multiply(const struct forward *f, const struct product *p, const str
     struct matmul_job job = { .out = out, .out_stride = stride, .weights = slice + rows.begin * w->row_bytes,
                               .row_bytes = w->row_bytes, .cols = w->cols, .acts = p->in->data[kernel->act] + p->first * act,
                               .act_stride = p->step * act, .toks = p->toks, .rows_soon = rows.soon,
-                              .asked = rows.asked };
-    kernel->matmul(&job, 0, rows.count, f->scratch[thread].kernel);
+                              .asked = rows.asked, .kept = same_vectors(worker, p, w) };
+    kernel->matmul(&job, 0, rows.count, f->scratch[worker->thread].kernel);
+    worker->last = p;
+    worker->type = w->type;
     const float *bias = w->bias ? w->bias + p->slice * w->rows + rows.begin : NULL;
     if (w->scale == 1 && !bias)
         return;
@@ -209,25 +226,25 @@ static void activate(const struct forward *f, float *out, const float *up, size_
     }
 }
 
-static void multiply_rows(struct forward *f, const struct product *p, struct rows rows, size_t thread)
+static void multiply_rows(struct forward *f, const struct product *p, struct rows rows, struct worker *worker)
 {
-    float *out = p->out + rows.begin, *side = f->scratch[thread].rows;
+    float *out = p->out + rows.begin, *side = f->scratch[worker->thread].rows;
     size_t n = rows.count;
     switch (p->finish) {
     case FINISH_STORE:
-        multiply(f, p, p->w, rows, out, p->out_stride, thread);
+        multiply(f, p, p->w, rows, out, p->out_stride, worker);
         break;
     case FINISH_ADD:               /* through scratch: the residual must not be overwritten */
-        multiply(f, p, p->w, rows, side, n, thread);
+        multiply(f, p, p->w, rows, side, n, worker);
         for (size_t t = 0; t < p->toks; t++)
             f->k->axpy.fn(out + t * p->out_stride, side + t * n, p->factor, n);
         break;
     case FINISH_ACTIVATE:          /* gate to its place, up to scratch, and the product of both over the gate */
         if (p->gate) {
-            multiply(f, p, p->gate, rows, out, p->out_stride, thread);
-            multiply(f, p, p->w, rows, side, n, thread);
+            multiply(f, p, p->gate, rows, out, p->out_stride, worker);
+            multiply(f, p, p->w, rows, side, n, worker);
         } else {
-            multiply(f, p, p->w, rows, out, p->out_stride, thread);
+            multiply(f, p, p->w, rows, out, p->out_stride, worker);
         }
         for (size_t t = 0; t < p->toks; t++)
             activate(f, out + t * p->out_stride, p->gate ? side + t * n : NULL, n);
@@ -236,7 +253,8 @@ static void multiply_rows(struct forward *f, const struct product *p, struct row
 }
 
 /* Pieces [begin, end), which may be of several products; the thread's own run is [start, last). */
-static void multiply_pieces(const struct product_stage *s, size_t start, size_t begin, size_t end, size_t last, size_t thread)
+static void multiply_pieces(const struct product_stage *s, size_t start, size_t begin, size_t end, size_t last,
+                            struct worker *worker)
 {
     while (begin < end) {
         const struct product *p = product_of(s->list, s->n, begin);
@@ -247,7 +265,7 @@ static void multiply_pieces(const struct product_stage *s, size_t start, size_t 
         for (; row < stop; row += n, asked = true) {
             n = stop - row < most ? stop - row : most;
             size_t soon = own > row + n ? own - row - n : 0;
-            multiply_rows(s->f, p, (struct rows){ .begin = row, .count = n, .soon = soon, .asked = asked }, thread);
+            multiply_rows(s->f, p, (struct rows){ .begin = row, .count = n, .soon = soon, .asked = asked }, worker);
         }
         begin = p->first_piece + (stop + p->piece_rows - 1) / p->piece_rows;
     }
@@ -340,12 +358,13 @@ static void product_chunk(void *arg, size_t index, size_t thread)
     const struct product_stage *s = arg;
     _Atomic uint64_t *own = s->f->scratch[thread].run, *other;
     size_t start = run_start(s->f, s->pieces, thread), begin, end;
+    struct worker worker = { .thread = thread };
     (void)index;
     while (take_pieces(s->f, own, true, false, &begin, &end))
-        multiply_pieces(s, start, begin, end, run_end(atomic_load_explicit(own, memory_order_relaxed)), thread);
+        multiply_pieces(s, start, begin, end, run_end(atomic_load_explicit(own, memory_order_relaxed)), &worker);
     while ((other = longest_run(s->f)) != NULL)
         if (take_pieces(s->f, other, false, false, &begin, &end))
-            multiply_pieces(s, begin, begin, end, end, thread);
+            multiply_pieces(s, begin, begin, end, end, &worker);
     if (s->next_n)
         announce_next(s, thread);
 }

@@ -156,6 +156,7 @@ static void compare_chunks(struct check *c, const struct product *p)
     run(p, &job, cut, p->rows);
     job.asked = false;
     job.rows_soon = p->rows - cut;
+    job.kept = true;
     for (size_t t = 0; t < job.toks; t++)
         check_untouched(c, job.out, t * job.out_stride, t * job.out_stride + cut);
     run(p, &job, 0, cut);

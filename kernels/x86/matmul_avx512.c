@@ -295,7 +295,8 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
         return;
     }
     if (job->toks <= FEW_TOKS) {
-        few_arrange_avx512(scratch, job, &format->shape);
+        if (!job->kept)
+            few_arrange_avx512(scratch, job, &format->shape);
         format->few(job, (struct row_range){ row_begin, row_end }, scratch);
         return;
     }

@@ -2,7 +2,8 @@
  *
  * A vector of activations holds 16 / G tokens by 4 G columns (G = 1 for 9 to 16 tokens, 2 for 5 to 8); the weights stay rows of
  * bytes, of which 4 G at a time are broadcast from the first-level cache. So the weights need no transposition, which for few
- * tokens would cost as much as their dots; the activations are arranged once per call instead, for all its rows.
+ * tokens would cost as much as their dots; the activations are arranged instead, once for all rows that a thread multiplies in a
+ * stage (job->kept).
  *
  * Eight rows are multiplied at a time: 8 accumulators for the byte dots, 8 for the scaled sums, one vector of activations. On Zen
  * 4, where a dot occupies both multipliers for half a cycle each, loads that broadcast up to 8 bytes run at two per cycle and the
@@ -178,11 +179,13 @@ static ALWAYS_INLINE size_t sub_place(size_t s, const struct panel_shape shape)
 }
 
 /* The eight rows whose run is unpacked between the dots. Memory is read block by block, run by run of a block's rows; the same run
- * of the next block's rows is asked for meanwhile, and, as nobody has asked for them, the later runs of the call's first block. */
+ * of the next block's rows is asked for meanwhile, be they of this call or likely the next one's; and, where nobody has asked for
+ * them, the later runs of the call's first block. */
 struct few_source {
     const struct matmul_job *job;
     uint8_t *copy;
-    size_t   begin, end;       /* rows of the call; the last one stands in for those beyond the end */
+    size_t   end;              /* of the call's rows; the last one stands in for those beyond it */
+    size_t   unasked, soon;    /* rows before the one begin cold, rows before the other will be read */
     size_t   row, run;         /* first of the eight, and their run */
 };
 
@@ -192,9 +195,9 @@ static ALWAYS_INLINE void few_unpack_row(struct few_rows *to, size_t r, const st
     const struct matmul_job *job = from->job;
     size_t row = from->row + r < from->end ? from->row + r : from->end - 1;
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes + from->run * shape.bytes;
-    if (row + FEW_BLOCK < from->end)
+    if (row + FEW_BLOCK < from->soon)
         prefetch_run(weights + FEW_BLOCK * job->row_bytes, shape.bytes);
-    if (row < from->begin + FEW_BLOCK)
+    if (row < from->unasked)
         prefetch_run(weights + shape.bytes, shape.bytes);
     /* Super blocks are whole runs; with pairs the call, though never made, would spill vectors. */
     if (!few_pairs(shape, G))
@@ -328,12 +331,13 @@ static ALWAYS_INLINE void few_blocks(const struct matmul_job *job, struct row_ra
                                      run_fn *unpack, const struct panel_shape shape, const int G)
 {
     const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS;
-    struct few_source from = { .job = job, .copy = scratch->copy, .begin = all.begin, .end = all.end, .row = all.begin };
+    struct few_source from = { .job = job, .copy = scratch->copy, .end = all.end, .row = all.begin,
+                               .unasked = job->asked ? 0 : all.begin + FEW_BLOCK, .soon = all.end + job->rows_soon };
     size_t turn = 0;
 
     if (all.begin >= all.end)
         return;
-    for (size_t row = all.begin; row < all.end && row < all.begin + FEW_BLOCK; row++)
+    for (size_t row = all.begin; row < all.end && row < from.unasked; row++)
         prefetch_run((const uint8_t *)job->weights + row * job->row_bytes, shape.bytes);
     for (size_t r = 0; r < FEW_ROWS; r++)
         few_unpack_row(&scratch->rows[0], r, &from, unpack, shape, G);
