@@ -251,17 +251,41 @@ static void micro_q5_1(float (*acc)[BLOCK_ROWS], const struct panel *p, const in
     micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 31, .mins = true });
 }
 
+/* Also TQ1_0. */
+static void micro_tq2_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                        int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .top = 3, .offset = 1 });
+}
+
+/* Also Q1_0. */
+static void micro_q2_0(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                       int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .top = 3, .offset = 1 });
+}
+
+static void micro_nvfp4(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
+                        int toks)
+{
+    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16, .top = 31, .offset = 16 });
+}
+
 static micro_fn *micro_of(const struct panel_shape *shape)
 {
     if (shape->kind == PANEL_SUPER)
         switch (shape->top) {
-        case 3:  return micro_q2_k;
+        case 3:  return shape->mins ? micro_q2_k : micro_tq2_0;
         case 7:  return micro_q3_k;
         case 15: return micro_q4_k;
         case 31: return shape->mins ? micro_q5_k : shape->sub == 16 ? micro_iq1_m : micro_iq3_s;
         case 63: return micro_q6_k;
         default: return shape->sub == 16 ? micro_seven_bits_16 : micro_seven_bits_32;
         }
+    if (shape->sub == 16)
+        return micro_nvfp4;
+    if (shape->top == 3)
+        return micro_q2_0;
     if (shape->top == 15)
         return shape->mins ? micro_q4_1 : micro_q4_0;
     return shape->mins ? micro_q5_1 : micro_q5_0;

@@ -389,7 +389,7 @@ static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row
 /* Natural rows on their way to a panel. */
 struct natural_avx2 {
     uint8_t  q[PANEL_ROWS][PANEL_COLS];
-    int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice                                  */
+    int32_t  scale[PANEL_ROWS][16];        /* super: int16 twice; small by 16 columns: a float's  */
     int32_t  min[PANEL_ROWS][8];           /* super: pairs of int16, the scales' for an offset    */
     uint16_t file_scale[8][PANEL_ROWS], file_low[8][PANEL_ROWS];   /* small                       */
     uint32_t d[PANEL_ROWS];
@@ -441,6 +441,9 @@ static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *byte
             if (pairs)
                 _mm256_store_si256((__m256i *)n.min[r], shape.mins ? _mm256_cvtepu8_epi16(w.mins) : scales);
             n.d[r] = w.d;
+        } else if (shape.sub == 16) {
+            _mm256_store_si256((__m256i *)n.scale[r], _mm256_castps_si256(w.scale[0]));
+            _mm256_store_si256((__m256i *)(n.scale[r] + 8), _mm256_castps_si256(w.scale[1]));
         } else {
             for (int k = 0; k < 8; k++) {
                 n.file_scale[k][r] = w.file_scale[k];
@@ -458,6 +461,8 @@ static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *byte
             _mm256_store_ps(out->d + 8 * half, scales_of(n.d + 8 * half, false, shape.factor));
             _mm256_store_ps(out->dmin + 8 * half, scales_of(n.d + 8 * half, true, shape.factor));
         }
+    } else if (shape.sub == 16) {
+        columns_of_16_avx2(out->scale.f, n.scale, sizeof n.scale[0], 2);
     } else {
         panel_scales(out->scale.f, n.file_scale, shape);
         if (shape.mins)
