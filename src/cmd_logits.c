@@ -128,6 +128,14 @@ static bool is_input(const char *name, const struct quern_model *model, const ch
     return false;
 }
 
+/* Half a matrix compares as wrong logits rather than as a failed run. Pipes and devices are not ours to remove. */
+static void remove_file(const char *name)
+{
+    struct stat st;
+    if (lstat(name, &st) == 0 && S_ISREG(st.st_mode))
+        unlink(name);
+}
+
 /* The file is removed again when it did not become whole. */
 static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, const char *tokens,
                          struct quern_error *err)
@@ -144,8 +152,7 @@ static bool write_logits(struct runner *r, const int32_t *ids, size_t count, con
     if (fclose(out) != 0 && ok)
         ok = ERR_ERRNO(err, "cannot write '%s'", name);
     if (!ok)
-        /* Half a matrix compares as wrong logits rather than as a failed run. */
-        unlink(name);
+        remove_file(name);
     return ok;
 }
 

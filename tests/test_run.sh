@@ -154,6 +154,9 @@ else skip 'G5 no permission' 'root reads everything'; fi
 echo '1 2 3 4 5' >"$dir/ids"
 row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
 if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
+ln -s /dev/full "$dir/device"
+row 'G7 the output is a device that is full' 6 'No space' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/device"
+if [ -L "$dir/device" ] && [ -c /dev/full ]; then ok; else fail 'G7 the device was removed'; fi
 row 'G10 no such folder' 6 'No such' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/no/where"
 fresh; ln "$dir/copy.gguf" "$dir/link.gguf"
 row 'G11 output is the model' 2 'is the model' "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf"
