@@ -68,9 +68,9 @@ const struct verb verb_eval = {
         "sentence up to its gap with each option in it, the choice being the rest (partial evaluation); MMLU 'The following are "
         "multiple choice questions (with answers) about SUBJECT.', an empty line, the shots, the question, lines 'A. CHOICE' to "
         "'D. CHOICE', 'Answer:', the choices being the letters.\n"
-        "Accuracy is that of the largest sum of log-probabilities; per byte (the harness' acc_norm) and per token (llama- "
-        "perplexity's) divide it by the choice's length. Errors are standard errors. The beginning token stands first where the "
-        "model uses one, and nowhere else. --limit N takes item floor(i * total / N) for i from 0 to N - 1. PIQA's labels are "
+        "Accuracy is that of the largest sum of log-probabilities; per byte (the harness' acc_norm) and per token "
+        "(llama-perplexity's) divide it by the choice's length. Errors are standard errors. The beginning token stands first where "
+        "the model uses one, and nowhere else. --limit N takes item floor(i * total / N) for i from 0 to N - 1. PIQA's labels are "
         "read from NAME-labels.lst beside NAME.jsonl. Items may be as long as the model's trained context, or --context; a "
         "longer one ends the run with exit 8 before anything is computed.\n"
         "--lambada: share of passages whose last word, all its tokens, is what the model would write; perplexity of that word.",

@@ -39,7 +39,7 @@ static const struct option show_options[] = {
 const struct verb verb_show = {
     .name = "show", .summary = "what is in a GGUF file", .operands = "FILE", .operands_min = 1, .operands_max = 1,
     .details = "Architecture, size, types, every key and, with --tensors, every tensor. Any GGUF file can be shown, whether "
-               "quern can run it or not. Text from the file is shown with control characters and invalid UTF-8 as \\xNN.\n",
+               "quern can run it or not. Text from the file is shown with control characters and invalid UTF-8 as \\xNN.",
     .options = show_options, .size = sizeof(struct show_args), .main = cmd_show,
 };
 

@@ -31,7 +31,7 @@ const struct verb verb_tokenize = {
     .name = "tokenize", .summary = "text on standard input to token ids", .operands = "MODEL",
     .operands_min = 1, .operands_max = 1,
     .details = "Reads standard input as one string, or as several with --separator (what stands after the last one is a string, "
-               "too, unless it is empty). Writes one line for each: its ids with a blank between them.\n",
+               "too, unless it is empty). Writes one line for each: its ids with a blank between them.",
     .options = tokenize_options, .size = sizeof(struct tokenize_args), .main = cmd_tokenize,
 };
 
@@ -49,7 +49,7 @@ const struct verb verb_detokenize = {
     .name = "detokenize", .summary = "token ids on standard input to text", .operands = "MODEL",
     .operands_min = 1, .operands_max = 1,
     .details = "Reads ids with white space between them and writes their text; on a terminal control characters are shown as "
-               "\\xNN.\n",
+               "\\xNN.",
     .options = detokenize_options, .size = sizeof(struct tokenize_args), .main = cmd_detokenize,
 };
 

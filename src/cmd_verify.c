@@ -39,7 +39,7 @@ const struct verb verb_verify = {
     .details = "Checks the file's structure, every tensor's shape against the hyper-parameters, every block of every tensor for "
                "NaN and Inf, and that the text of every token comes back from the tokenizer.\n"
                "Ends with 0 when all is well, with 3 and all the reasons when something is wrong, and with 4 when nothing is wrong "
-               "but the architecture or tokenizer is one that quern does not know, so that it could not be checked.\n",
+               "but the architecture or tokenizer is one that quern does not know, so that it could not be checked.",
     .options = verify_options, .size = sizeof(struct verify_args), .main = cmd_verify,
 };
 

@@ -51,6 +51,14 @@ static int unknown_word(const char *word)
     return QUERN_EUSAGE;
 }
 
+/* Words behind what takes none are a mistake: half of what was asked for must not look like all of it. */
+static int surplus_word(const char *word)
+{
+    char shown[120];
+    fprintf(stderr, "quern: one argument too many: '%s'\n", text_escape(shown, sizeof shown, word, strlen(word)));
+    return QUERN_EUSAGE;
+}
+
 /* What the machine offers, and who serves each operation. */
 static int show_cpu(void)
 {
@@ -80,6 +88,10 @@ int main(int argc, char **argv)
     /* Words before any verb are few; everything else is a verb's own business, --help of a verb too. */
     const char *word = argv[1];
     bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+    bool version = strcmp(word, "--version") == 0, cpu = strcmp(word, "--cpu") == 0;
+    int most = version || cpu ? 2 : help ? 3 : argc;
+    if (argc > most)
+        return surplus_word(argv[most]);
     if (help && argc > 2) {
         const struct verb *verb = find_verb(argv[2]);
         if (!verb)
@@ -87,9 +99,9 @@ int main(int argc, char **argv)
         options_help(stdout, &quern_program, verb);
     } else if (help) {
         options_overview(stdout, &quern_program);
-    } else if (strcmp(word, "--version") == 0) {
+    } else if (version) {
         printf("quern %s\n", QUERN_VERSION);
-    } else if (strcmp(word, "--cpu") == 0) {
+    } else if (cpu) {
         return show_cpu();
     } else if (strcmp(word, "--generate") == 0) {
         return cli_generate(&quern_program, argc > 2 ? argv[2] : NULL);

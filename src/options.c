@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 /* Tables nest once: a row of kind GROUP stands for a whole table (engine, sampling) whose fields begin at the row's own offset.
@@ -112,7 +113,7 @@ int options_choice(const char *choices, const char *word)
     for (const char *c = choices; c; c = strchr(c, '|'), index++) {
         c += *c == '|';
         size_t length = strcspn(c, "|");
-        if (length == n && memcmp(c, word, n) == 0)
+        if (length == n && strncasecmp(c, word, n) == 0)
             return index;
     }
     return -1;

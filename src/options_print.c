@@ -188,9 +188,9 @@ static void manual_verb(FILE *out, const struct program *p, const struct verb *v
         fprintf(out, "\\-\\-%s%s%s\n", o->name, o->arg ? " \\fI" : "", o->arg ? o->arg : "");
         print_roff(out, o->help);
         if (o->kind == OPTION_CHOICE)
-            fprintf(out, "One of %s.\n", o->choices);
+            fprintf(out, ".br\nOne of %s.\n", o->choices);
         if (o->fallback) {
-            fputs("Default: ", out);
+            fputs(".br\nDefault: ", out);
             print_roff(out, o->fallback);
         }
     }

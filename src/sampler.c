@@ -423,8 +423,8 @@ static bool in_range(const char *name, double value, double low, double high, st
     if (value >= low && value <= high)
         return true;
     if (high > 1e37)
-        return ERR(err, QUERN_EUSAGE, "%s is %g, at least %g is allowed", name, value, low);
-    return ERR(err, QUERN_EUSAGE, "%s is %g, %g to %g are allowed", name, value, low, high);
+        return ERR(err, QUERN_EUSAGE, "%s is %.10g, at least %.10g is allowed", name, value, low);
+    return ERR(err, QUERN_EUSAGE, "%s is %.10g, %.10g to %.10g are allowed", name, value, low, high);
 }
 
 static bool check_options(const struct quern_sampler_options *o, size_t vocabulary, struct quern_error *err)
