@@ -15,7 +15,7 @@ struct bench_args {
     struct option_counts prompt, gen, batch, depth, threads;
     size_t               reps, mem_limit, pass;
     int                  kv, format, huge_pages;
-    bool                 stages, json;
+    bool                 stages, json, force;
 };
 
 #define OFFSET(field) offsetof(struct bench_args, field)
@@ -36,6 +36,7 @@ static const struct option options[] = {
      .offset = OFFSET(save),
      .arg = "FILE",
      .help = "only write the synthetic model to a file, so that other engines can run it"},
+    {.name = "force", .letter = 'f', .kind = OPTION_SWITCH, .offset = OFFSET(force), .help = "--save may replace an existing file"},
     {.name = "prompt",
      .letter = 'p',
      .kind = OPTION_COUNTS,
@@ -227,7 +228,7 @@ static bool save_only(const struct bench_args *a, struct quern_error *err)
         return ERR(err, QUERN_EUSAGE, "--save needs --synthetic");
     if (!synthetic_make(&random, a->synthetic, err))
         return false;
-    bool ok = synthetic_save(&random, a->save, err);
+    bool ok = synthetic_save(&random, a->save, a->force, err);
     synthetic_free(&random);
     return ok;
 }
@@ -239,6 +240,8 @@ static bool check_lists(const struct bench_args *a, struct quern_error *err)
             return ERR(err, QUERN_EUSAGE, "--batch %zu, 1 to 256 are allowed", a->batch.items[i]);
     if (a->reps < 1 || a->pass < 1)
         return ERR(err, QUERN_EUSAGE, "--reps and --pass must be at least 1");
+    if (most(&a->prompt) == 0 && most(&a->gen) == 0)
+        return ERR(err, QUERN_EUSAGE, "--prompt 0 and --gen 0: no test is left");
     return true;
 }
 

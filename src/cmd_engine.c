@@ -107,9 +107,11 @@ bool engine_plan_bytes(const struct quern_model *model, const struct engine_args
     cli_bytes(s, sizeof s, scratch);
     cli_bytes(l, sizeof l, limit);
     if (!checked_add(&total, weights, cache) || !checked_add(&total, total, scratch) || (limit && total > limit))
-        return ERR(err, QUERN_EMEM,
-                   "weights %s + cache %s + scratch %s are more than %s %s: a smaller --context or --kv q8_0 takes less", w, c, s,
-                   engine->mem_limit ? "the limit of" : "this process may have:", l);
+        return ERR(err, QUERN_EMEM, "weights %s + cache %s + scratch %s are more than %s %s%s", w, c, s,
+                   engine->mem_limit ? "the limit of" : "this process may have:", l,
+                   limit && weights >= limit ? "; the weights alone do not fit"
+                   : cache >= scratch        ? ": a smaller context or --kv q8_0 takes less"
+                                             : ": fewer threads or tokens per pass take less");
     if (!engine->quiet)
         fprintf(stderr, "memory: weights %s (mapped), cache %s, scratch %s\n", w, c, s);
     return true;

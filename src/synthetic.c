@@ -379,12 +379,13 @@ void synthetic_free(struct synthetic *s)
     *s = (struct synthetic){0};
 }
 
-bool synthetic_save(const struct synthetic *s, const char *path, struct quern_error *err)
+bool synthetic_save(const struct synthetic *s, const char *path, bool force, struct quern_error *err)
 {
+    struct gguf_writer_options options = { .force = force };
     struct gguf g;
     if (!gguf_view(&g, s->data, s->size, s->name, NULL, err))
         return false;
-    struct gguf_writer *w = gguf_writer_open(path, NULL, err);
+    struct gguf_writer *w = gguf_writer_open(path, &options, err);
     bool ok = w != NULL;
     for (size_t i = 0; ok && i < g.kv_count; i++)
         ok = gguf_writer_value(w, g.kvs[i].key.text, g.kvs[i].key.n, &g.kvs[i].value, err);

@@ -18,8 +18,8 @@ struct synthetic {
  * "iq2_xs", "bf16"), or q4_k_m, q5_k_m, which mix as llama.cpp's recipes of that name do. QUERN_EUSAGE with the lists. */
 bool synthetic_make(struct synthetic *s, const char *spec, struct quern_error *err);
 void synthetic_free(struct synthetic *s);
-/* Write it as a file; an existing one is not replaced. */
-bool synthetic_save(const struct synthetic *s, const char *path, struct quern_error *err);
+/* Write it as a file; an existing one is replaced with `force` only, else QUERN_EUSAGE. */
+bool synthetic_save(const struct synthetic *s, const char *path, bool force, struct quern_error *err);
 
 /* "0.1b, 1b, 3b, ...": for messages and help. */
 #define SYNTHETIC_SHAPES "0.1b, 0.3b, 0.5b, 1b, 3b, 8b, qwen3-0.6b, qwen3-4b"

@@ -56,11 +56,14 @@ check 'cells of md' '[ "$(sed "s/\\\\|//g" "$dir/stages.md" | grep "^| .* activa
 check 'stages add up' 'awk -F, "\$1 == \"prefill\" { sum += \$8 } END { exit !(sum > 0.998 && sum < 1.002) }" "$dir/stages.csv"'
 check 'stage columns' '[ "$(tr -cd ",\n" <"$dir/stages.csv" | sort -u | wc -l)" -eq 1 ]'
 for kv in f32 f16 bf16 q8_0 q4_0 i16; do
-    check "cache $kv" '"$quern" bench --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --kv $kv --json 2>/dev/null | grep -q "\"kv\":\"$kv\""'
+    check "cache $kv" \
+        '"$quern" bench --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --kv $kv --json 2>/dev/null | grep -q "\"kv\":\"$kv\""'
 done
-check 'nothing to do' '[ -z "$("$quern" bench --synthetic tiny:q4_0 -p 0 -n 0 -t 1,2 2>/dev/null)" ]'
+refused 'nothing to measure' --synthetic tiny:q4_0 -p 0 -n 0
 check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$quern" verify "$dir/tiny.gguf" >/dev/null'
 refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"
+check '--force lets it' \
+    '"$quern" bench --synthetic tiny:q4_0 --save "$dir/tiny.gguf" --force && "$quern" show "$dir/tiny.gguf" | grep -q Q4_0'
 refused 'unknown shape' --synthetic 7b:q4_0
 refused 'synthetic and a file' --synthetic tiny:q4_0 "$dir/tiny.gguf"
 refused 'batch 0' --synthetic tiny:q4_0 -b 0

@@ -36,6 +36,7 @@ for program in "$build"/quern "$build"/quern-*; do
         for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
             check "$verb --help is help $verb" \
                 '"$program" "$verb" --help >"$dir/$verb.help" && "$program" help "$verb" | cmp -s - "$dir/$verb.help"'
+            check "$verb: help ends with a sentence" '[ -n "$(tail -1 "$dir/$verb.help")" ]'
             check "$verb is in the completions" \
                 'grep -q "^    $verb)" "$dir/quern.bash" && grep -q -- "-a $verb " "$dir/quern.fish"'
             check "$verb: unknown option" '"$program" "$verb" --hepl 2>&1 | grep -q "unknown option .--hepl"'
@@ -54,9 +55,22 @@ done
 check 'did you mean (verb)' '"$quern" rnu 2>&1 | grep -q "did you mean .run"; "$quern" rnu 2>/dev/null; [ $? -eq 2 ]'
 check 'did you mean (option)' '"$quern" run --promt x 2>&1 | grep -q "did you mean .--prompt"'
 check 'did you mean (option before any verb)' \
-    '"$quern" --verison 2>"$dir/err"; [ $? -eq 2 ] && grep -q "^quern: unknown option .--verison.: did you mean .--version" "$dir/err"'
+    '"$quern" --verison 2>"$dir/err"; [ $? -eq 2 ] &&
+        grep -q "^quern: unknown option .--verison.: did you mean .--version" "$dir/err"'
 check 'unknown option before any verb' \
-    '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] && grep -q "unknown option .--wrong.;" "$dir/err"'
+    '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
+        grep -q "unknown option .--wrong.;" "$dir/err"'
+for words in '--version now' '--cpu now' 'help run now' '--help run now'; do
+    check "a word too many: $words" \
+        '"$quern" $words >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] && grep -q "too many: .now" "$dir/err"'
+done
+check 'choices in any case' '"$quern" run -q -p a -n 1 --kv Q8_0 >/dev/null 2>&1 && ! "$quern" run -q -p a -n 1 --kv Q8 2>/dev/null'
+check 'limits as whole numbers' '"$quern" run -p a --top-k -1 2>&1 | grep -q "top-k is -1, 0 to 2147483647 are allowed"'
+# What helps is said: nothing makes weights smaller here; the logits of a pass are more than the cache of few tokens.
+memory() { "$quern" run -p a -c 32 --mem-limit "$1" 2>&1 | grep -q "are more than the limit of .*$2"; }
+check 'a limit below the weights' 'memory 1M "the weights alone do not fit$"'
+check 'a limit below weights and scratch' 'memory 7M "fewer threads or tokens per pass take less$"'
+check 'a limit below the cache' '"$quern" run -p a -c 4096 -b 1 -t 1 --mem-limit 8M 2>&1 | grep -q "a smaller context or --kv q8_0"'
 check 'no verb' '"$quern" >"$dir/out" 2>/dev/null; [ $? -eq 2 ] && [ ! -s "$dir/out" ]'
 check '--cpu' '"$quern" --cpu | grep -q "^level"'
 check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'

@@ -62,7 +62,8 @@ static void test_mix_and_shape(void)
     gguf_close(&g);
     const char *path = temp_path("synthetic.gguf");
     size_t size = 0;
-    CHECK(synthetic_save(&s, path, &err), "%s", err.text);
+    CHECK(synthetic_save(&s, path, true, &err), "%s", err.text);
+    CHECK(!synthetic_save(&s, path, false, &err) && err.code == QUERN_EUSAGE, "a file that exists: %s", err.text);
     char *file = read_whole_file(path, &size);
     CHECK(file && size == s.size && memcmp(file, s.data, size) == 0, "%zu bytes saved, %zu in memory", size, s.size);
     free(file);
