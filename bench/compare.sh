@@ -15,14 +15,15 @@
 #   --gen N          tokens for decode, '-' none       (64)
 #   --batch LIST     sequences at once, '-' none       (-)
 #   --depth LIST     tokens already in the cache       (0)
+#   --kv TYPE        quern's cache                     (auto; other engines' by flags after commas, F16 without)
 #   --out FILE       every sample as CSV               (standard output has the table only)
 # Columns of the CSV: round,engine,test,n,batch,depth,threads,tokens_per_second,share_of_roof. Speeds of several sequences are of
 # all together; the last column is quern's own. A llama-bench without -d measures decode at a depth by -gp and no prefill there.
 set -eu
-quern=build/quern rounds=5 threads=4 prompt=512 gen=64 batch=- depth=0 out=
+quern=build/quern rounds=5 threads=4 prompt=512 gen=64 batch=- depth=0 kv=auto out=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quern|--rounds|--threads|--prompt|--gen|--batch|--depth|--out)
+        --quern|--rounds|--threads|--prompt|--gen|--batch|--depth|--kv|--out)
             [ $# -ge 2 ] || { echo "compare.sh: $1 wants a value" >&2; exit 2; }
             printf -v "${1#--}" %s "$2"; shift 2 ;;
         --help|-h) sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
@@ -36,8 +37,8 @@ for peer in "$@"; do
     binary=${peer#*=} binary=${binary%%,*}
     [[ $peer = ?*=* ]] && [ -x "$binary" ] || { echo "compare.sh: '$peer' is not NAME=BINARY of a program" >&2; exit 2; }
 done
-samples=$(mktemp)
-trap 'rm -f "$samples"' EXIT
+samples=$(mktemp) caches=$(mktemp)      # the second: what quern's rows say of their caches
+trap 'rm -f "$samples" "$caches"' EXIT
 each() { [ "$1" = - ] || tr ',' '\n' <<<"$1"; }
 
 # quern's JSON lines -> CSV rows.
@@ -46,13 +47,14 @@ run_quern() {      # ROUND
     [ "$prompt" = - ] || flags+=(--prompt "$prompt")
     [ "$gen" = - ] || flags+=(--gen "$gen")
     [ "$batch" = - ] || flags+=(--batch "$batch")
-    "$quern" bench "$model" --json --reps 1 --threads "$threads" --depth "$depth" "${flags[@]}" 2>/dev/null |
-    awk -v round="$1" '
+    "$quern" bench "$model" --json --reps 1 --kv "$kv" --threads "$threads" --depth "$depth" "${flags[@]}" 2>/dev/null |
+    awk -v round="$1" -v caches="$caches" '
         function field(name,   s) { s = $0
             if (!match(s, "\"" name "\":[ ]*\"?[^,\"}]*")) return ""
             s = substr(s, RSTART, RLENGTH); sub(/^[^:]*:[ ]*"?/, "", s); return s }
         /"tps_median"/ { print round ",quern," field("test") "," field("n") "," field("batch") "," field("depth") "," \
-            field("threads") "," field("tps_median") "," field("share_of_roof") }'
+            field("threads") "," field("tps_median") "," field("share_of_roof")
+            print field("kv") >> caches }'
 }
 
 # llama-bench's JSON: one object per test, a field per line or all in one. A test of both kinds is a decode behind its prompt.
@@ -171,3 +173,4 @@ sort -t, -k3,3 -k4,4n -k5,5n -k6,6n -k7,7n -k2,2 -k8,8g "$samples" | awk -F, '
             printf "\n"
         }
     }'
+printf '\nCaches of keys and values: quern %s; the others F16 where no flag says otherwise.\n' "$(sort -u "$caches" | paste -sd, -)"

@@ -83,13 +83,16 @@ bool quern_token_ends(const struct quern_model *model, int32_t id);
 
 struct quern_session;
 
+/* The type of the cache of keys and values. DEFAULT: I16 (14-bit integers with a float per row: the memory of F16, finer, faster)
+ * where this processor's kernels are made for it and the model's heads are multiples of 16 values, their values apart from their
+ * keys; F16 elsewhere. The others are refused with QUERN_EUNSUPPORTED for heads that are no multiple of their block. */
 enum quern_kv { QUERN_KV_DEFAULT, QUERN_KV_F32, QUERN_KV_F16, QUERN_KV_BF16, QUERN_KV_Q8_0, QUERN_KV_Q4_0, QUERN_KV_I16 };
 
 /* However tokens are cut into calls and batches, and for any number of threads, a session gives the same bits. */
 struct quern_session_options {
     size_t context;           /* tokens; 0: the model's, at most 4096                  */
     size_t batch;             /* tokens per forward pass at most; 0: 512               */
-    enum quern_kv kv;         /* default F16; I16: as much memory, faster and finer where AVX-512 serves it (kernels/tile16.h) */
+    enum quern_kv kv;         /* type of the cache                                     */
     size_t mem_limit;         /* bytes for cache and scratch; 0: none. More is QUERN_EMEM before anything is taken */
     const volatile int *stop; /* checked between batches and layers; non-zero ends with QUERN_EINTERRUPT. NULL: none */
 };
@@ -110,6 +113,8 @@ bool quern_step_session(struct quern_session *session, const int32_t *tokens, si
  * The logits are void after it. */
 bool quern_rewind_session(struct quern_session *session, size_t count, struct quern_error *err);
 size_t quern_session_tokens(const struct quern_session *session, const int32_t **tokens);
+/* What the cache is made of, never DEFAULT. */
+enum quern_kv quern_session_kv(const struct quern_session *session);
 /* f32 [vocabulary] after the last token; valid until the next call that changes the session. */
 const float *quern_session_logits(const struct quern_session *session);
 

@@ -101,7 +101,7 @@ static void reference_others(struct kernels *t)
 
 void kernels_init(struct kernels *table, const struct cpu *cpu)
 {
-    *table = (struct kernels){ .cpu = *cpu };
+    *table = (struct kernels){ .cpu = *cpu, .cache = KV_F16 };
     reference_formats(table);
     reference_others(table);
 #if defined(QUERN_REFERENCE_ONLY)

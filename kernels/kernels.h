@@ -172,6 +172,8 @@ struct kernels {
     KERNEL_SLOT(attn_query_fn)   attn_query;            /* these three of KV_I16 */
     KERNEL_SLOT(attn_store_fn)   attn_store_key, attn_store_value;
     KERNEL_SLOT(softmax_step_fn) softmax_step;
+    enum kv_type          cache;                        /* the type that attention is best served with: F16, or KV_I16 from the
+                                                         * levels on whose kernels were measured to be faster with it */
     /* What the slots of the table need as scratch at most: a level that needs more raises them. */
     size_t                scratch_fixed;                /* bytes */
     size_t                scratch_per_col;              /* bytes per column, rounded up to 256 columns */

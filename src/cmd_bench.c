@@ -7,6 +7,7 @@
 #include "cmd_bench.h"
 #include "cmd_engine.h"
 #include "machine.h"
+#include "session.h"
 #include "synthetic.h"
 
 struct bench_args {
@@ -89,9 +90,9 @@ static const struct option options[] = {
      .kind = OPTION_CHOICE,
      .offset = OFFSET(kv),
      .arg = "TYPE",
-     .fallback = "f16",
+     .fallback = "auto",
      .choices = KV_CHOICES,
-     .help = "type of the cache of keys and values"},
+     .help = KV_HELP},
     {.name = "cpu",
      .kind = OPTION_TEXT,
      .offset = OFFSET(cpu),
@@ -254,9 +255,10 @@ static bool run_threads(const struct bench_args *a, const struct quern_model *mo
     struct bench bench;
     struct bench_plan plan = {
         .threads = threads ? threads : quern_default_threads(), .sequences = most(&a->batch), .pass = a->pass,
-        .context = most(&a->depth) + tokens, .kv = (enum kv_type)a->kv, .load = load, .stop = cli_catch_signals(),
+        .context = most(&a->depth) + tokens, .kv = session_kv(model, (enum quern_kv)a->kv), .load = load,
+        .stop = cli_catch_signals(),
     };
-    if (!bench_bytes(&cache, &scratch, model, &plan, err) || !engine_plan_bytes(model, &engine, cache, scratch, err) ||
+    if (!bench_bytes(&cache, &scratch, model, &plan, err) || !engine_plan_bytes(model, &engine, plan.kv, cache, scratch, err) ||
         !bench_open(&bench, model, &plan, err))
         return false;
     bool ok = all(&bench, a, out, last, err);

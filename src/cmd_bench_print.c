@@ -158,7 +158,7 @@ void bench_print_foot(const struct bench_output *out, const struct bench_row *ro
                 printf(", %s %.0f Gop/s", kinds[kind], 1e-9 * r->roof.ops[kind]);
         putchar('\n');
     }
-    printf("%sloaded in %.3f s; at most %s of memory; %.0f %% of the weights in huge pages (%.0f %% by copies)\n",
+    printf("%sloaded in %.3f s; at most %s of memory; %.0f %% of the weights in huge pages (%.0f %% by copies); %s caches\n",
            out->format == BENCH_MD ? "* " : "", rows[n - 1].load, cli_bytes(peak, sizeof peak, rows[n - 1].peak_memory),
-           100 * rows[n - 1].huge, 100 * rows[n - 1].copied);
+           100 * rows[n - 1].huge, 100 * rows[n - 1].copied, rows[n - 1].kv);
 }

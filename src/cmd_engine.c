@@ -97,8 +97,8 @@ size_t engine_context(const struct quern_model *model, const struct engine_args 
 
 /* Refuse before anything is taken. Weights are mapped and could be paged, but a decode step reads all of them: a model larger
  * than the memory would run at the speed of the disk, which nobody wants to discover by waiting. */
-bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, size_t cache, size_t scratch,
-                       struct quern_error *err)
+bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, enum kv_type kv, size_t cache,
+                       size_t scratch, struct quern_error *err)
 {
     size_t weights = model->model.weight_bytes, total, limit = engine->mem_limit ? engine->mem_limit : machine_memory("");
     char w[32], c[32], s[32], l[32];
@@ -113,7 +113,7 @@ bool engine_plan_bytes(const struct quern_model *model, const struct engine_args
                    : cache >= scratch        ? ": a smaller context or --kv q8_0 takes less"
                                              : ": fewer threads or tokens per pass take less");
     if (!engine->quiet)
-        fprintf(stderr, "memory: weights %s (mapped), cache %s, scratch %s\n", w, c, s);
+        fprintf(stderr, "memory: weights %s (mapped), cache %s (%s), scratch %s\n", w, c, kv_name(kv), s);
     return true;
 }
 
@@ -121,5 +121,6 @@ bool engine_plan(const struct quern_model *model, const struct engine_args *engi
                  struct quern_error *err)
 {
     size_t cache, scratch;
-    return quern_plan_session(model, session, &cache, &scratch, err) && engine_plan_bytes(model, engine, cache, scratch, err);
+    return quern_plan_session(model, session, &cache, &scratch, err) &&
+           engine_plan_bytes(model, engine, session_kv(model, session->kv), cache, scratch, err);
 }

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "gguf.h"
+#include "kernels.h"
 
 struct engine_args {
     const char *model;
@@ -19,8 +20,9 @@ extern const struct option engine_options[];      /* a group; offsets in struct 
 /* The words of --huge-pages, in the order of enum quern_huge_pages. */
 #define HUGE_PAGES_CHOICES "auto|on|off"
 
-/* The words of --kv, in the order of enum quern_kv from QUERN_KV_F32 on. */
-#define KV_CHOICES "f32|f16|bf16|q8_0|q4_0|i16"
+/* The words of --kv, in the order of enum quern_kv, and its help. */
+#define KV_CHOICES "auto|f32|f16|bf16|q8_0|q4_0|i16"
+#define KV_HELP "type of the cache of keys and values; auto: i16 where the processor and the model's heads allow it, or else f16"
 
 struct sampling_args {
     struct quern_sampler_options options;
@@ -42,8 +44,8 @@ size_t engine_context(const struct quern_model *model, const struct engine_args 
 bool engine_plan(const struct quern_model *model, const struct engine_args *engine, const struct quern_session_options *session,
                  struct quern_error *err);
 /* The same for callers that plan their own cache and scratch. */
-bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, size_t cache, size_t scratch,
-                       struct quern_error *err);
+bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, enum kv_type kv, size_t cache,
+                       size_t scratch, struct quern_error *err);
 
 /* Settle the sampler: the model's recommended values (general.sampling.*) where no flag was given, logit biases parsed (*bias is
  * the caller's to free), ranges checked. `from_model[i]` for i < *count are the options that the model decided; capacity 8. */

@@ -9,6 +9,7 @@
 #include "json.h"
 #include "machine.h"
 #include "map.h"
+#include "session.h"
 
 struct eval_args {
     struct args        args;
@@ -40,8 +41,8 @@ static const struct option options[] = {
      .help = "the folder of the SUBJECT_dev.csv for --shots"},
     {.name = "on-overflow", .kind = OPTION_CHOICE, .offset = OFFSET(on_overflow), .arg = "WHAT", .fallback = "error",
      .choices = "error|cut", .help = "items longer than the context: an error, or cut from the left, which is counted"},
-    {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
-     .help = "type of the cache of keys and values"},
+    {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "auto", .choices = KV_CHOICES,
+     .help = KV_HELP},
     {.name = "json", .kind = OPTION_SWITCH, .offset = OFFSET(json), .help = "print one JSON object"},
     {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
     {0}
@@ -104,6 +105,13 @@ static void print_result(const struct eval_args *a, const struct eval_result *r)
     printf("scored           %zu tokens in %zu chunks of %zu\n", r->scored, r->chunks, a->engine.context);
 }
 
+/* Two models are compared with caches of one type. */
+static enum kv_type both_kv(const struct eval_args *a, const struct quern_model *model, const struct quern_model *base)
+{
+    enum kv_type kv = session_kv(model, (enum quern_kv)a->kv);
+    return !base || session_kv(base, (enum quern_kv)a->kv) == kv ? kv : KV_F16;
+}
+
 static bool run_text(struct eval_args *a, struct quern_error *err)
 {
     struct map text = {0};
@@ -116,12 +124,14 @@ static bool run_text(struct eval_args *a, struct quern_error *err)
     other.model = a->against;
     if (!a->engine.context)
         a->engine.context = 512;
-    struct eval_options o = {.context = a->engine.context, .chunks = a->chunks, .batch = a->engine.batch, .kv = (enum kv_type)a->kv,
+    struct eval_options o = {.context = a->engine.context, .chunks = a->chunks, .batch = a->engine.batch,
                              .progress = show_bar, .progress_arg = &bar};
     bool ok = map_open(&text, a->text, err) && (model = engine_open(&a->engine, &a->args, err)) != NULL &&
               (o.pool = pool_open(model->threads, err)) != NULL &&
-              (!a->against || (base = engine_open(&other, &none, err)) != NULL) && eval_bytes(&cache, &scratch, model, &o, err) &&
-              engine_plan_bytes(model, &a->engine, base ? 2 * cache : cache, base ? 2 * scratch : scratch, err);
+              (!a->against || (base = engine_open(&other, &none, err)) != NULL);
+    o.kv = ok ? both_kv(a, model, base) : KV_F16;
+    ok = ok && eval_bytes(&cache, &scratch, model, &o, err) &&
+         engine_plan_bytes(model, &a->engine, o.kv, base ? 2 * cache : cache, base ? 2 * scratch : scratch, err);
     if (ok) {
         progress_begin(&bar, "eval");
         o.stop = cli_catch_signals();
@@ -262,7 +272,7 @@ static bool answer_side(struct side *side, const struct choice_set *set, const s
     if (!side->answers || (side->model = engine_open(engine, operands, err)) == NULL ||
         !choices_measure(set, side->model, &run, &side->longest, &side->cut, err) ||
         !choices_bytes(&cache, &scratch, side->model, &run, side->longest, err) ||
-        !engine_plan_bytes(side->model, engine, cache, scratch, err))
+        !engine_plan_bytes(side->model, engine, session_kv(side->model, run.kv), cache, scratch, err))
         return false;
     progress_begin(&bar, what);
     bool ok = choices_answer(side->answers, NULL, set, side->model, &run, side->longest, err);
@@ -279,7 +289,7 @@ static bool run_choices(const struct eval_args *a, struct quern_error *err)
     struct choice_options reading = {.format = a->lambada ? CHOICES_LAMBADA : (enum choice_format)a->mc_format, .shots = a->shots,
                                      .dev = a->dev};
     struct choice_run run = {.context = a->engine.context, .batch = a->engine.batch, .cut = a->on_overflow,
-                             .kv = (enum quern_kv)(a->kv + QUERN_KV_F32), .stop = cli_catch_signals()};
+                             .kv = (enum quern_kv)a->kv, .stop = cli_catch_signals()};
     other.model = a->against;
     bool ok = choices_open(&set, a->lambada ? a->lambada : a->mc, &reading, err);
     if (ok) {

@@ -8,6 +8,7 @@
 #include "cmd.h"
 #include "cmd_engine.h"
 #include "runner.h"
+#include "session.h"
 
 struct logits_args {
     struct args        args;
@@ -23,7 +24,7 @@ static const struct option options[] = {
     {.name = "output", .letter = 'o', .kind = OPTION_FILE, .offset = OFFSET(output), .arg = "FILE",
      .help = "where to write: raw little-endian 32-bit floats, one row per token; - is standard output"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f32", .choices = KV_CHOICES,
-     .help = "type of the cache of keys and values"},
+     .help = KV_HELP},
     {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
     {0}
 };
@@ -171,9 +172,10 @@ static bool run(const struct logits_args *a, struct quern_error *err)
          * (512 rows of 128,000 are 250 MB), which is why a batch is never larger than the list. */
         size_t batch = a->engine.batch ? a->engine.batch : 512, context = a->engine.context > count ? a->engine.context : count;
         batch = batch < count ? batch : count;
-        struct runner_shape shape = {.context = context, .sequences = 1, .batch = batch, .rows = batch, .kv = (enum kv_type)a->kv};
+        struct runner_shape shape = {.context = context, .sequences = 1, .batch = batch, .rows = batch,
+                                     .kv = session_kv(model, (enum quern_kv)a->kv)};
         ok = runner_bytes(&cache, &scratch, model, &shape, pool_threads(pool), err) &&
-             engine_plan_bytes(model, &a->engine, cache, scratch, err) &&
+             engine_plan_bytes(model, &a->engine, shape.kv, cache, scratch, err) &&
              runner_open(&runner, model, &shape, pool, cli_catch_signals(), err) &&
              write_logits(&runner, ids, count, a->output, a->tokens, err);
     }

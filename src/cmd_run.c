@@ -38,8 +38,8 @@ static const struct option options[] = {
     {.name = "predict", .letter = 'n', .alias = "n-predict", .kind = OPTION_INT, .offset = OFFSET(predict), .arg = "N",
      .fallback = "-1",
      .help = "stop after N tokens; -1: when the model ends its text or the context is full"},
-    {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f16", .choices = KV_CHOICES,
-     .help = "type of the cache of keys and values"},
+    {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "auto", .choices = KV_CHOICES,
+     .help = KV_HELP},
     {.name = "stop", .kind = OPTION_TEXTS, .offset = OFFSET(stops), .arg = "TEXT",
      .help = "end before this text, also when it is spread over tokens; may be given many times"},
     {.name = "ignore-eos", .kind = OPTION_SWITCH, .offset = OFFSET(ignore_eos), .help = "go on when the model ends its text"},
@@ -464,7 +464,7 @@ static bool open_all(struct run *r, struct run_args *a, struct quern_logit_bias 
                 sampler_describe(&a->sampling.options, chain, sizeof chain));
     }
     struct quern_session_options session = {
-        .context = r->context, .batch = a->engine.batch, .kv = (enum quern_kv)(a->kv + QUERN_KV_F32), .stop = r->stop,
+        .context = r->context, .batch = a->engine.batch, .kv = (enum quern_kv)a->kv, .stop = r->stop,
     };
     if (!encode(r) || !engine_plan(r->model, &a->engine, &session, r->err) ||
         !(r->session = quern_open_session(r->model, &session, r->err)))

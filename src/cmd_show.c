@@ -10,7 +10,7 @@
 #include "formats.h"
 #include "gguf.h"
 #include "json.h"
-#include "quern.h"
+#include "session.h"
 
 enum {
     SHOWN_ELEMENTS = 6,       /* of an array, unless --full  */
@@ -55,6 +55,7 @@ struct summary {
     uint32_t           context;
     bool               planned;                  /* quern can run it; else `reason` says why not */
     size_t             plan_context, cache, scratch;
+    const char        *kv;                       /* the cache's type */
     char               reason[sizeof ((struct quern_error *)NULL)->text];
 };
 
@@ -93,6 +94,7 @@ static void plan_memory(struct summary *s, const struct gguf *g, const struct sh
         size_t most = quern_model_context(model);
         s->plan_context = most < PLAN_CONTEXT ? most : PLAN_CONTEXT;
         struct quern_session_options session = { .context = s->plan_context };
+        s->kv = kv_name(session_kv(model, session.kv));
         s->planned = quern_plan_session(model, &session, &s->cache, &s->scratch, &err);
         quern_close_model(model);
     }
@@ -275,8 +277,8 @@ static void show_text(struct text *out, const struct gguf *g, const struct summa
     if (s->has_context)
         text_addf(out, "%-14s%s tokens\n", "context", commas(a, s->context));
     if (s->planned)
-        text_addf(out, "%-14sweights %s, cache %s (%zu tokens, F16), scratch %s\n", "memory", cli_bytes(a, sizeof a, s->all.bytes),
-                  cli_bytes(b, sizeof b, s->cache), s->plan_context, cli_bytes(c, sizeof c, s->scratch));
+        text_addf(out, "%-14sweights %s, cache %s (%zu tokens, %s), scratch %s\n", "memory", cli_bytes(a, sizeof a, s->all.bytes),
+                  cli_bytes(b, sizeof b, s->cache), s->plan_context, s->kv, cli_bytes(c, sizeof c, s->scratch));
     else
         text_addf(out, "%-14sno plan: %s\n", "memory", s->reason);
     text_addf(out, "\n%zu tensors, %s bytes", g->tensor_count, commas(a, s->all.bytes));
@@ -351,8 +353,8 @@ static void show_json(struct text *out, const struct gguf *g, const struct summa
     text_addf(out, "\"parameters\": %zu, \"weight_bytes\": %zu, \"context\": ", s->all.values, s->all.bytes);
     text_addf(out, s->has_context ? "%u" : "null", s->context);
     if (s->planned)
-        text_addf(out, ", \"plan\": {\"weights\": %zu, \"cache\": %zu, \"scratch\": %zu, \"context\": %zu}", s->all.bytes, s->cache,
-                  s->scratch, s->plan_context);
+        text_addf(out, ", \"plan\": {\"weights\": %zu, \"cache\": %zu, \"scratch\": %zu, \"context\": %zu, \"kv\": \"%s\"}",
+                  s->all.bytes, s->cache, s->scratch, s->plan_context, s->kv);
     else
         text_addf(out, ", \"plan\": null");
     text_addf(out, ",\n\"types\": [");

@@ -52,6 +52,17 @@ static bool plan_layer(struct kv_layer *out, const struct model *m, const struct
     return true;
 }
 
+/* By trying: what a type asks of the heads stands in one place. */
+enum kv_type kv_choose(const struct model *m, const struct kernels *k)
+{
+    struct kv_layer layer;
+    struct quern_error ignored;
+    for (size_t i = 0; i < m->hyper.layers; i++)
+        if (!plan_layer(&layer, m, &m->layer[i], k->cache, &ignored))
+            return KV_F16;
+    return k->cache;
+}
+
 /* Fill everything but the memory itself; `layer` has room for all layers. */
 static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context,
                  struct quern_error *err)

@@ -44,6 +44,8 @@ struct kv {
     bool             recurrent;
 };
 
+/* The type of a cache for which none was asked: the kernels' favourite, F16 where the model's heads do not allow that one. */
+enum kv_type kv_choose(const struct model *m, const struct kernels *k);
 /* Bytes that kv_init will take for `context` tokens. QUERN_EMEM when the product does not fit, QUERN_EUNSUPPORTED when heads are
  * no multiple of the type's block. */
 bool kv_bytes(size_t *out, const struct model *m, enum kv_type type, size_t context, struct quern_error *err);

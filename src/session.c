@@ -6,10 +6,16 @@
 
 enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512 };
 
-static const enum kv_type KV_TYPE_OF[] = {
-    [QUERN_KV_DEFAULT] = KV_F16, [QUERN_KV_F32] = KV_F32, [QUERN_KV_F16] = KV_F16, [QUERN_KV_BF16] = KV_BF16,
-    [QUERN_KV_Q8_0] = KV_Q8_0, [QUERN_KV_Q4_0] = KV_Q4_0, [QUERN_KV_I16] = KV_I16,
-};
+enum { KV_NAMES = QUERN_KV_I16 + 1 };      /* of enum quern_kv */
+
+_Static_assert((int)QUERN_KV_F32 == (int)KV_F32 + 1 && (int)QUERN_KV_F16 == (int)KV_F16 + 1 &&
+               (int)QUERN_KV_BF16 == (int)KV_BF16 + 1 && (int)QUERN_KV_Q8_0 == (int)KV_Q8_0 + 1 &&
+               (int)QUERN_KV_Q4_0 == (int)KV_Q4_0 + 1 && (int)QUERN_KV_I16 == (int)KV_I16 + 1, "one order in both enums");
+
+enum kv_type session_kv(const struct quern_model *model, enum quern_kv kv)
+{
+    return kv == QUERN_KV_DEFAULT ? kv_choose(&model->model, &model->kernels) : (enum kv_type)((int)kv - 1);
+}
 
 void session_defaults(const struct quern_model *model, struct quern_session_options *o)
 {
@@ -21,14 +27,12 @@ void session_defaults(const struct quern_model *model, struct quern_session_opti
         o->batch = DEFAULT_BATCH;
     if (o->batch > o->context)
         o->batch = o->context;
-    if (o->kv == QUERN_KV_DEFAULT)
-        o->kv = QUERN_KV_F16;
 }
 
 /* Learned positions end where the training ended; rotated ones only get worse. */
 static bool check_options(const struct quern_model *model, const struct quern_session_options *o, struct quern_error *err)
 {
-    if ((size_t)o->kv >= sizeof KV_TYPE_OF / sizeof *KV_TYPE_OF)
+    if ((unsigned)o->kv >= KV_NAMES)
         return ERR(err, QUERN_EUSAGE, "cache type %d is unknown", (int)o->kv);
     if (model->model.positions && o->context > model->model.hyper.context)
         return ERR(err, QUERN_ELIMIT, "a context of %zu tokens, the model has learned positions for %zu", o->context,
@@ -42,7 +46,7 @@ bool quern_plan_session(const struct quern_model *model, const struct quern_sess
     struct quern_session_options o = options ? *options : (struct quern_session_options){ 0 };
     size_t more;
     session_defaults(model, &o);
-    if (!check_options(model, &o, err) || !kv_bytes(cache, &model->model, KV_TYPE_OF[o.kv], o.context, err) ||
+    if (!check_options(model, &o, err) || !kv_bytes(cache, &model->model, session_kv(model, o.kv), o.context, err) ||
         !forward_bytes(scratch, &model->model, &model->kernels, model->threads, o.batch, 1, o.context, err))
         return false;
     /* The list of tokens and one row of logits are the session's own; they count as scratch. */
@@ -72,7 +76,7 @@ struct quern_session *quern_open_session(struct quern_model *model, const struct
     s->batch = o.batch;
     /* Threads are the session's, not the model's: sessions in several threads of the caller never wait for each other. */
     s->pool = pool_open(model->threads, err);
-    if (s->pool && kv_init(&s->kv, &model->model, KV_TYPE_OF[o.kv], o.context, err) &&
+    if (s->pool && kv_init(&s->kv, &model->model, session_kv(model, o.kv), o.context, err) &&
         forward_init(&s->forward, &model->model, &model->kernels, s->pool, o.batch, 1, o.context, err) &&
         (s->tokens = mem_take(o.context, sizeof *s->tokens, "a session's tokens", err)) != NULL &&
         (s->logits = mem_take(model->model.hyper.vocab, sizeof *s->logits, "logits", err)) != NULL) {
@@ -201,6 +205,11 @@ size_t quern_session_tokens(const struct quern_session *s, const int32_t **token
     if (tokens)
         *tokens = s->tokens;
     return s->kv.used;
+}
+
+enum quern_kv quern_session_kv(const struct quern_session *s)
+{
+    return (enum quern_kv)((int)s->kv.type + 1);
 }
 
 const float *quern_session_logits(const struct quern_session *s)

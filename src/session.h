@@ -18,6 +18,8 @@ struct quern_session {
     bool     has_logits;
 };
 
+/* The cache that a type of the interface stands for; DEFAULT is settled here (kv_choose) and nowhere else. */
+enum kv_type session_kv(const struct quern_model *model, enum quern_kv kv);
 /* What quern_open_session makes of options that are 0. */
 void session_defaults(const struct quern_model *model, struct quern_session_options *options);
 

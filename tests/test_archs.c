@@ -9,6 +9,8 @@
 
 enum { MAX_TOKENS = 64, CONTEXT = 256 };
 static const float TOLERANCE = 3.9e-4f;
+/* Mean KL of the default cache against F32: at most 4.0e-6 with I16 (smollm3), 1.0e-5 with F16 (mixtral). */
+static const double DEFAULT_CACHE_KL = 2e-5;
 
 struct vectors {
     int32_t tokens[MAX_TOKENS];
@@ -108,12 +110,12 @@ static struct quern_model *open_case(const char *name)
 }
 
 /* Bitwise the same in pieces of 7, token by token, and for any number of threads. */
-static void check_splits(struct quern_model *model, const struct vectors *v, const float *whole)
+static void check_splits(struct quern_model *model, const struct vectors *v, const float *whole, enum quern_kv kv)
 {
     static const size_t PIECES[] = { 7, 1, MAX_TOKENS, MAX_TOKENS, 7 }, THREADS[] = { 1, 3, 2, 4, 4 };
     size_t splits = getenv("QUERN_EMULATED") ? 1 : sizeof PIECES / sizeof *PIECES;      /* set by test_emulated.sh: time */
     for (size_t i = 0; i < splits; i++) {
-        float *parts = compute(model, v, PIECES[i], THREADS[i], QUERN_KV_F32);
+        float *parts = compute(model, v, PIECES[i], THREADS[i], kv);
         size_t at = 0, n = v->count * v->vocab;
         while (at < n && memcmp(&whole[at], &parts[at], sizeof *whole) == 0)
             at++;
@@ -121,6 +123,21 @@ static void check_splits(struct quern_model *model, const struct vectors *v, con
               (double)greatest_difference(whole, parts, n));
         free(parts);
     }
+}
+
+/* The cache that is taken when none is asked for: what its rounding costs against an F32 cache, and the promise of pieces. */
+static void check_default_cache(struct quern_model *model, const struct vectors *v, const float *exact)
+{
+    float *whole = compute(model, v, MAX_TOKENS, 1, QUERN_KV_DEFAULT);
+    double sum = 0, cosine;
+    for (size_t t = 0; t < v->count; t++)
+        sum += divergence(exact + t * v->vocab, whole + t * v->vocab, v->vocab, &cosine);
+    double mean = sum / (double)v->count;
+    if (getenv("QUERN_TEST_VERBOSE"))
+        printf("%-22s default cache, mean KL %.1e\n", "", mean);
+    CHECK(mean < DEFAULT_CACHE_KL, "the default cache costs a mean KL of %g, allowed %g", mean, DEFAULT_CACHE_KL);
+    check_splits(model, v, whole, QUERN_KV_DEFAULT);
+    free(whole);
 }
 
 static void check_case(const char *name)
@@ -137,7 +154,8 @@ static void check_case(const char *name)
         if (getenv("QUERN_TEST_VERBOSE"))
             printf("%-22s %.1e\n", name, (double)difference);
         CHECK(difference <= TOLERANCE, "%s: greatest difference %g, allowed %g", name, (double)difference, (double)TOLERANCE);
-        check_splits(model, &v, whole);
+        check_splits(model, &v, whole, QUERN_KV_F32);
+        check_default_cache(model, &v, whole);
         free(whole);
     }
     quern_close_model(model);
@@ -184,7 +202,7 @@ static void check_quantized(const struct quantized *q)
         CHECK(mean <= 2 * q->mean && most <= 2 * q->most, "%s: mean KL %g (llama.cpp %g), most %g (%g)", q->name, mean,
               q->mean, most, q->most);
         CHECK(1 - least <= 2 * (1 - q->cosine), "%s: least cosine %g (llama.cpp %g)", q->name, least, q->cosine);
-        check_splits(model, &v, whole);
+        check_splits(model, &v, whole, QUERN_KV_F32);
         free(whole);
     }
     quern_close_model(model);

@@ -59,6 +59,13 @@ for kv in f32 f16 bf16 q8_0 q4_0 i16; do
     check "cache $kv" \
         '"$quern" bench --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --kv $kv --json 2>/dev/null | grep -q "\"kv\":\"$kv\""'
 done
+for level in ref avx2 avx512; do
+    [ $level = ref ] && want=f16 || want=i16
+    QUERN_CPU=$level "$quern" --cpu 2>/dev/null >&2 || continue
+    check "cache by default, $level" 'QUERN_CPU=$level "$quern" bench --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --json 2>/dev/null |
+        grep -q "\"kv\":\"$want\""'
+done
+check 'the table names the cache' 'grep -qE "; [fi]16 caches$" "$dir/table"'
 refused 'nothing to measure' --synthetic tiny:q4_0 -p 0 -n 0
 check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$quern" verify "$dir/tiny.gguf" >/dev/null'
 refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"

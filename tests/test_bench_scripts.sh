@@ -60,6 +60,7 @@ bash bench/compare.sh --quern "$quern" --rounds 3 --threads 1,2 --prompt 8 --gen
     "$dir/tiny.gguf" "new=$dir/new/llama-bench" "old=$dir/old/llama-bench" "old=$dir/old/llama-batched-bench" \
     "sweep=$dir/old/llama-sweep-bench" none=/bin/false >"$dir/table" 2>"$dir/err"
 check 'compare ends well' "[ $? -eq 0 ]"
+check 'the cache is named' 'tail -1 "$dir/table" | grep -qE ": quern [fi]16; the others F16"'
 check 'an engine that gives nothing is named, once' '[ "$(grep -c "none gave nothing" "$dir/err")" -eq 1 ]'
 check 'columns' '[ "$(tr -cd ",\n" <"$dir/all.csv" | sort -u | wc -l)" -eq 1 ]'
 rows() { grep -cE "$1" "$dir/all.csv"; }
@@ -77,6 +78,8 @@ check 'each thread count has its own figures' 'grep -qE "^\| prefill \| 8 \| 1 \
 check 'ratio' 'awk -F"|" "/prefill . 8 . 1 . 0 . 1 / { split(\$7, q, \" \"); for (i = 9; i < NF; i += 2)
     if (\$i ~ /300 .100/) { r = q[1] / 300 / \$(i + 1); ok = r > 0.98 && r < 1.02 } } END { exit !ok }" "$dir/table"'
 check 'no figures: a dash' 'grep -qE "^\| prefill \| 8 \| 1 \| 16 \| 1 \|.*\| - \| - \|" "$dir/table"'
+bash bench/compare.sh --quern "$quern" --rounds 1 --prompt 8 --gen - --kv q8_0 "$dir/tiny.gguf" >"$dir/table" 2>/dev/null
+check 'the cache that was asked for' 'tail -1 "$dir/table" | grep -q ": quern q8_0;"'
 bash bench/compare.sh --quern "$quern" "$dir/tiny.gguf" nothing >/dev/null 2>&1
 check 'a peer without a program' "[ $? -eq 2 ]"
 

@@ -102,7 +102,9 @@ if grep -qE "$object" "$dir/out"; then ok; else fail 'json: one object'; fi
 run 'context beyond training' 0 'a context of 600 tokens, the model was trained for 512' -p a -n 1 -c 600
 run '-n 0' 0 '' -p a -n 0
 if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi
-row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .*, scratch ' "$quern" run -m $model -p a -n 1
+row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .* \([FI]16\), scratch ' "$quern" run -m $model -p a -n 1
+row 'cache of the reference' 0 '^memory: .* \(F16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1
+row 'cache as asked for' 0 '^memory: .* \(I16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1 --kv i16
 if "$quern" run -m $model -p a -n 1 -q 2>&1 >/dev/null | grep -q .; then fail '--quiet: words on stderr'; else ok; fi
 run 'verbose' 0 'temp = 0.3 \(flag\)' -p a -n 1 --temp 0.3 -v
 for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'sampler: top-k 40'; do

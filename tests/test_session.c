@@ -83,11 +83,12 @@ static void check_cuts(struct quern_model *model, enum quern_kv kv, const char *
 static void test_cuts(void)
 {
     static const uint32_t FORMATS[] = { FORMAT_F32, FORMAT_BF16, FORMAT_F16, FORMAT_Q8_0, FORMAT_Q4_0 };
+    static const enum quern_kv CACHES[] = { QUERN_KV_DEFAULT, QUERN_KV_F16, QUERN_KV_F32 };
     for (int kind = 0; kind < TINY_KINDS; kind++) {
         for (size_t i = 0; i < sizeof FORMATS / sizeof *FORMATS; i++) {
             struct quern_model *model = open_kind((enum tiny_kind)kind, FORMATS[i]);
             if (model)
-                check_cuts(model, i % 2 ? QUERN_KV_F16 : QUERN_KV_F32, format_find(FORMATS[i])->name);
+                check_cuts(model, CACHES[i % 3], format_find(FORMATS[i])->name);
             quern_close_model(model);
         }
     }
@@ -134,14 +135,14 @@ static void test_cache_types(void)
 }
 
 /* Long enough that few tokens with many threads are cut at spans of the context. */
-static void check_long(enum tiny_kind kind)
+static void check_long(enum tiny_kind kind, enum quern_kv kv)
 {
     enum { LONG = 2300, TAIL = 9 };
     struct quern_model *model = open_kind(kind, FORMAT_F32);
     int32_t *tokens = random_tokens(LONG, 9);
     float *whole = calloc(TAIL * TINY_VOCAB, sizeof *whole), *steps = calloc(TAIL * TINY_VOCAB, sizeof *steps);
     for (size_t threads = 1; model && threads <= 4; threads++) {
-        struct quern_session_options options = { .context = LONG };
+        struct quern_session_options options = { .context = LONG, .kv = kv };
         model->threads = threads;
         struct quern_session *s = quern_open_session(model, &options, &err);
         bool ok = s != NULL;
@@ -168,13 +169,14 @@ static void check_long(enum tiny_kind kind)
 
 static void test_long_context(void)
 {
-    check_long(TINY_LLAMA);
-    check_long(TINY_WINDOWS);
-    check_long(TINY_LATENT);
+    check_long(TINY_LLAMA, QUERN_KV_F16);
+    check_long(TINY_LLAMA, QUERN_KV_DEFAULT);
+    check_long(TINY_WINDOWS, QUERN_KV_DEFAULT);
+    check_long(TINY_LATENT, QUERN_KV_DEFAULT);
 }
 
 /* Sixteen sequences of different lengths in one batch, then one token of each, as each gets alone. */
-static void check_together(enum tiny_kind kind)
+static void check_together(enum tiny_kind kind, enum quern_kv kv)
 {
     enum { SEQUENCES = 16, MOST = 40 };
     struct quern_model *model = open_kind(kind, FORMAT_Q8_0);
@@ -188,7 +190,7 @@ static void check_together(enum tiny_kind kind)
     float *together = calloc(SEQUENCES * TINY_VOCAB * 2, sizeof *together);
     bool ok = pool && forward_init(&f, &model->model, &model->kernels, pool, SEQUENCES * MOST, SEQUENCES, 64, &err);
     for (size_t i = 0; ok && i < SEQUENCES; i++) {
-        ok = kv_init(&caches[i], &model->model, KV_F16, 64, &err);
+        ok = kv_init(&caches[i], &model->model, session_kv(model, kv), 64, &err);
         parts[i] = (struct batch_part){ .kv = &caches[i], .tokens = tokens + i * (MOST + 1),
                                         .count = 1 + i * 37 % MOST, .wanted = 1 };
     }
@@ -200,7 +202,7 @@ static void check_together(enum tiny_kind kind)
     for (size_t i = 0; ok && i < SEQUENCES; i++) {
         size_t n = 1 + i * 37 % MOST;
         CHECK(caches[i].used == n + 1, "sequence %zu holds %zu tokens", i, caches[i].used);
-        float *alone = score(model, tokens + i * (MOST + 1), n + 1, 64, 1, QUERN_KV_F16);
+        float *alone = score(model, tokens + i * (MOST + 1), n + 1, 64, 1, kv);
         for (size_t step = 0; alone && step < 2; step++) {
             size_t at = first_difference(alone + (n - 1 + step) * TINY_VOCAB, together + (step * SEQUENCES + i) * TINY_VOCAB,
                                          TINY_VOCAB);
@@ -220,7 +222,7 @@ static void check_together(enum tiny_kind kind)
 static void test_together(void)
 {
     for (int kind = 0; kind < TINY_KINDS; kind++)
-        check_together((enum tiny_kind)kind);
+        check_together((enum tiny_kind)kind, kind % 2 ? QUERN_KV_F16 : QUERN_KV_DEFAULT);
 }
 
 /* After any way of getting there a session that holds the same tokens has the same logits. */

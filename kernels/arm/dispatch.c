@@ -106,7 +106,7 @@ static void add_neon_others(struct kernels *table)
     table->attn_scores[KV_Q8_0].fn = attn_scores_q8_0_neon;
     table->attn_mix[KV_Q8_0].fn = attn_mix_q8_0_neon;
     for (size_t i = 0; i < KV_TYPES; i++)
-        if (i != KV_Q4_0)
+        if (i != KV_Q4_0 && i != KV_I16)
             table->attn_scores[i].isa = table->attn_mix[i].isa = "neon";
 
     table->act_prepare[ACT_Q8_32].fn = act_prepare_q8_32_neon;
