@@ -21,6 +21,8 @@ enum {
     PIECE_BYTES = 16 << 10, ROWS_FEW = 256, ROWS_MANY = 64, PIECES_PER_THREAD = 8, SOON_BYTES = 128 << 10
 };
 
+static size_t clamp(size_t x, size_t low, size_t high) { return x < low ? low : x > high ? high : x; }
+
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
 struct token_stage {
@@ -38,10 +40,25 @@ static void token_chunk(void *arg, size_t index, size_t thread)
         s->fn(s->f, s->arg, tok, thread);
 }
 
+/* Few tokens: each thread has its own in every stage, whose vectors then stay in its cache. */
+static void token_own(void *arg, size_t index, size_t thread)
+{
+    const struct token_stage *s = arg;
+    size_t tok;
+    (void)index;
+    while (next_unit(s->f, thread, &tok))
+        s->fn(s->f, s->arg, tok, thread);
+}
+
 void run_tokens(struct forward *f, token_fn *fn, const void *arg, size_t n)
 {
     size_t per = n / (f->threads * 4);
     struct token_stage s = { .f = f, .fn = fn, .arg = arg, .n = n, .per = per ? per : 1 };
+    if (n > 1 && n <= TOKENS_FEW && f->threads > 1) {
+        share_units(f, n);
+        pool_run(f->pool, token_own, &s, f->threads < n ? f->threads : n);
+        return;
+    }
     if (n)
         pool_run(f->pool, token_chunk, &s, (n + s.per - 1) / s.per);
 }
@@ -63,9 +80,10 @@ void acts_prepare(const struct forward *f, struct acts *acts, size_t i, const fl
 }
 
 struct prepare_stage {
+    struct forward *f;
     struct acts *acts;
     const float *x;
-    size_t stride, cols;
+    size_t stride, cols, n, part;
 };
 
 static void prepare_token(struct forward *f, const void *arg, size_t tok, size_t thread)
@@ -75,11 +93,61 @@ static void prepare_token(struct forward *f, const void *arg, size_t tok, size_t
     acts_prepare(f, s->acts, tok, s->x + tok * s->stride, s->cols);
 }
 
+/* Columns [first, first + count) of a vector, made by themselves at `part`, to their places; first is a multiple of 256. The last
+ * columns bring the gaps, which are zero (kernels.h). */
+static void place_part(unsigned char *to, const unsigned char *part, enum act_kind kind, size_t cols, size_t first, size_t count)
+{
+    const struct act_layout whole = act_layout(kind, cols), own = act_layout(kind, count);
+    const bool last = first + count == cols;
+    if (kind == ACT_F32 || kind == ACT_BF16) {
+        size_t each = kind == ACT_F32 ? sizeof(float) : sizeof(uint16_t);
+        memcpy(to + first * each, part, own.padded * each);
+        return;
+    }
+    size_t block = kind == ACT_Q8_32 ? 32 : 256, scales = whole.scales + first / block * sizeof(float);
+    size_t sums = whole.sums + first / 16 * sizeof(int16_t), n_scales = own.padded / block * sizeof(float);
+    size_t n_sums = own.padded / 16 * sizeof(int16_t);
+    memcpy(to + first, part, own.padded);
+    memcpy(to + scales, part + own.scales, n_scales);
+    memcpy(to + sums, part + own.sums, n_sums);
+    if (last) {
+        memset(to + scales + n_scales, 0, whole.sums - scales - n_scales);
+        memset(to + sums + n_sums, 0, whole.bytes - sums - n_sums);
+    }
+}
+
+static void prepare_parts(void *arg, size_t index, size_t thread)
+{
+    const struct prepare_stage *s = arg;
+    unsigned char *side = (unsigned char *)s->f->scratch[thread].rows;
+    size_t unit;
+    (void)index;
+    while (next_unit(s->f, thread, &unit)) {
+        size_t first = unit / s->n * s->part, tok = unit % s->n, count = s->cols - first < s->part ? s->cols - first : s->part;
+        for (int kind = 0; kind < ACT_KINDS; kind++)
+            if (s->acts->bytes[kind]) {
+                s->f->k->act_prepare[kind].fn(side, s->x + tok * s->stride + first, count);
+                place_part(s->acts->data[kind] + tok * s->acts->stride[kind], side, (enum act_kind)kind, s->cols, first, count);
+            }
+    }
+}
+
+/* Few long vectors are cut into columns, the first of all tokens, then the next ones: so each thread mostly finds what it made
+ * itself when it multiplied the rows that these columns are. A part fits the scratch of rows in every form. */
+enum { PART_LEAST = 1024, PART_MOST = 2048 };
+
 void prepare_tokens(struct forward *f, struct acts *acts, const float *x, size_t stride, size_t cols, size_t n)
 {
-    struct prepare_stage s = { .acts = acts, .x = x, .stride = stride, .cols = cols };
+    struct prepare_stage s = { .f = f, .acts = acts, .x = x, .stride = stride, .cols = cols, .n = n };
     acts_shape(acts, cols);
-    run_tokens(f, prepare_token, &s, n);
+    s.part = clamp((cols / f->threads + 255) / 256 * 256, PART_LEAST, PART_MOST);
+    if (f->threads == 1 || n > TOKENS_FEW || n == 0 || cols <= s.part) {
+        run_tokens(f, prepare_token, &s, n);
+        return;
+    }
+    size_t units = (cols + s.part - 1) / s.part * n;
+    share_units(f, units);
+    pool_run(f->pool, prepare_parts, &s, f->threads < units ? f->threads : units);
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
@@ -102,8 +170,6 @@ size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
     size_t many = max_tokens * tile;
     return many > few * TOKENS_FEW ? many : few * TOKENS_FEW;
 }
-
-static size_t clamp(size_t x, size_t low, size_t high) { return x < low ? low : x > high ? high : x; }
 
 /* How many rows are a piece. Kernels work on 16 rows at a time (32 with many tokens), whose boundaries should not be cut. */
 static void cut_rows(const struct forward *f, struct product *p)
