@@ -8,18 +8,21 @@
 
 /* Products of F32, F16 and BF16 weights with f32 activations.
  *
- * The order of sums, the same for every batch: within a run of 256 columns, lane l of 16 adds columns l, 16 + l, ... by FMA; the
- * lanes are summed by the tree of sum_16_vectors; runs are added in order. Sixteen accumulators are two runs of 8 rows by 1 token,
- * or 8 rows by 2 tokens, or 4 by 4.
+ * The order of sums, the same for every batch: within a run of 512 columns, lane l of 16 adds columns l, 16 + l, ... by FMA; the
+ * lanes are summed by the tree of sum_16_vectors, whose shuffles take turns with the FMAs; runs are added in order. (Runs of 256,
+ * twice the trees, were 7 % slower.) Sixteen accumulators are two runs of 8 rows by 1 token, or 8 rows by 2 tokens, or 4 by 4.
  *
- * Large batches go by blocks of 64 rows widened to f32 once, which no first-level cache holds: below, four rows straight from the
- * weights for every four tokens are faster, with weights of two bytes longer than with f32 (Zen 4, F16, 8, 16 and 64 tokens: 97 to
- * 101 Gop/s instead of 44, 58 and 90, FMA peak 117; F32 with 64 tokens 76 instead of 85). */
-enum { RUN = 256, BLOCK_ROWS = 64, BLOCK_TOKS = 512, MANY_F32 = 17, MANY_HALVES = 65 };
+ * Large batches go by blocks of 64 rows: their run of 512 columns, eight rows at a time, is put together in the first-level cache
+ * and multiplied with all tokens, so that a long row's activations are not read again from afar for every four rows. Weights stay
+ * as narrow as they are and are widened for every four tokens, which hides behind the FMAs; as floats they took more of that cache
+ * than the conversions took time. Below, four rows straight from the weights for every four tokens. Zen 4, F16, Gop/s, FMA peak
+ * 117, weights in cache: 108 with 8 to 32 tokens, 106 with 64 and 256 in blocks, with 64 tokens of 8192 columns 107 (straight
+ * from the weights 94). */
+enum { RUN = 512, BLOCK_ROWS = 64, PANEL_HEIGHT = 8, BLOCK_TOKS = 512, MANY_F32 = 17, MANY_HALVES = 33 };
 
 struct many_scratch {
     float acc[BLOCK_TOKS / 4][BLOCK_ROWS / 4][16];        /* [token group][row group][token][row] */
-    float weights[BLOCK_ROWS][RUN];
+    uint8_t weights[PANEL_HEIGHT * RUN * sizeof(float)];    /* rows of RUN values, as wide as they are */
 };
 
 size_t matmul_float_scratch_avx512(void)
@@ -51,8 +54,7 @@ struct ahead { size_t tile, run; };
 
 /* acc += vectors * 16 columns from c on, of which `left` are there. */
 static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const float *const *x, size_t c, size_t left, int rows,
-                                  int toks,
-                                  int vectors, bool part, enum width width, struct ahead ahead)
+                                  int toks, int vectors, bool part, enum width width, struct ahead ahead)
 {
     __m512 v[4][8];
 #pragma GCC unroll 4
@@ -82,8 +84,7 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
  * are taken at once: rows are often a power of two apart, so that sixteen of them share a set of the first-level cache, and a line
  * would be gone before its second half is asked for. */
 static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *x, size_t left, int rows, int toks,
-                                   enum width width,
-                                   struct ahead ahead)
+                                   enum width width, struct ahead ahead)
 {
     const int vectors = toks == 4 ? 1 : 4;
     __m512 acc[16];
@@ -104,8 +105,7 @@ static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *
 
 /* Up to `rows` rows (a row past the end repeats the last one) by `toks` tokens straight from the weights. */
 static ALWAYS_INLINE void direct(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t tok, int rows,
-                                 int toks,
-                                 enum width width)
+                                 int toks, enum width width)
 {
     const uint8_t *w[16];
     const float *x[4];
@@ -166,47 +166,87 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
     _mm256_storeu_ps(sums, acc);
 }
 
-/* A run of up to 64 rows as floats, in order of rows, zeros past the row's end. */
-static ALWAYS_INLINE void widen_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
-                                      size_t run,
-                                      enum width width)
+/* Rows to ask into the second-level cache while others are multiplied, line by line: `lines` of each of `rows` rows. */
+struct soon {
+    const uint8_t *row;
+    size_t         stride, rows, lines, line;
+};
+
+static ALWAYS_INLINE void ask(struct soon *soon, size_t count)
 {
-    for (size_t r = 0; r < rows; r++) {
-        const uint8_t *from = (const uint8_t *)job->weights + (row + r) * job->row_bytes + run * value_bytes(width);
-        size_t left = job->cols - run;
-        for (size_t c = 0; c < RUN; c += 16)
-            {
-            const uint8_t *at = from + c * value_bytes(width);
-            __m512 v = c < left ? load_16(at, true, lanes_16(left - c), width) : _mm512_setzero_ps();
-            _mm512_storeu_ps(&scratch->weights[r][c], v);
+    for (; count && soon->rows; count--) {
+        _mm_prefetch((const char *)soon->row + 64 * soon->line, _MM_HINT_T1);
+        if (++soon->line == soon->lines) {
+            soon->line = 0;
+            soon->row += soon->stride;
+            soon->rows--;
         }
     }
 }
 
-static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
-                                         size_t tok,
-                                         size_t toks, enum width width)
+/* A run of up to eight rows, one after the other; a row past the last repeats it. */
+static ALWAYS_INLINE void copy_panel(uint8_t *to, const struct matmul_job *job, size_t row, size_t rows, size_t run,
+                                     enum width width)
 {
-    size_t row_groups = (rows + 3) / 4, tok_groups = (toks + 3) / 4;
+    const size_t left = job->cols - run;
+    for (size_t r = 0; r < PANEL_HEIGHT; r++, to += RUN * value_bytes(width)) {
+        const uint8_t *from = (const uint8_t *)job->weights + (row + (r < rows ? r : rows - 1)) * job->row_bytes
+                              + run * value_bytes(width);
+        if (left >= RUN)
+#pragma GCC unroll 4
+            for (size_t i = 0; i < RUN * value_bytes(width); i += 64)
+                _mm512_store_si512(to + i, _mm512_loadu_si512(from + i));
+        else
+            memcpy(to, from, left * value_bytes(width));
+    }
+}
 
-    memset(scratch->acc, 0, tok_groups * sizeof scratch->acc[0]);
-    for (size_t run = 0; run < job->cols; run += RUN) {
-        widen_block(scratch, job, row, rows, run, width);
+/* The panel's rows by four tokens from tok on, a token past the last repeats it. */
+static ALWAYS_INLINE void multiply_panel(struct many_scratch *scratch, float (*acc)[16], const struct matmul_job *job, size_t tok,
+                                         size_t run, enum width width)
+{
+    const float *x[4];
+    for (size_t t = 0; t < 4; t++) {
+        size_t which = tok + t < job->toks ? tok + t : job->toks - 1;
+        x[t] = (const float *)(const void *)((const char *)job->acts + which * job->act_stride) + run;
+    }
+    for (size_t r = 0; r < PANEL_HEIGHT / 4; r++) {
+        const uint8_t *w[4];
+        for (size_t i = 0; i < 4; i++)
+            w[i] = scratch->weights + (4 * r + i) * RUN * value_bytes(width);
+        __m512 sums = run_16(w, x, job->cols - run, 4, 4, width, (struct ahead){ 0, 0 });
+        _mm512_storeu_ps(acc[r], _mm512_add_ps(_mm512_loadu_ps(acc[r]), sums));
+    }
+}
+
+/* A run of up to 64 rows by all tokens. */
+static ALWAYS_INLINE void multiply_run(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                       size_t tok, size_t toks, size_t run, struct soon soon, enum width width)
+{
+    const size_t tok_groups = (toks + 3) / 4, calls = (rows + PANEL_HEIGHT - 1) / PANEL_HEIGHT * tok_groups;
+    const size_t share = (soon.rows * soon.lines + calls - 1) / calls;
+    for (size_t r = 0; r < rows; r += PANEL_HEIGHT) {
+        copy_panel(scratch->weights, job, row + r, rows - r, run, width);
         for (size_t g = 0; g < tok_groups; g++) {
-            const float *x[4];
-            for (size_t t = 0; t < 4; t++) {
-                size_t which = tok + (4 * g + t < toks ? 4 * g + t : toks - 1);
-                x[t] = (const float *)(const void *)((const char *)job->acts + which * job->act_stride) + run;
-            }
-            for (size_t r = 0; r < row_groups; r++) {
-                const uint8_t *w[4];
-                for (size_t i = 0; i < 4; i++)
-                    w[i] = (const uint8_t *)scratch->weights[4 * r + i < rows ? 4 * r + i : rows - 1];
-                float *acc = scratch->acc[g][r];
-                __m512 sums = run_16(w, x, job->cols - run, 4, 4, WIDTH_F32, (struct ahead){ 0, 0 });
-                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), sums));
-            }
+            ask(&soon, share);
+            multiply_panel(scratch, &scratch->acc[g][r / 4], job, tok + 4 * g, run, width);
         }
+    }
+}
+
+/* `more`: so many rows follow that are likely next. */
+static ALWAYS_INLINE void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows,
+                                         size_t tok, size_t toks, size_t more, enum width width)
+{
+    const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes;
+    memset(scratch->acc, 0, (toks + 3) / 4 * sizeof scratch->acc[0]);
+    for (size_t run = 0; run < job->cols; run += RUN) {
+        struct soon soon = { first + (run + RUN) * value_bytes(width), job->row_bytes, rows, RUN * value_bytes(width) / 64, 0 };
+        if (run + RUN >= job->cols) {
+            soon.row = first + rows * job->row_bytes;
+            soon.rows = more < BLOCK_ROWS ? more : BLOCK_ROWS;
+        }
+        multiply_run(scratch, job, row, rows, tok, toks, run, soon, width);
     }
     for (size_t t = 0; t < toks; t++)
         for (size_t r = 0; r < rows; r++)
@@ -227,9 +267,11 @@ static ALWAYS_INLINE void matmul_width(const struct matmul_job *job, size_t row_
                 direct(job, row, row_begin, row_end, tok, 4, 4, width);
     } else {
         for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
-            for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
-                multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok,
-                               job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS, width);
+            for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS) {
+                const size_t rows = row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS;
+                multiply_block(scratch, job, row, rows, tok, job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS,
+                               row_end - row - rows + job->rows_soon, width);
+            }
     }
 }
 
