@@ -456,5 +456,5 @@ void run_products(struct forward *f, struct product *list, size_t n)
 void expect_product(struct forward *f, const struct matrix *w, const struct matrix *gate)
 {
     if (w->data && f->next_count < NEXT_PRODUCTS)
-        f->next[f->next_count++] = (struct product){ .w = w, .gate = gate && gate->data ? gate : NULL, .toks = 1 };
+        f->next[f->next_count++] = (struct product){ .w = w, .gate = gate && gate->data ? gate : NULL, .toks = f->n };
 }
