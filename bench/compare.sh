@@ -43,9 +43,7 @@ each() { [ "$1" = - ] || tr ',' '\n' <<<"$1"; }
 
 # quern's JSON lines -> CSV rows.
 run_quern() {      # ROUND
-    local flags=()
-    [ "$prompt" = - ] || flags+=(--prompt "$prompt")
-    [ "$gen" = - ] || flags+=(--gen "$gen")
+    local flags=(--prompt "${prompt/#-/0}" --gen "${gen/#-/0}")
     [ "$batch" = - ] || flags+=(--batch "$batch")
     "$quern" bench "$model" --json --reps 1 --kv "$kv" --threads "$threads" --depth "$depth" "${flags[@]}" 2>/dev/null |
     awk -v round="$1" -v caches="$caches" '

@@ -42,6 +42,7 @@ E2
 # Tables on standard error, as ik_llama.cpp's.
 cat >"$dir/old/llama-batched-bench" <<'E2'
 #!/usr/bin/env bash
+echo "$@" >>"$0.calls"
 { echo '|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |'
   echo '|-------|--------|------|--------|----------|----------|----------|----------|----------|----------|'
   echo '|    16 |      2 |    1 |     18 |    0.069 |   232.77 |    0.103 |    21.00 |    0.172 |   139.42 |'
@@ -51,12 +52,12 @@ cat >"$dir/old/llama-sweep-bench" <<'E2'
 #!/usr/bin/env bash
 echo '|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |'
 echo '|-------|--------|--------|----------|----------|----------|----------|'
-for kv in 0 8 16; do echo "|     8 |      2 |    $kv |    0.365 |   7$kv.00 |    0.461 |    3$kv.00 |"; done
+for kv in 0 8 24; do echo "|     8 |      2 |    $kv |    0.365 |   7$kv.00 |    0.461 |    3$kv.00 |"; done
 E2
 chmod +x "$dir"/*/llama-*
 
 "$quern" bench --synthetic tiny:q4_0 --save "$dir/tiny.gguf" >/dev/null 2>&1
-bash bench/compare.sh --quern "$quern" --rounds 3 --threads 1,2 --prompt 8 --gen 2 --depth 0,16 --batch 1,4 --out "$dir/all.csv" \
+bash bench/compare.sh --quern "$quern" --rounds 3 --threads 1,2 --prompt 8 --gen 2 --depth 0,24 --batch 1,4 --out "$dir/all.csv" \
     "$dir/tiny.gguf" "new=$dir/new/llama-bench" "old=$dir/old/llama-bench" "old=$dir/old/llama-batched-bench" \
     "sweep=$dir/old/llama-sweep-bench" none=/bin/false >"$dir/table" 2>"$dir/err"
 check 'compare ends well' "[ $? -eq 0 ]"
@@ -66,18 +67,31 @@ check 'columns' '[ "$(tr -cd ",\n" <"$dir/all.csv" | sort -u | wc -l)" -eq 1 ]'
 rows() { grep -cE "$1" "$dir/all.csv"; }
 check 'quern: two prefills and four decodes per round and thread count' '[ "$(rows ",quern,")" -eq 36 ]'
 check 'quern tells its share' '[ "$(rows ",quern,.*,[0-9]+\.[0-9]+,[0-9]+\.[0-9]+$")" -eq 36 ]'
-check 'depth by -d' '[ "$(rows ",new,(prefill,8|decode,2),1,16,")" -eq 12 ]'
+check 'depth by -d' '[ "$(rows ",new,(prefill,8|decode,2),1,24,")" -eq 12 ]'
 check 'depth by -gp: decode only' \
-    '[ "$(rows ",old,decode,2,1,16,[12],4.5,$")" -eq 6 ] && [ "$(rows ",old,prefill,8,1,16,")" -eq 0 ]'
+    '[ "$(rows ",old,decode,2,1,24,[12],4.5,$")" -eq 6 ] && [ "$(rows ",old,prefill,8,1,24,")" -eq 0 ]'
 check 'batched' '[ "$(rows ",old,decode,2,4,0,[12],63.25,$")" -eq 6 ]'
+# Each depth is a prompt of that length, and the cache has room for four such sequences.
+asked() {
+    for pp in 16 24; do
+        for t in 1 2; do echo "-c $(((pp + 2) * 4 + 256)) -b 2048 -npp $pp -ntg 2 -npl 1,4 -t $t"; done
+    done | sort | cmp - <(sort -u "$dir/old/llama-batched-bench.calls" | sed 's/^.* -c /-c /')
+}
+check 'batched: what it is asked for' asked
 check 'sweep: the depths that were asked for' \
-    '[ "$(rows ",sweep,prefill,8,1,16,[12],716,$")" -eq 6 ] && [ "$(rows ",sweep,.*,1,8,")" -eq 0 ]'
+    '[ "$(rows ",sweep,prefill,8,1,24,[12],724,$")" -eq 6 ] && [ "$(rows ",sweep,.*,1,8,")" -eq 0 ]'
 # Depth 0 comes with calls 1, 3 and 5 of the made-up engine (two depths per round).
 check 'median and spread' 'grep -qE "^\| prefill \| 8 \| 1 \| 0 \| 1 \|.*\| 300 \[100-500\] \|" "$dir/table"'
 check 'each thread count has its own figures' 'grep -qE "^\| prefill \| 8 \| 1 \| 0 \| 2 \|.*\| 307 \[107-507\] \|" "$dir/table"'
 check 'ratio' 'awk -F"|" "/prefill . 8 . 1 . 0 . 1 / { split(\$7, q, \" \"); for (i = 9; i < NF; i += 2)
     if (\$i ~ /300 .100/) { r = q[1] / 300 / \$(i + 1); ok = r > 0.98 && r < 1.02 } } END { exit !ok }" "$dir/table"'
-check 'no figures: a dash' 'grep -qE "^\| prefill \| 8 \| 1 \| 16 \| 1 \|.*\| - \| - \|" "$dir/table"'
+share() {   # TEST,N,BATCH,DEPTH,THREADS: the median of the samples is what the table has
+    local share
+    share=$(grep -E ",quern,$1," "$dir/all.csv" | cut -d, -f9 | sort -g | sed -n 2p)
+    grep -qE "^\| ${1//,/ \\| } \|[^|]*\| $(awk "BEGIN { printf \"%.0f\", 100 * $share }") % \|" "$dir/table"
+}
+for row in prefill,8,1,0,1 decode,2,4,24,2; do check "share of the roof: $row" share $row; done
+check 'no figures: a dash' 'grep -qE "^\| prefill \| 8 \| 1 \| 24 \| 1 \|.*\| - \| - \|" "$dir/table"'
 bash bench/compare.sh --quern "$quern" --rounds 1 --prompt 8 --gen - --kv q8_0 "$dir/tiny.gguf" >"$dir/table" 2>/dev/null
 check 'the cache that was asked for' 'tail -1 "$dir/table" | grep -q ": quern q8_0;"'
 bash bench/compare.sh --quern "$quern" "$dir/tiny.gguf" nothing >/dev/null 2>&1
@@ -95,6 +109,14 @@ check 'table: files are deleted' '[ ! -e "$dir/tiny-q4_0.gguf" ] && [ -z "$(ls "
 check 'table: a row per model' \
     '[ "$(grep -c "^| tiny:q4_0 |" "$dir/out.md")" -eq 3 ] && [ "$(grep -c "^| tiny:q8_0 |" "$dir/out.md")" -eq 3 ]'
 check 'table: the other engine' 'grep -q "| \*\*50.2\*\* \[50.2-50.2\] |" "$dir/out.md" && grep -q "made up" "$dir/out.md"'
+
+bash bench/table.sh --keep --quern "$quern" --rounds 1 --threads 1 --prompt 8 --gen - "$dir" "$dir/kept" tiny:q4_0 -- 2>/dev/null
+check 'table: --keep, and - is no test' '[ -s "$dir/tiny-q4_0.gguf" ] && [ "$(wc -l <"$dir/kept.csv")" -eq 2 ]'
+minutes() {
+    bash bench/table.sh --estimate "$@" "$dir" "$dir/none" 1b:q4_k_m 1b:q8_0 -- 2>&1 | sed -n 's/.*about \([0-9]*\) minutes/\1/p'
+}
+check 'table: --estimate grows with the rounds, and measures nothing' \
+    '[ "$(minutes --rounds 100)" -gt $((10 * $(minutes --rounds 5))) ] && [ ! -e "$dir/none.csv" ]'
 
 scaling() { bash bench/scaling.sh --quern "$quern" --type q4_0 --shapes tiny --shape tiny --depths 0,64 --threads 1,2 \
                 --prompt 8 --gen 2 --reps 1 "$dir/scale" 2>/dev/null; }
