@@ -64,8 +64,8 @@ TOOLSRC  := $(filter-out %_avx2.c,$(TOOLSRC))
 endif
 TOOLLIB  := $(TOOLSRC:%.c=$(BUILD)/%.o)
 TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/check_*.c))
-TESTLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/test_*.c tests/check_*.c tests/gen_*.c tests/fuzz_*.c) tests/fault.c, \
-            $(wildcard tests/*.c)))
+TESTMAIN := $(wildcard tests/test_*.c tests/check_*.c tests/gen_*.c tests/fuzz_*.c)
+TESTLIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TESTMAIN) tests/fault.c,$(wildcard tests/*.c)))
 FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz_*.c))
 # Programs named test_fault* are linked with tests/fault.c, through which these calls then go.
 FAULTS   := $(filter $(BUILD)/tests/test_fault%,$(TESTS))

@@ -1,4 +1,5 @@
-# lib.sh - what the test scripts share: counting, and the closing line that suite.sh adds up. To be sourced; a script ends in `finish`.
+# lib.sh - what the test scripts share: counting, and the closing line that suite.sh adds up. To be sourced; a script ends in
+# `finish`.
 passed=0 failed=0 skipped=0
 
 ok()   { passed=$((passed + 1)); }
