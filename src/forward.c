@@ -4,7 +4,8 @@
  *     norm + prepare | gate up + activation | prepare | down + residual
  *
  * "Prepare" makes of a vector what the products multiply (int8 with scales for most formats), once for all products that read it.
- * Stages over tokens run on the calling thread when there is one token, so a decode step crosses the pool five times a layer. */
+ * Stages over tokens run on the calling thread when there is one token, but for long vectors to prepare: a decode step crosses the
+ * pool five or six times a layer. */
 #include "forward.h"
 
 #include <math.h>
