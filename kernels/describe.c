@@ -110,6 +110,8 @@ static void print_others(struct text *t, const struct kernels *table)
     put(&vectors, "attn_query", table->attn_query.isa);
     put(&vectors, "attn_store", table->attn_store_key.isa);
     put(&vectors, "softmax_step", table->softmax_step.isa);
+    if (table->softmax_rows.fn)
+        put(&vectors, "softmax_rows", table->softmax_rows.isa);
     print_family(t, "activations", &prepare);
     print_family(t, "attention scores", &scores);
     print_family(t, "attention values", &mix);

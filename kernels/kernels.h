@@ -145,6 +145,8 @@ typedef void attn_mix_fn(float *out, size_t out_stride, const float *probs, size
  * *sum = *sum * exp(*max - m) + sum of scores; *max = m. Gives the factor exp(old max - m) for what was accumulated so far
  * (1 when old max and m are the same). Relative errors as softmax's. */
 typedef float softmax_step_fn(float *scores, size_t n, float *max, float *sum);
+/* The same, to the bit, for `rows` rows of ATTN_TILE scores that follow each other; max, sum and factor: [rows]. */
+typedef void softmax_rows_fn(float *scores, size_t rows, float *max, float *sum, float *factor);
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
@@ -172,6 +174,7 @@ struct kernels {
     KERNEL_SLOT(attn_query_fn)   attn_query;            /* these three of KV_I16 */
     KERNEL_SLOT(attn_store_fn)   attn_store_key, attn_store_value;
     KERNEL_SLOT(softmax_step_fn) softmax_step;
+    KERNEL_SLOT(softmax_rows_fn) softmax_rows;          /* NULL where it gains nothing over softmax_step */
     enum kv_type          cache;                        /* the type that attention is best served with: F16, or KV_I16 from the
                                                          * levels on whose kernels were measured to be faster with it */
     /* What the slots of the table need as scratch at most: a level that needs more raises them. */

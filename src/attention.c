@@ -16,6 +16,7 @@ enum { SPAN = 1024, QUERIES = 64, SPLIT_TOKENS = 4 };
 struct rows {
     float *out;        /* [rows][value_dim] */
     float *max, *sum;  /* [rows] */
+    float *factor;     /* [rows] of the last tile */
 };
 
 struct attend_stage {
@@ -58,7 +59,7 @@ static size_t widest_key(const struct model *m)
 
 size_t attend_scratch_floats(const struct model *m)
 {
-    return most_rows(m) * (widest_key(m) + ATTN_TILE + 2 * widest_value(m) + 4);
+    return most_rows(m) * (widest_key(m) + ATTN_TILE + 2 * widest_value(m) + 6);
 }
 
 size_t attend_partial_floats(const struct model *m, size_t context)
@@ -125,6 +126,19 @@ static void scale_row(float *x, float factor, size_t n)
         x[i] *= factor;
 }
 
+/* The softmax of a tile's scores for rows [first, first + n): what they have accumulated so far is scaled. */
+static void step_rows(const struct forward *f, struct rows *rows, size_t first, size_t n, float *scores, size_t value_dim)
+{
+    if (f->k->softmax_rows.fn)
+        f->k->softmax_rows.fn(scores + first * ATTN_TILE, n, rows->max + first, rows->sum + first, rows->factor + first);
+    for (size_t i = first; i < first + n; i++) {
+        if (!f->k->softmax_rows.fn)
+            rows->factor[i] = f->k->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &rows->max[i], &rows->sum[i]);
+        if (rows->factor[i] != 1)
+            scale_row(rows->out + i * value_dim, rows->factor[i], value_dim);
+    }
+}
+
 /* One tile for the queries of the block that see some of it. */
 static void attend_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores,
                         struct rows *rows)
@@ -143,12 +157,9 @@ static void attend_tile(const struct attend_stage *s, const struct block *b, siz
     size_t row = begin * s->group, count = (end - begin) * s->group;
     f->k->attn_scores[b->kv->type].fn(scores + row * ATTN_TILE, q + row * kd, kd, count, kv_key(b->kv, s->shape, b->head, tile),
                                       s->shape->key_row, ATTN_TILE, kd, f->m->hyper.attn_scale);
-    for (size_t i = row; i < row + count; i++) {
+    for (size_t i = row; i < row + count; i++)
         shape_scores(s, scores + i * ATTN_TILE, pos[i / s->group], tile, b->head * s->group + i % s->group);
-        float factor = f->k->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &rows->max[i], &rows->sum[i]);
-        if (factor != 1)
-            scale_row(rows->out + i * vd, factor, vd);
-    }
+    step_rows(f, rows, row, count, scores, vd);
     f->k->attn_mix[b->kv->type].fn(rows->out + row * vd, vd, scores + row * ATTN_TILE, count,
                                    kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
 }
@@ -240,7 +251,8 @@ static float *carve_rows(struct rows *rows, float *at, size_t n, size_t value_di
     rows->out = at;
     rows->max = rows->out + n * value_dim;
     rows->sum = rows->max + n;
-    return rows->sum + n;
+    rows->factor = rows->sum + n;
+    return rows->factor + n;
 }
 
 static void attend_chunk(void *arg, size_t index, size_t thread)

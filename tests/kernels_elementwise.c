@@ -315,6 +315,37 @@ static void check_softmax_step(struct check *c, bool verbose)
     check_finish(c, verbose);
 }
 
+/* Rows at once must give what row by row does, to the bit: rows that see nothing yet or no more among them. */
+static void check_softmax_rows(struct check *c, bool verbose)
+{
+    enum { MOST = 35 };
+    static const float olds[] = { -INFINITY, 0, 5, -40, 900 };
+    check_begin(c, "softmax_rows", "");
+    for (size_t rows = 1; rows <= MOST; rows++) {
+        float max[MOST], sum[MOST], factor[MOST];
+        float *x = guard_alloc(c, rows * ATTN_TILE * sizeof *x);
+        for (size_t i = 0; i < rows; i++) {
+            max[i] = olds[(i + rows) % 5];
+            sum[i] = max[i] == -INFINITY ? 0 : 3.25f;
+            fill_scores(c, x + i * ATTN_TILE, ATTN_TILE, (i / 5 + rows) % SCORE_KINDS);
+        }
+        check_shape(c, "%zu rows", rows);
+        float *out = copy(c, x, rows * ATTN_TILE), one[ATTN_TILE];
+        c->table->softmax_rows.fn(out, rows, max, sum, factor);
+        for (size_t i = 0; i < rows; i++) {
+            float m = olds[(i + rows) % 5], s = m == -INFINITY ? 0 : 3.25f;
+            memcpy(one, x + i * ATTN_TILE, sizeof one);
+            check_value(c, i, factor[i], c->table->softmax_step.fn(one, ATTN_TILE, &m, &s), 0);
+            check_value(c, i, max[i], m, 0);
+            check_value(c, i, sum[i], s, 0);
+            for (size_t j = 0; j < ATTN_TILE; j++)
+                check_value(c, i * ATTN_TILE + j, out[i * ATTN_TILE + j], one[j], 0);
+        }
+        guard_release(c);
+    }
+    check_finish(c, verbose);
+}
+
 size_t check_elementwise(struct check *c, const struct kernels *below, bool verbose)
 {
     const struct kernels *t = c->table;
@@ -341,5 +372,7 @@ size_t check_elementwise(struct check *c, const struct kernels *below, bool verb
         slots++, check_softmax(c, verbose);
     if (!below || below->softmax_step.fn != t->softmax_step.fn)
         slots++, check_softmax_step(c, verbose);
+    if (t->softmax_rows.fn && (!below || below->softmax_rows.fn != t->softmax_rows.fn))
+        slots++, check_softmax_rows(c, verbose);
     return slots;
 }

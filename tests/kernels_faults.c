@@ -177,6 +177,16 @@ static void softmax_unshifted(float *x, size_t n)
         x[i] /= sum;
 }
 
+/* As softmax_step, but that the second group of sixteen rows is summed in another order. */
+static void softmax_rows_reordered(float *scores, size_t rows, float *max, float *sum, float *factor)
+{
+    for (size_t i = 0; i < rows; i++) {
+        factor[i] = sound->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &max[i], &sum[i]);
+        if (i >= 16)
+            sum[i] = nextafterf(sum[i], 0);
+    }
+}
+
 static void mix_last_key_lost(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride,
                               size_t nk, size_t head_dim)
 {
@@ -234,8 +244,8 @@ static void mix16_last_token_lost(float *out, size_t out_stride, const float *pr
 /* ---- planting --------------------------------------------------------------------------------------------------- */
 
 enum other_fault {
-    PRODUCT, SILU_TAIL, DEQUANTIZE_SCALE, DEQUANTIZE_OVERRUN, PREPARE_TIES, QUANTIZE_NAN, SOFTMAX_MAXIMUM, MIX_LAST_KEY,
-    SCORES_ORDER, PREPARE_F16, QUERY16_TRUNCATED, STORE16_PAIR, SCORES16_SCALE, MIX16_LAST_TOKEN
+    PRODUCT, SILU_TAIL, DEQUANTIZE_SCALE, DEQUANTIZE_OVERRUN, PREPARE_TIES, QUANTIZE_NAN, SOFTMAX_MAXIMUM, SOFTMAX_ROWS,
+    MIX_LAST_KEY, SCORES_ORDER, PREPARE_F16, QUERY16_TRUNCATED, STORE16_PAIR, SCORES16_SCALE, MIX16_LAST_TOKEN
 };
 
 struct fault {
@@ -259,6 +269,7 @@ static const struct fault faults[] = {
     { "act_prepare: scales limited by f16", NULL, PREPARE_F16 },
     { "quantize: NaN lost", NULL, QUANTIZE_NAN },
     { "softmax: no maximum", NULL, SOFTMAX_MAXIMUM },
+    { "softmax_rows: another order", NULL, SOFTMAX_ROWS },
     { "attn_mix: last key lost", NULL, MIX_LAST_KEY },
     { "attn_scores: order by batch", NULL, SCORES_ORDER },
     { "attn_query of I16: truncated", NULL, QUERY16_TRUNCATED },
@@ -279,6 +290,7 @@ static void plant(struct kernels *t, const struct fault *fault)
     case PREPARE_F16:        t->act_prepare[ACT_Q8_32].fn = prepare_f16_scales; break;
     case QUANTIZE_NAN:       t->quantize[FORMAT_Q8_0].fn = quantize_unguarded; break;
     case SOFTMAX_MAXIMUM:    t->softmax.fn = softmax_unshifted; break;
+    case SOFTMAX_ROWS:       t->softmax_rows.fn = softmax_rows_reordered; break;
     case MIX_LAST_KEY:       t->attn_mix[KV_F16].fn = mix_last_key_lost; break;
     case SCORES_ORDER:       t->attn_scores[KV_F32].fn = scores_reassociated; break;
     case QUERY16_TRUNCATED:  t->attn_query.fn = query_truncated; break;

@@ -160,6 +160,7 @@ static void add_elementwise_avx512(struct kernels *table)
     SERVE(table->dot, "avx512", dot_avx512);
     SERVE(table->softmax, "avx512", softmax_avx512);
     SERVE(table->softmax_step, "avx512", softmax_step_avx512);
+    SERVE(table->softmax_rows, "avx512", softmax_rows_avx512);
 }
 
 static void add_attention_avx512(struct kernels *table)

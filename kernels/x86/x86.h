@@ -54,6 +54,7 @@ axpy_fn axpy_avx512;
 dot_fn dot_avx512;
 softmax_fn softmax_avx512;
 softmax_step_fn softmax_step_avx512;
+softmax_rows_fn softmax_rows_avx512;
 
 attn_scores_fn attn_scores_f32_avx512, attn_scores_f16_avx512, attn_scores_bf16_avx512, attn_scores_q8_0_avx512,
                attn_scores_q4_0_avx512;
