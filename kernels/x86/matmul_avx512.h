@@ -6,6 +6,7 @@
 #define QUERN_MATMUL_AVX512_H
 
 #include "x86.h"
+#include "lanes_avx512.h"
 #include "panel.h"
 #include "unpack.h"
 #include "vector_avx512.h"
@@ -18,7 +19,9 @@ struct run {
     __m512i  q[4];          /* u8, value + offset                                            */
     __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves; shape.planes: see split_planes */
     __m512   scale;         /* small: per sub-block                                          */
+    __m128i  codes;         /* small, sub 32: what the scales are made of, words: F16 or (shape.exponents) E8M0 */
     __m256   low;           /* small with minimums: per 32 columns                           */
+    __m128i  low_codes;     /* the same as F16                                               */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
     uint32_t d;             /* super: f16 d, above it f16 dmin                               */
 };
@@ -82,33 +85,6 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
 void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                        const struct format_avx512 *format);
 
-/* v[i] lane j becomes v[j] lane i, lanes of 32 bits. */
-static ALWAYS_INLINE void transpose_16x16(__m512i v[16])
-{
-    __m512i b[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        b[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {            /* v[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
-        v[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
-        v[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
-        v[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
-        v[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int s = 0; s < 4; s++) {
-        __m512i p = _mm512_shuffle_i32x4(v[s], v[4 + s], 0x88), q = _mm512_shuffle_i32x4(v[s], v[4 + s], 0xdd);
-        __m512i u = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0x88), w = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0xdd);
-        v[s] = _mm512_shuffle_i32x4(p, u, 0x88);
-        v[4 + s] = _mm512_shuffle_i32x4(q, w, 0x88);
-        v[8 + s] = _mm512_shuffle_i32x4(p, u, 0xdd);
-        v[12 + s] = _mm512_shuffle_i32x4(q, w, 0xdd);
-    }
-}
-
 /* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
 void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);
 
@@ -147,42 +123,6 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 
 /* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
-/* In each 128-bit lane: the sums of a, b, c, d's four dwords. */
-static ALWAYS_INLINE __m512i sum_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
-{
-    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-}
-
-/* [a's low half + a's high half | the same of b] */
-static ALWAYS_INLINE __m512i fold_halves(__m512i a, __m512i b)
-{
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
-}
-
-/* [a0 + a1, a2 + a3, b0 + b1, b2 + b3] of 128-bit lanes */
-static ALWAYS_INLINE __m512i fold_pairs(__m512i a, __m512i b)
-{
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
-/* Four rows' vectors to one, whose lanes of 128 bits are the rows. With rows i, 4 + i, 8 + i, 12 + i in quad[i], sum_lanes then
- * puts all sixteen in order. */
-static ALWAYS_INLINE __m512i fold_four(__m512i a, __m512i b, __m512i c, __m512i d)
-{
-    return fold_pairs(fold_halves(a, b), fold_halves(c, d));
-}
-
-/* Sixteen rows' vectors to the vector of their sums. */
-static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
-{
-    __m512i quad[4];
-    for (int i = 0; i < 4; i++)
-        quad[i] = fold_four(rows[i], rows[4 + i], rows[8 + i], rows[12 + i]);
-    return sum_lanes(quad[0], quad[1], quad[2], quad[3]);
-}
-
 /* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. */
 struct decode_sums {
     __m512i dot[16][4];         /* super: [row][0]                                           */
@@ -190,15 +130,24 @@ struct decode_sums {
 
 /* The same of four rows each, folded as far as four rows can be. */
 struct decode_quads {
-    __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i; small: [part][i], lanes are
-                                 * sub-blocks, their dwords rows 4 i to 4 i + 3 */
+    __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i. Planes of pairs: lanes are
+                                 * parts of the sums, their dwords rows 4 i to 4 i + 3. Small: [part][i], the same, lanes are
+                                 * sub-blocks */
 };
 
 struct decode_rest {
-    float    scale[2][16][8], low[16][8];        /* small                                     */
+    float    scale[2][16][8];                    /* small, sub 16                             */
+    uint16_t codes[16][8], low_codes[16][8];     /* small, sub 32: rows as in mins            */
     uint32_t d[16];                              /* super                                     */
     uint8_t  mins[16][16];                       /* super: row r at r % 4 * 4 + r / 4         */
 } __attribute__((aligned(64)));
+
+/* A run of the tokens, and what 16 rows left in it. */
+struct decode_run {
+    struct token_run    token[DECODE_TOKS];
+    struct decode_quads quads[DECODE_TOKS];
+    struct decode_rest  rest;
+};
 
 /* A token's run in the order of the weights. */
 static ALWAYS_INLINE void load_acts(__m512i x[4], const int8_t *from, enum panel_order order)
@@ -253,19 +202,14 @@ static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i
 /* ---- pairs of bits, multiplied where they stand ---- */
 
 /* Plane p of a byte holds column 32 p of the byte's half of a run, so a half's 32 bytes are its 128 columns, and 128 bits are 16
- * columns of each of four sub-blocks. The planes are masked out, not shifted down; the sub-blocks' scales make up for it, so that
- * all sums come out multiplied by plane_factors.
+ * columns of each of four sub-blocks. The planes are masked out, not shifted down.
  *
  * Pairs alone: in vector k dword j of each 128 bits is plane j of dword (j + k) % 4, all by one mask. So every lane of 32 bits
- * stays with one sub-block, whose 16 products it sums over the four vectors, and one multiplication by the scales is left.
+ * stays with one sub-block, whose 16 products it sums over the four vectors. Shifted down, two rows' sums are packed to words,
+ * multiplied by their scales and added in one step.
  *
  * With third bits (raw[1]: 32 bytes, in both halves; bit 4 half + p): vector p is plane p, and above it its third bit, turned to
- * where it belongs; values are lifted by 1, 4, 4 and 16. Three shifts in place of eight. */
-static ALWAYS_INLINE int plane_factors(const struct panel_shape shape)
-{
-    return shape.planes == 2 ? 64 : 16;
-}
-
+ * where it belongs; values are lifted by 1, 4, 4 and 16, which the scales even out to 16. Three shifts in place of eight. */
 static ALWAYS_INLINE int lift_of(int p)
 {
     return p == 0 ? 1 : p == 3 ? 16 : 4;
@@ -338,20 +282,38 @@ static ALWAYS_INLINE void load_planes(__m512i x[8], const int8_t *from, const st
     }
 }
 
-/* plane_factors times what dot_super_narrow gives. */
+/* Sums of 16 products per sub-block, sub-block 8 half + 2 p + b in dword p of lane 2 half + b; they fit int16. */
 static ALWAYS_INLINE __m512i dot_pairs(const struct run *w, const __m512i x[8])
 {
-    /* sub-block 8 half + 2 p + b stands in dword p of lane 2 half + b */
-    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-    const __m512i lift = _mm512_broadcast_i32x4(_mm_setr_epi32(6, 4, 2, 0));
-    __m512i scales = _mm512_sllv_epi32(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(w->scales, order)), lift);
     __m512i dot = x[4];
     for (int k = 0; k < 4; k++)
         dot = dot_64(dot, w->q[k], x[k]);
-    return _mm512_mullo_epi32(dot, scales);
+    return _mm512_srav_epi32(dot, _mm512_broadcast_i32x4(_mm_setr_epi32(0, 2, 4, 6)));
 }
 
-/* The same with third bits. The offset comes off before four products are packed: 4 * 16 * 127 * 4 = 32512 just fits int16. */
+/* Two rows' scales as words in the order in which two such vectors are packed. */
+static ALWAYS_INLINE __m512i pair_scales(__m128i a, __m128i b)
+{
+    const __m256i bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    __m256i both = _mm256_shuffle_epi8(_mm256_setr_m128i(a, b), bytes);
+    return _mm512_cvtepi8_epi16(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+}
+
+/* Four rows' such dots times scales; each lane of 128 bits has a part of all four rows' sums. */
+static ALWAYS_INLINE __m512i sum_pairs(const __m512i dots[4], const __m128i scales[4])
+{
+    const __m512i zero = _mm512_setzero_si512();
+    __m512 sums[2];
+    for (int i = 0; i < 2; i++) {
+        __m512i pair = _mm512_packs_epi32(dots[2 * i], dots[2 * i + 1]);
+        sums[i] = _mm512_castsi512_ps(_mm512_dpwssd_epi32(zero, pair, pair_scales(scales[2 * i], scales[2 * i + 1])));
+    }
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(sums[0], sums[1], 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(sums[0], sums[1], 0xdd)));
+}
+
+/* With third bits: 16 times what dot_super_narrow gives. The offset comes off before four products are packed: 4 * 16 * 127 * 4 =
+ * 32512 just fits int16. */
 static ALWAYS_INLINE __m512i dot_triples(const struct run *w, const __m512i x[8])
 {
     const __m512i places = _mm512_set_epi16(11, 11, 11, 11, 9, 9, 9, 9, 10, 10, 10, 10, 8, 8, 8, 8, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2,
@@ -387,18 +349,29 @@ static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *
     return total;
 }
 
-/* A small format's dots, in parts whose lanes of 128 bits are sub-blocks. */
-static ALWAYS_INLINE void dot_small(__m512i part[4], const struct run *w, const __m512i *x, const struct panel_shape shape)
+/* Start values of a small format's dots, which take the offset off: each sub-block's in one of its lanes. */
+static ALWAYS_INLINE void small_starts(__m512i start[4], const struct token_run *token, const struct panel_shape shape)
 {
-    const __m512i zero = _mm512_setzero_si512();
+    const __m512i init = _mm512_load_si512(token->init);
+    const bool four = shape.order == ORDER_QUARTERS || shape.sub == 16;      /* sub-blocks in a vector, or two */
+    const __m512i lane = four ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+                              : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    for (int k = 0; k < (shape.order == ORDER_QUARTERS ? 2 : 4); k++)
+        start[k] = _mm512_maskz_permutexvar_epi32(four ? 0x1111 : 0x0101,
+                                                  _mm512_add_epi32(lane, _mm512_set1_epi32(k * (four ? 4 : 2))), init);
+}
+
+/* A small format's dots, in parts whose lanes of 128 bits are sub-blocks. */
+static ALWAYS_INLINE void dot_small(__m512i part[4], const struct run *w, const __m512i x[8], const struct panel_shape shape)
+{
     if (shape.order == ORDER_QUARTERS) {
         for (int k = 0; k < 2; k++)
-            part[k] = dot_64(dot_64(zero, w->q[2 * k], x[2 * k]), w->q[2 * k + 1], x[2 * k + 1]);
+            part[k] = dot_64(dot_64(x[4 + k], w->q[2 * k], x[2 * k]), w->q[2 * k + 1], x[2 * k + 1]);
         return;
     }
     __m512i dot[4];
     for (int k = 0; k < 4; k++)
-        dot[k] = dot_64(zero, w->q[k], x[k]);
+        dot[k] = dot_64(x[4 + k], w->q[k], x[k]);
     if (shape.sub == 16) {
         for (int k = 0; k < 4; k++)
             part[k] = dot[k];
@@ -447,8 +420,8 @@ static ALWAYS_INLINE __m512 finish_totals(__m512 acc, __m512i total, const struc
                                           const struct panel_shape shape)
 {
     __m512 dx = _mm512_set1_ps(token->dx[0]);
-    if (shape.planes)
-        total = _mm512_srai_epi32(total, __builtin_ctz((unsigned)plane_factors(shape)));
+    if (shape.planes == 3)
+        total = _mm512_srai_epi32(total, 4);
     acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(total), acc);
     if (shape.mins) {
         __m512 dmin = scales_of(rest->d, true, shape.factor);
@@ -482,8 +455,7 @@ static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_quads *
         idot[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
         for (int i = 0; i < per_part; i++) {
             int s = part * per_part + i;
-            __m512 dot = _mm512_cvtepi32_ps(shape.offset ? _mm512_add_epi32(idot[i], _mm512_set1_epi32(token->init[s])) : idot[i]);
-            acc = _mm512_fmadd_ps(_mm512_mul_ps(scale[s], _mm512_set1_ps(token->dx[s / per_dx])), dot, acc);
+            acc = _mm512_fmadd_ps(_mm512_mul_ps(scale[s], _mm512_set1_ps(token->dx[s / per_dx])), _mm512_cvtepi32_ps(idot[i]), acc);
             if (shape.mins)
                 acc = _mm512_fnmadd_ps(min[s], _mm512_set1_ps(token->dsum[s]), acc);
         }
@@ -496,32 +468,10 @@ static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *
                                          const struct panel_shape shape)
 {
     const __m512i *quad = quads->quad[0];
-    return shape.kind == PANEL_SUPER ? finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape)
-                                     : finish_small(acc, quads, scale, min, token, shape);
-}
-
-/* in[r]: 8 floats of row r; out[s]: lane r is in[r][s]. */
-static ALWAYS_INLINE void transpose_16x8(__m512 out[8], const float in[16][8])
-{
-    __m512 a[8], b[8];
-    for (int i = 0; i < 8; i++)              /* row i in the lower half, row 8 + i in the upper */
-        a[i] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(in[i])), _mm256_load_ps(in[8 + i]), 1);
-    for (int i = 0; i < 4; i++) {
-        b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {            /* a[4i + s]: dwords s and 4 + s of rows 4i to 4i + 3 (and 8 more) */
-        a[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[4 * i]), _mm512_castps_pd(b[4 * i + 2])));
-        a[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[4 * i]), _mm512_castps_pd(b[4 * i + 2])));
-        a[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[4 * i + 1]), _mm512_castps_pd(b[4 * i + 3])));
-        a[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[4 * i + 1]), _mm512_castps_pd(b[4 * i + 3])));
-    }
-    for (int s = 0; s < 4; s++) {
-        /* 128-bit lanes: a[s] = rows 0-3 s, rows 0-3 4+s, rows 8-11 s, rows 8-11 4+s; a[4 + s] the same of rows 4-7, 12-15 */
-        __m512 low = _mm512_shuffle_f32x4(a[s], a[4 + s], 0x88), high = _mm512_shuffle_f32x4(a[s], a[4 + s], 0xdd);
-        out[s] = _mm512_shuffle_f32x4(low, low, 0xd8);
-        out[4 + s] = _mm512_shuffle_f32x4(high, high, 0xd8);
-    }
+    if (shape.kind == PANEL_SMALL)
+        return finish_small(acc, quads, scale, min, token, shape);
+    return finish_totals(acc, shape.planes == 2 ? fold_four(quad[0], quad[1], quad[2], quad[3])
+                                                : sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
 }
 
 /* Ask for the lines of a run that will be read soon. */
@@ -550,12 +500,13 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
         rest->d[r] = w->d;
         if (shape.mins)
             _mm_store_si128((__m128i *)rest->mins[r % 4 * 4 + r / 4], w->mins);
-    } else {
+    } else if (shape.sub == 16) {
         _mm256_store_ps(rest->scale[0][r], _mm512_castps512_ps256(w->scale));
-        if (shape.sub == 16)
-            _mm256_store_ps(rest->scale[1][r], _mm512_extractf32x8_ps(w->scale, 1));
+        _mm256_store_ps(rest->scale[1][r], _mm512_extractf32x8_ps(w->scale, 1));
+    } else {
+        _mm_store_si128((__m128i *)rest->codes[r % 4 * 4 + r / 4], w->codes);
         if (shape.mins)
-            _mm256_store_ps(rest->low[r], w->low);
+            _mm_store_si128((__m128i *)rest->low_codes[r % 4 * 4 + r / 4], w->low_codes);
     }
 }
 
@@ -572,7 +523,8 @@ struct ask {
     size_t         own;                      /* and how much further on a later run of these rows is, 0: not asked for */
 };
 
-static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row, struct row_range all, const struct panel_shape shape)
+static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row, struct row_range all,
+                                       const struct panel_shape shape)
 {
     const size_t block = PANEL_ROWS * job->row_bytes;
     const uint8_t *rows = (const uint8_t *)job->weights + row * job->row_bytes;
@@ -583,7 +535,8 @@ static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row,
 }
 
 /* Part k of `parts` of the lines that take the place of four rows' runs, from row 4 i of a block on. */
-static ALWAYS_INLINE void ask_soon(const struct ask *ask, size_t run, size_t i, size_t k, size_t parts, const struct panel_shape shape)
+static ALWAYS_INLINE void ask_soon(const struct ask *ask, size_t run, size_t i, size_t k, size_t parts,
+                                   const struct panel_shape shape)
 {
     const size_t four = (run * PANEL_ROWS + 4 * i) * shape.bytes, lines = (4 * shape.bytes + 63) / 64;
     const size_t begin = 64 * (k * lines / parts), end = 64 * ((k + 1) * lines / parts);
@@ -609,10 +562,9 @@ static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct dec
             for (size_t p = 0; p < (shape.sub == 16 ? 4 : 2); p++)
                 dots[t][p][k] = part[p];
         } else {
-            dots[t][0][k] = shape.planes == 2 ? dot_pairs(&w, x[t])
-                            : shape.planes    ? dot_triples(&w, x[t])
-                            : shape.narrow    ? dot_super_narrow(&w, x[t], &token[t], shape)
-                                              : dot_super_wide(&w, x[t], &token[t], shape);
+            dots[t][0][k] = shape.planes ? dot_triples(&w, x[t])
+                            : shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
+                                           : dot_super_wide(&w, x[t], &token[t], shape);
         }
     }
     keep_rest(rest, r, &w, shape);
@@ -624,12 +576,36 @@ static ALWAYS_INLINE void fold_small(struct decode_quads *quads, size_t i, const
         quads->quad[p][i] = sum_lanes(dots[p][0], dots[p][1], dots[p][2], dots[p][3]);
 }
 
-/* The rows' run, `from[place[r]]`, to quads and rest. Small formats and planes take four rows at a time, for one token as straight code; small ones fold
- * their dots in registers (Q4_0 21 cycles per 256 weights instead of 24), by which super formats, with half as much, lose. */
-static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_rest *rest, const uint8_t *from,
-                                     const size_t place[PANEL_ROWS], const struct ask *ask, size_t run, const __m512i (*x)[8],
-                                     const struct token_run *token, size_t toks, run_fn *unpack, const struct panel_shape shape)
+/* Four rows of pairs, from row 4 i on. */
+static ALWAYS_INLINE void decode_four_pairs(struct decode_run *out, size_t i, const uint8_t *from, const size_t place[PANEL_ROWS],
+                                            const __m512i (*x)[8], size_t toks, run_fn *unpack, const struct panel_shape shape)
 {
+    __m512i dots[DECODE_TOKS][4];
+    __m128i scales[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++) {
+        struct run w;
+        unpack(&w, from + place[4 * i + k]);
+        split_planes(&w, shape);
+        for (size_t t = 0; t < toks; t++)
+            dots[t][k] = dot_pairs(&w, x[t]);
+        scales[k] = w.scales;
+        keep_rest(&out->rest, 4 * i + k, &w, shape);
+    }
+    for (size_t t = 0; t < toks; t++)
+        out->quads[t].quad[0][i] = sum_pairs(dots[t], scales);
+}
+
+/* The rows' run, `from[place[r]]`, to `out`. Small formats and planes take four rows at a time, for one token as straight code;
+ * small ones fold their dots in registers (Q4_0 21 cycles per 256 weights instead of 24), by which super formats, with half as
+ * much, lose. Pairs are packed two rows to a vector (Q2_K 12.9 cycles instead of 13.6). */
+static ALWAYS_INLINE void decode_run(struct decode_run *out, const uint8_t *from, const size_t place[PANEL_ROWS],
+                                     const struct ask *ask, size_t run, const __m512i (*x)[8], size_t toks, run_fn *unpack,
+                                     const struct panel_shape shape)
+{
+    struct decode_quads *quads = out->quads;
+    struct decode_rest *rest = &out->rest;
+    const struct token_run *token = out->token;
     const bool spread = toks == 1 && shape.kind == PANEL_SMALL;
     __m512i dots[4][DECODE_TOKS][4][4];      /* super: [r / 4] .. [r % 4]; small: [0] .. [k]  */
 #pragma GCC unroll 1
@@ -639,6 +615,10 @@ static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_r
             prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes);
         if (!spread)
             ask_soon(ask, run, i, 0, 1, shape);
+        if (shape.planes == 2) {
+            decode_four_pairs(out, i, from, place, x, toks, unpack, shape);
+            continue;
+        }
         if (toks == 1 && (shape.kind == PANEL_SMALL || shape.planes)) {
 #pragma GCC unroll 4
             for (size_t k = 0; k < 4; k++) {
@@ -654,7 +634,7 @@ static ALWAYS_INLINE void decode_run(struct decode_quads *quads, struct decode_r
         for (size_t t = 0; shape.kind == PANEL_SMALL && t < toks; t++)
             fold_small(&quads[t], i, (const __m512i (*)[4])four[t], shape);
     }
-    for (size_t t = 0; shape.kind == PANEL_SUPER && t < toks; t++)
+    for (size_t t = 0; shape.kind == PANEL_SUPER && shape.planes != 2 && t < toks; t++)
         for (size_t i = 0; i < 4; i++)
             quads[t].quad[0][i] = fold_four(dots[0][t][0][i], dots[1][t][0][i], dots[2][t][0][i], dots[3][t][0][i]);
 }
@@ -666,19 +646,38 @@ static ALWAYS_INLINE void row_places(size_t place[PANEL_ROWS], size_t rows, size
         place[r] = (r < rows ? r : rows - 1) * step;
 }
 
+/* Add a run to the accumulators. */
+static ALWAYS_INLINE void finish_left(__m512 acc[DECODE_TOKS], const struct decode_run *done, size_t toks,
+                                     const struct panel_shape shape)
+{
+    __m512 scales[16], lows[8];
+    if (shape.kind == PANEL_SMALL && shape.sub == 16) {
+        transpose_16x8(scales, (const float (*)[8])done->rest.scale[0]);
+        transpose_16x8(scales + 8, (const float (*)[8])done->rest.scale[1]);
+    } else if (shape.kind == PANEL_SMALL) {
+        columns_of_codes(scales, (const uint16_t (*)[8])done->rest.codes, shape.exponents);
+        if (shape.mins)
+            columns_of_codes(lows, (const uint16_t (*)[8])done->rest.low_codes, false);
+    }
+    for (size_t t = 0; t < toks; t++)
+        acc[t] = finish_quads(acc[t], &done->quads[t], &done->rest, scales, lows, &done->token[t], shape);
+}
+
+/* A small format's run is finished after the next one's rows: what it left must have reached the cache before it can be read in
+ * vectors of another width, and the additions to an accumulator wait for each other (Q4_0 17.9 cycles per 256 weights instead of
+ * 18.6). Super formats have less to do there and lose by it; so does Q8_0, which waits for memory (82 % of the roof, not 85). */
 static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {
-    const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
+    const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS, runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS;
     const struct act_layout layout = act_layout(shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    const size_t wait = shape.kind == PANEL_SMALL && shape.bytes < PANEL_COLS;
     struct ask ask = ask_of(job, row, all, shape);
-    struct decode_quads quads[DECODE_TOKS];
-    struct decode_rest rest;
-    struct token_run token[DECODE_TOKS];
+    struct decode_run left[2];
     size_t place[PANEL_ROWS];
     uint8_t copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
-    __m512 acc[DECODE_TOKS], scales[16], lows[8];
+    __m512 acc[DECODE_TOKS];
     __m512i x[DECODE_TOKS][8];
 
     for (size_t t = 0; t < toks; t++)
@@ -686,35 +685,33 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
     for (size_t r = 0; ask.own && r < rows; r++)
         prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
     row_places(place, rows, job->row_bytes);
-    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        for (size_t t = 0; t < toks; t++) {
-            const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
-            token_run_init(&token[t], act, &layout, run, shape);
-            if (shape.planes)
-                load_planes(x[t], (const int8_t *)act + run * PANEL_COLS, shape);
-            else
-                load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+    for (size_t run = 0; run < runs + wait; run++) {
+        struct decode_run *now = &left[wait ? run % 2 : 0];
+        if (run < runs) {
+            for (size_t t = 0; t < toks; t++) {
+                const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
+                token_run_init(&now->token[t], act, &layout, run, shape);
+                if (shape.planes)
+                    load_planes(x[t], (const int8_t *)act + run * PANEL_COLS, shape);
+                else
+                    load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+                if (shape.kind == PANEL_SMALL)
+                    small_starts(x[t] + 4, &now->token[t], shape);
+            }
+            /* A run that the rows' end cuts short is padded for all rows before the loop: a call in it, though hardly ever made,
+             * would keep no constant in a register. */
+            const uint8_t *from = weights + run * shape.bytes;
+            if (shape.kind == PANEL_SMALL && job->row_bytes - run * shape.bytes < shape.bytes) {
+                for (size_t r = 0; r < rows; r++)
+                    whole_run(copy[r], weights + r * job->row_bytes, run, job, shape.bytes);
+                row_places(place, rows, sizeof copy[0]);
+                ask.own = 0;
+                from = copy[0];
+            }
+            decode_run(now, from, place, &ask, run, (const __m512i (*)[8])x, toks, unpack, shape);
         }
-        /* A run that the rows' end cuts short is padded for all rows before the loop: a call in it, though hardly ever made, would
-         * keep no constant in a register. */
-        const uint8_t *from = weights + run * shape.bytes;
-        if (shape.kind == PANEL_SMALL && job->row_bytes - run * shape.bytes < shape.bytes) {
-            for (size_t r = 0; r < rows; r++)
-                whole_run(copy[r], weights + r * job->row_bytes, run, job, shape.bytes);
-            row_places(place, rows, sizeof copy[0]);
-            ask.own = 0;
-            from = copy[0];
-        }
-        decode_run(quads, &rest, from, place, &ask, run, (const __m512i (*)[8])x, token, toks, unpack, shape);
-        if (shape.kind == PANEL_SMALL) {
-            transpose_16x8(scales, (const float (*)[8])rest.scale[0]);
-            if (shape.sub == 16)
-                transpose_16x8(scales + 8, (const float (*)[8])rest.scale[1]);
-            if (shape.mins)
-                transpose_16x8(lows, (const float (*)[8])rest.low);
-        }
-        for (size_t t = 0; t < toks; t++)
-            acc[t] = finish_quads(acc[t], &quads[t], &rest, scales, lows, &token[t], shape);
+        if (run >= wait)
+            finish_left(acc, &left[wait ? (run + 1) % 2 : 0], toks, shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);

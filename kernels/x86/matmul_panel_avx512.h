@@ -33,18 +33,40 @@ static ALWAYS_INLINE __m128i vector_of_8(uint64_t bytes)
     return _mm_cvtsi64_si128((long long)bytes);
 }
 
-/* The eight f16 that begin blocks of `bytes` bytes. */
-static ALWAYS_INLINE __m256 halves_of_8_blocks(const uint8_t *block, size_t bytes)
+/* The words that eight blocks of `step` bytes begin with: the i-th is word i of the 16 bytes from (step - 2) i on. */
+static ALWAYS_INLINE __m128i words_of_8_blocks(const uint8_t *bytes, size_t step)
 {
-    int16_t half[8];
+    __m128i v[8];
     for (size_t i = 0; i < 8; i++)
-        memcpy(&half[i], block + i * bytes, 2);
-    return _mm256_cvtph_ps(_mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+        v[i] = _mm_loadu_si128((const __m128i *)(bytes + (step - 2) * i));
+    __m128i even = _mm_blend_epi32(_mm_blend_epi32(v[0], v[2], 2), _mm_blend_epi32(v[4], v[6], 8), 12);
+    __m128i odd = _mm_blend_epi32(_mm_blend_epi32(v[1], v[3], 2), _mm_blend_epi32(v[5], v[7], 8), 12);
+    return _mm_blend_epi16(even, odd, 0xaa);
 }
 
 static ALWAYS_INLINE __m512 eight_scales(__m256 scales)
 {
     return _mm512_zextps256_ps512(scales);
+}
+
+/* Scales as F16. */
+static ALWAYS_INLINE void set_codes(struct run *out, __m128i codes)
+{
+    out->codes = codes;
+    out->scale = eight_scales(_mm256_cvtph_ps(codes));
+}
+
+/* The same where they begin eight blocks. */
+static ALWAYS_INLINE void set_scales(struct run *out, const uint8_t *bytes, size_t step)
+{
+    set_codes(out, words_of_8_blocks(bytes, step));
+}
+
+/* What is added to eight blocks, F16; minimums are subtracted. */
+static ALWAYS_INLINE void set_lows(struct run *out, const uint8_t *bytes, size_t step)
+{
+    out->low_codes = _mm_xor_si128(words_of_8_blocks(bytes, step), _mm_set1_epi16((short)0x8000));
+    out->low = _mm256_cvtph_ps(out->low_codes);
 }
 
 /* 64 bytes' low nibbles and high nibbles. */
