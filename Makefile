@@ -38,6 +38,8 @@ TOOLDEFS := $(if $(filter-out 0,$(BLAS)),-DQUERN_BLAS)
 
 # A file's suffix says which instructions it may use.
 X86_avx2       := -mavx2 -mfma -mf16c -mbmi2
+# The two instructions of AVX-VNNI are assembly (dots_avxvnni.h). CFLAGS with -DAVXVNNI_EVEX: in the form of AVX-512.
+X86_avxvnni    := $(X86_avx2)
 X86_avx512     := $(X86_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 X86_avx512bf16 := $(X86_avx512) -mavx512bf16
 X86_avx512vbmi := $(X86_avx512) -mavx512vbmi -mgfni

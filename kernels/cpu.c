@@ -36,6 +36,13 @@ bool cpu_cap(struct cpu *cpu, const char *word)
         cpu->level = CPU_AVX512;
         return true;
     }
+    if (!strcmp(word, "avx_vnni")) {
+        if (!cpu_has(cpu, CPU_AVX2) || !cpu->avx_vnni)
+            return false;
+        cpu->level = CPU_AVX2;
+        cpu->avx512_bf16 = cpu->avx512_vbmi = false;
+        return true;
+    }
     for (enum cpu_level level = CPU_REF; level < CPU_LEVELS; level++)
         if (!strcmp(word, names[level])) {
             if (!cpu_has(cpu, level))
@@ -44,7 +51,7 @@ bool cpu_cap(struct cpu *cpu, const char *word)
             /* A plain level's word means the level alone; its additions have words of their own. */
             if (level <= CPU_AVX512)
                 cpu->avx512_bf16 = cpu->avx512_vbmi = false;
-            if (level == CPU_REF)
+            if (level <= CPU_AVX2)
                 cpu->avx_vnni = false;
             if (level != CPU_I8MM)
                 cpu->bf16 = false;
@@ -138,7 +145,11 @@ void cpu_detect(struct cpu *cpu)
     if ((saved & 0x6) != 0x6 || !avx2)
         return;
     cpu->level = CPU_AVX2;
+#ifdef AVXVNNI_EVEX
+    cpu->avx_vnni = (saved & 0xe6) == 0xe6 && bit(b7, 31) && bit(c7, 11);   /* AVX-512's form, VL and VNNI: dots_avxvnni.h */
+#else
     cpu->avx_vnni = bit(a71, 4);
+#endif
 
     bool avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31) && bit(c7, 11);   /* F, DQ, BW, VL, VNNI */
     if ((saved & 0xe6) != 0xe6 || !avx512)

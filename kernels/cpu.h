@@ -16,7 +16,7 @@ struct cpu {
     enum cpu_level level;        /* the best level that may be used */
     bool avx512_bf16;            /* additions to avx512 */
     bool avx512_vbmi;
-    bool avx_vnni;               /* the VEX form, on avx2 machines without AVX-512 */
+    bool avx_vnni;               /* an addition to avx2: the VEX form (Alder Lake; Zen 5 has it besides AVX-512) */
     bool bf16;                   /* Arm bfdot/bfmmla */
     char name[64];               /* the processor's brand string, "" when unknown */
     char features[192];          /* what was found, whatever the level: words like "avx2", blanks between */
@@ -26,7 +26,8 @@ struct cpu {
  * thread starts. */
 void cpu_detect(struct cpu *cpu);
 /* Lower the level to the one called `word` ("ref", "avx2", ...; NULL: no cap), without its additions: avx512 with them is called
- * "avx512_bf16". False for an unknown word or a level of another family or above what is there; cpu is untouched then. */
+ * "avx512_bf16", avx2 with its one "avx_vnni". False for an unknown word or a level of another family or above what is there; cpu
+ * is untouched then. */
 bool cpu_cap(struct cpu *cpu, const char *word);
 /* Whether kernels of `level` may run: it is of the CPU's family and not above its (capped) level. CPU_REF always may. */
 bool cpu_has(const struct cpu *cpu, enum cpu_level level);

@@ -50,6 +50,7 @@ struct panel_shape {
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */
     unsigned        bytes;      /* of a run in the file                                                */
     bool            exponents;  /* small: scales are E8M0, not F16; used on AVX2                       */
+    bool            vnni;       /* AVX2 with AVX-VNNI                                                  */
 };
 
 /* 16 rows by 256 columns. q[c][r]: columns 4c to 4c + 3 of row r, one lane of a byte dot product. */

@@ -14,7 +14,7 @@ elif ! command -v objdump >/dev/null; then
     skip baseline 'no objdump (Debian package binutils)'
 else
     # VEX and EVEX mnemonics begin with v; of the baseline's, verr, verw and the vm* of virtual machines do.
-    found=$(find "$build/src" "$build/kernels" -name '*.o' 2>/dev/null | grep -vE '_(avx2|avx512[a-z0-9]*|amx)\.o$' |
+    found=$(find "$build/src" "$build/kernels" -name '*.o' 2>/dev/null | grep -vE '_(avx2|avxvnni|avx512[a-z0-9]*|amx)\.o$' |
         xargs objdump -d --no-show-raw-insn | awk '
             /file format/ { file = $1 }
             $2 ~ /^v/ && $2 !~ /^(verr|verw|vm)/ || /%[yz]mm/ { if (!(file in seen)) print file " " $0; seen[file] = 1 }

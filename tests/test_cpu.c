@@ -19,12 +19,17 @@ static void a_cap_only_lowers(void)
             CHECK(done == allowed, "machine %zu, %s", m, cpu_level_name(level));
             CHECK(cpu.level == (allowed ? level : machines[m].level), "machine %zu, %s", m, cpu_level_name(level));
             CHECK(!cpu.avx512_bf16 || cpu.level >= CPU_AVX512, "an addition without its level");
+            CHECK(!allowed || !cpu.avx_vnni || level > CPU_AVX2, "%s with an addition", cpu_level_name(level));
         }
     struct cpu with = machines[2], without = machines[2], old = machines[1];
     CHECK(cpu_cap(&with, "avx512_bf16") && with.level == CPU_AVX512 && with.avx512_bf16, "avx512 with its additions");
     CHECK(cpu_cap(&without, "avx512") && !without.avx512_bf16 && !without.avx512_vbmi, "avx512 without them");
     CHECK(!cpu_cap(&without, "avx512_bf16") && !cpu_cap(&old, "avx512_bf16") && old.level == CPU_AVX2,
           "additions that are not there");
+    struct cpu vnni = machines[1], both = { .level = CPU_AVX512, .avx512_bf16 = true, .avx_vnni = true }, none = { .level = CPU_AMX };
+    CHECK(cpu_cap(&vnni, "avx_vnni") && vnni.level == CPU_AVX2 && vnni.avx_vnni, "avx2 with its addition");
+    CHECK(cpu_cap(&both, "avx_vnni") && both.level == CPU_AVX2 && both.avx_vnni && !both.avx512_bf16, "below avx512");
+    CHECK(!cpu_cap(&none, "avx_vnni") && none.level == CPU_AMX, "an addition to a level that is there is not");
     CHECK(!cpu_has(&machines[3], CPU_AVX2) && !cpu_has(&machines[2], CPU_NEON), "levels of another family");
     struct cpu cpu = machines[1];
     CHECK(cpu_cap(&cpu, NULL) && cpu.level == CPU_AVX2, "no cap");

@@ -44,6 +44,28 @@ static void add_products_avx2(struct kernels *table)
     need_scratch(table, matmul_float_scratch_avx2());
 }
 
+/* AVX2's products with other dots; its scratch serves them. */
+static void add_vnni(struct kernels *table)
+{
+    static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
+        { FORMAT_Q1_0, matmul_q1_0_avxvnni }, { FORMAT_Q2_0, matmul_q2_0_avxvnni },
+        { FORMAT_Q4_0, matmul_q4_0_avxvnni }, { FORMAT_Q4_1, matmul_q4_1_avxvnni },
+        { FORMAT_Q5_0, matmul_q5_0_avxvnni }, { FORMAT_Q5_1, matmul_q5_1_avxvnni },
+        { FORMAT_Q8_0, matmul_q8_0_avxvnni }, { FORMAT_IQ4_NL, matmul_iq4_nl_avxvnni },
+        { FORMAT_MXFP4, matmul_mxfp4_avxvnni }, { FORMAT_NVFP4, matmul_nvfp4_avxvnni },
+        { FORMAT_Q2_K, matmul_q2_k_avxvnni }, { FORMAT_Q3_K, matmul_q3_k_avxvnni },
+        { FORMAT_Q4_K, matmul_q4_k_avxvnni }, { FORMAT_Q5_K, matmul_q5_k_avxvnni },
+        { FORMAT_Q6_K, matmul_q6_k_avxvnni }, { FORMAT_TQ1_0, matmul_tq1_0_avxvnni },
+        { FORMAT_TQ2_0, matmul_tq2_0_avxvnni }, { FORMAT_IQ1_S, matmul_iq1_s_avxvnni },
+        { FORMAT_IQ1_M, matmul_iq1_m_avxvnni }, { FORMAT_IQ2_XXS, matmul_iq2_xxs_avxvnni },
+        { FORMAT_IQ2_XS, matmul_iq2_xs_avxvnni }, { FORMAT_IQ2_S, matmul_iq2_s_avxvnni },
+        { FORMAT_IQ3_XXS, matmul_iq3_xxs_avxvnni }, { FORMAT_IQ3_S, matmul_iq3_s_avxvnni },
+        { FORMAT_IQ4_XS, matmul_iq4_xs_avxvnni },
+    };
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++)
+        serve(table, products[i].format, "avx_vnni", 64, products[i].matmul);
+}
+
 static void add_products_avx512(struct kernels *table)
 {
     static const struct { uint32_t format; matmul_fn *matmul; } products[] = {
@@ -208,6 +230,8 @@ void dispatch_x86(struct kernels *table)
         add_conversions_avx2(table);
         add_elementwise_avx2(table);
         add_attention_avx2(table);
+        if (table->cpu.avx_vnni)
+            add_vnni(table);
     }
     if (table->cpu.level >= CPU_AVX512) {
         add_products_avx512(table);

@@ -9,10 +9,10 @@
 enum { TOKS = 3, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
 
 struct many_scratch {
-    float            acc[BLOCK_TOKS + WIDE_TOKS][BLOCK_ROWS];       /* a padded group writes beyond the last token */
+    float            acc[BLOCK_TOKS + SIX_TOKS][BLOCK_ROWS];        /* a padded group writes beyond the last token */
     union any_panel  panels[BLOCK_PANELS];
-    struct token_run tokens[WIDE_TOKS];
-    int16_t          x[WIDE_TOKS][PANEL_COLS];                      /* for wide panels                             */
+    struct token_run tokens[SIX_TOKS];
+    union { int16_t wide[SIX_TOKS][PANEL_COLS]; int8_t bytes[SIX_TOKS][PANEL_COLS]; } x;       /* of six tokens   */
     uint8_t          copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
 };
 
@@ -336,34 +336,45 @@ static void multiply_group(struct many_scratch *scratch, const struct matmul_job
            (int)padded);
 }
 
-static void multiply_wide_group(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout,
-                                size_t tok, size_t toks, size_t first, size_t run, size_t panels, const struct panel_shape *shape)
+/* Wide panels, or bytes with AVX-VNNI. */
+static void multiply_six(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout, size_t tok,
+                         size_t toks, size_t first, size_t run, size_t panels, const struct format_avx2 *format)
 {
-    const int8_t *x[WIDE_TOKS];
+    const int8_t *x[SIX_TOKS];
+    const struct panel_shape *shape = &format->shape;
     size_t padded = (toks + 1) / 2 * 2;
     prepare_group(scratch, x, job, layout, tok, toks, padded, run, shape);
     for (size_t t = 0; t < padded; t++)
-        widen_activations(scratch->x[t], x[t]);
-    for (size_t p = 0; p < panels; p++)
-        micro_wide_avx2((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p].wide,
-                        (const int16_t (*)[PANEL_COLS])scratch->x, scratch->tokens, padded, shape);
+        if (format->micro)
+            memcpy(scratch->x.bytes[t], x[t], PANEL_COLS);
+        else
+            widen_activations(scratch->x.wide[t], x[t]);
+    for (size_t p = 0; p < panels; p++) {
+        float (*acc)[BLOCK_ROWS] = (float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS];
+        if (format->micro)
+            format->micro(acc, &scratch->panels[p].bytes, (const int8_t (*)[PANEL_COLS])scratch->x.bytes, scratch->tokens, padded,
+                          shape);
+        else
+            micro_wide_avx2(acc, &scratch->panels[p].wide, (const int16_t (*)[PANEL_COLS])scratch->x.wide, scratch->tokens, padded,
+                            shape);
+    }
 }
 
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
                            size_t toks, const struct format_avx2 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
-    const bool wide = comes_signed(format->shape);
-    const size_t group = wide ? WIDE_TOKS : TOKS;
-    micro_fn *fn = wide ? NULL : micro_of(&format->shape);
+    const bool six = format->micro || comes_signed(format->shape);
+    const size_t group = six ? SIX_TOKS : TOKS;
+    micro_fn *fn = six ? NULL : micro_of(&format->shape);
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         size_t panels = fill_block(scratch, job, row, rows, run, format);
         for (size_t t = 0; t < toks; t += group) {
             size_t count = toks - t < group ? toks - t : group;
-            if (wide)
-                multiply_wide_group(scratch, job, &layout, tok + t, count, tok, run, panels, &format->shape);
+            if (six)
+                multiply_six(scratch, job, &layout, tok + t, count, tok, run, panels, format);
             else
                 multiply_group(scratch, job, &layout, tok + t, count, tok, run, panels, &format->shape, fn);
         }

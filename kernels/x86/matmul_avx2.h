@@ -1,4 +1,5 @@
-/* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the one-token product, the panel.
+/* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the one-token product, the panel. A shape's `vnni`
+ * chooses the dots of AVX-VNNI (matmul_avxvnni.c).
  *
  * Without VNNI a byte dot is vpmaddubsw, unsigned times signed, whose pairs of products saturate at int16. Values up to 127 are
  * safe (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes, and their magnitudes are multiplied by activations
@@ -7,6 +8,7 @@
 #ifndef QUERN_MATMUL_AVX2_H
 #define QUERN_MATMUL_AVX2_H
 
+#include "dots_avxvnni.h"
 #include "panel.h"
 #include "unpack.h"
 #include "vector_avx2.h"
@@ -50,19 +52,45 @@ enum { DECODE_ROWS = 8, DECODE_TOKS = 4 };
 typedef void decode_fn(const struct matmul_job *job, size_t row, size_t rows);
 typedef void panel_fn(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows);
 
+/* Rows that are multiplied together; tokens that pass by a panel at a time, where that many sums fit the registers. */
+enum { BLOCK_ROWS = 64, SIX_TOKS = 6 };
+/* acc[token][row] += a panel by 2, 4 or 6 tokens. */
+typedef void six_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t (*x)[PANEL_COLS], const struct token_run *token,
+                    size_t toks, const struct panel_shape *shape);
+
 struct format_avx2 {
     struct panel_shape shape;
     decode_fn         *decode;
     panel_fn          *panel;
+    six_fn            *micro;       /* AVX-VNNI's; NULL: one of AVX2's, by the shape */
 };
 
 void matmul_panels_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                         const struct format_avx2 *format);
 
-/* Values that do not fit seven bits come signed. */
+/* Values that do not fit seven bits come signed, but for VNNI, whose dots do not saturate. */
 static ALWAYS_INLINE bool comes_signed(const struct panel_shape shape)
 {
-    return shape.top > 127;
+    return shape.top > 127 && !shape.offset;
+}
+
+/* A run, and for VNNI signed bytes plus 128. */
+static ALWAYS_INLINE void unpack_run(struct run *w, const uint8_t *bytes, run_fn *unpack, const struct panel_shape shape)
+{
+    unpack(w, bytes);
+    if (shape.vnni && shape.offset == 128)
+        for (int k = 0; k < 8; k++) {
+            w->q[k] = _mm256_xor_si256(w->q[k], _mm256_set1_epi8((char)128));
+            if (shape.order == ORDER_QUARTERS)
+                w->pair[k] = _mm256_xor_si256(w->pair[k], _mm256_set1_epi8((char)128));
+        }
+}
+
+static ALWAYS_INLINE __m256i broadcast_4_bytes(const void *bytes)
+{
+    int32_t value;
+    memcpy(&value, bytes, 4);
+    return _mm256_set1_epi32(value);
 }
 
 static ALWAYS_INLINE __m256i sums_32(__m256i sums)
@@ -131,9 +159,53 @@ static ALWAYS_INLINE __m256i scale_of_32(__m256i scales, int k, const struct pan
     return _mm256_shuffle_epi8(eight, index);
 }
 
-/* A row's run by `toks` tokens: eight partial totals of each. Values and scales are made once for all. */
-static ALWAYS_INLINE void dot_super(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x,
-                                    const struct token_run *token, const int toks, const struct panel_shape shape)
+/* Scales of the columns of q[k] and q[k + 1], whose dots of four were packed to int16. */
+static ALWAYS_INLINE __m256i scale_of_64(__m256i scales, int k, const struct panel_shape shape)
+{
+    const long long four = 0x0001000100010001;
+    const long long here = (k % 4 * 0x404 + 0x100) * four, next = here + 0x404 * four;
+    if (shape.sub == 32)
+        return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(scales, 0x44), _mm256_broadcastsi128_si256(
+            _mm_set_epi64x(((k + 1) * 0x202 + 0x100) * four, (k * 0x202 + 0x100) * four)));
+    __m256i eight = k < 4 ? _mm256_permute4x64_epi64(scales, 0x44) : _mm256_permute4x64_epi64(scales, 0xee);
+    return _mm256_shuffle_epi8(eight, _mm256_setr_epi64x(here, next, here + 0x202 * four, next + 0x202 * four));
+}
+
+/* dot_super's sums with VNNI. Dots of four fit int16 up to 63 (4 * 63 * 127 = 32,004): those of 64 columns are packed and
+ * multiplied by their scales at once. Dots of two fit for seven bits; for eight, whole lanes are multiplied. */
+static ALWAYS_INLINE void dot_super_vnni(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x, const int toks,
+                                         const struct panel_shape shape)
+{
+    __m256i scales = _mm256_cvtepi8_epi16(w->scales);
+#pragma GCC unroll 4
+    for (int t = 0; t < toks; t++)
+        total[t] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; k += shape.top <= 63 ? 2 : 1) {
+        __m256i scale = shape.top <= 63 ? scale_of_64(scales, k, shape) : scale_of_32(scales, k, shape);
+        if (shape.top > 127)
+            scale = _mm256_srai_epi32(scale, 16);
+#pragma GCC unroll 4
+        for (int t = 0; t < toks; t++) {
+            __m256i v = _mm256_loadu_si256((const __m256i *)(x[t] + 32 * k));
+            __m256i a = _mm256_setzero_si256(), b = _mm256_setzero_si256();
+            if (shape.top <= 63) {
+                add_dots_of_4(&a, w->q[k], v);
+                add_dots_of_4(&b, w->q[k + 1], _mm256_loadu_si256((const __m256i *)(x[t] + 32 * k + 32)));
+                add_dots_of_2(&total[t], _mm256_packs_epi32(a, b), scale);
+            } else if (shape.top <= 127) {
+                add_dots_of_2(&total[t], _mm256_maddubs_epi16(w->q[k], v), scale);
+            } else {
+                add_dots_of_4(&a, w->q[k], v);
+                total[t] = _mm256_add_epi32(total[t], _mm256_mullo_epi32(a, scale));
+            }
+        }
+    }
+}
+
+/* Its sums without: the scales come with the widening of the pairs. */
+static ALWAYS_INLINE void dot_super_avx2(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x, const int toks,
+                                         const struct panel_shape shape)
 {
     __m256i scales = _mm256_cvtepi8_epi16(w->scales);
 #pragma GCC unroll 8
@@ -146,6 +218,17 @@ static ALWAYS_INLINE void dot_super(__m256i total[DECODE_TOKS], const struct run
             total[t] = k == 0 ? product : _mm256_add_epi32(total[t], product);
         }
     }
+}
+
+/* A row's run by `toks` tokens: eight partial totals of each. Values and scales are made once for all. */
+static ALWAYS_INLINE void dot_super(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x,
+                                    const struct token_run *token, const int toks, const struct panel_shape shape)
+{
+    __m256i scales = _mm256_cvtepi8_epi16(w->scales);
+    if (shape.vnni)
+        dot_super_vnni(total, w, x, toks, shape);
+    else
+        dot_super_avx2(total, w, x, toks, shape);
     if (shape.offset && !comes_signed(shape))
 #pragma GCC unroll 4
         for (int t = 0; t < toks; t++) {
@@ -168,19 +251,38 @@ static ALWAYS_INLINE void x_in_quarters(int8_t *to, const int8_t *from)
     }
 }
 
+/* Dots of the lanes' four bytes. */
+static ALWAYS_INLINE __m256i dots_of_4(__m256i q, __m256i x, const struct panel_shape shape)
+{
+    __m256i dots = _mm256_setzero_si256();
+    if (!shape.vnni)
+        return _mm256_madd_epi16(pairs_of(q, x, shape), _mm256_set1_epi16(1));
+    add_dots_of_4(&dots, q, x);
+    return dots;
+}
+
+/* The same of two vectors, added. Two pairs of products of up to five bits fit int16: 4 * 31 * 127 = 15,748. */
+static ALWAYS_INLINE __m256i dots_of_8(const __m256i q[2], const int8_t *x, const struct panel_shape shape)
+{
+    __m256i first = _mm256_load_si256((const __m256i *)x), second = _mm256_load_si256((const __m256i *)(x + 32));
+    __m256i dots = dots_of_4(q[0], first, shape);
+    if (shape.vnni)
+        add_dots_of_4(&dots, q[1], second);
+    else if (comes_signed(shape))
+        dots = _mm256_add_epi32(dots, dots_of_4(q[1], second, shape));
+    else
+        dots = sums_32(_mm256_add_epi16(pairs_of(q[0], first, shape), pairs_of(q[1], second, shape)));
+    return dots;
+}
+
 /* Integer dots of eight blocks of 32. A vector's halves are two blocks, so half as many sums across lanes are left as with one
- * block to a vector (Q4_0, one token, one Zen 4 core: 21 against 17 GB/s from the cache). Two pairs of products of up to five bits
- * fit int16: 4 * 31 * 127 = 15,748. */
+ * block to a vector (Q4_0, one token, one Zen 4 core: 21 against 17 GB/s from the cache). */
 static ALWAYS_INLINE __m256i dot_quarters(const struct run *w, const int8_t *x, const struct panel_shape shape)
 {
-    const __m256i ones = _mm256_set1_epi16(1), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i dot[4];
-    for (int k = 0; k < 4; k++) {
-        __m256i a = pairs_of(w->pair[2 * k], _mm256_load_si256((const __m256i *)(x + 64 * k)), shape);
-        __m256i b = pairs_of(w->pair[2 * k + 1], _mm256_load_si256((const __m256i *)(x + 64 * k + 32)), shape);
-        dot[k] = comes_signed(shape) ? _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
-                                     : _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
-    }
+    for (int k = 0; k < 4; k++)
+        dot[k] = dots_of_8(w->pair + 2 * k, x + 64 * k, shape);
     return _mm256_permutevar8x32_epi32(sum_4_rows(dot[0], dot[1], dot[2], dot[3]), order);
 }
 
@@ -188,7 +290,6 @@ static ALWAYS_INLINE __m256i dot_quarters(const struct run *w, const int8_t *x, 
 static ALWAYS_INLINE void dot_small(__m256i idot[2], const struct run *w, const int8_t *x, const struct token_run *token,
                                     const struct panel_shape shape)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256i dot[8];
     if (shape.order == ORDER_QUARTERS) {
         idot[0] = dot_quarters(w, x, shape);
@@ -197,7 +298,7 @@ static ALWAYS_INLINE void dot_small(__m256i idot[2], const struct run *w, const 
         return;
     }
     for (int k = 0; k < 8; k++)
-        dot[k] = _mm256_madd_epi16(pairs_of(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape), ones);
+        dot[k] = dots_of_4(w->q[k], _mm256_loadu_si256((const __m256i *)(x + 32 * k)), shape);
     if (shape.sub == 32) {
         idot[0] = sum_8_rows(dot);
     } else {
@@ -347,7 +448,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         for (size_t r = 0; r < rows; r++) {
             struct run w;
             prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
-            unpack(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes));
+            unpack_run(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes), unpack, shape);
             if (shape.kind == PANEL_SUPER) {
                 __m256i total[DECODE_TOKS];
                 dot_super(total, &w, x, token, toks, shape);
@@ -426,7 +527,7 @@ static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *byte
     for (size_t r = 0; r < rows; r++) {
         struct run w;
         prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
-        unpack(&w, bytes + r * stride);
+        unpack_run(&w, bytes + r * stride, unpack, shape);
         for (int k = 0; k < 8; k++)
             _mm256_store_si256((__m256i *)(n.q[r] + 32 * k), w.q[k]);
         if (shape.kind == PANEL_SUPER) {

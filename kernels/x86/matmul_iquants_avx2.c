@@ -14,7 +14,7 @@ static void panel_iq2_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_
 
 void matmul_iq2_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx2, panel_iq2_xxs_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ2_XXS, decode_iq2_xxs_avx2, panel_iq2_xxs_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -30,7 +30,7 @@ static void panel_iq2_xs_avx2(union any_panel *out, const uint8_t *bytes, size_t
 
 void matmul_iq2_xs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ2_XS, decode_iq2_xs_avx2, panel_iq2_xs_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ2_XS, decode_iq2_xs_avx2, panel_iq2_xs_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -46,7 +46,7 @@ static void panel_iq2_s_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_iq2_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ2_S, decode_iq2_s_avx2, panel_iq2_s_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ2_S, decode_iq2_s_avx2, panel_iq2_s_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -62,7 +62,7 @@ static void panel_iq3_xxs_avx2(union any_panel *out, const uint8_t *bytes, size_
 
 void matmul_iq3_xxs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx2, panel_iq3_xxs_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ3_XXS, decode_iq3_xxs_avx2, panel_iq3_xxs_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -78,7 +78,7 @@ static void panel_iq3_s_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_iq3_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ3_S, decode_iq3_s_avx2, panel_iq3_s_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ3_S, decode_iq3_s_avx2, panel_iq3_s_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -94,7 +94,7 @@ static void panel_iq1_s_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_iq1_s_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ1_S, decode_iq1_s_avx2, panel_iq1_s_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ1_S, decode_iq1_s_avx2, panel_iq1_s_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -110,6 +110,6 @@ static void panel_iq1_m_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_iq1_m_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ1_M, decode_iq1_m_avx2, panel_iq1_m_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ1_M, decode_iq1_m_avx2, panel_iq1_m_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }

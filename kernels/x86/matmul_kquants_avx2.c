@@ -14,7 +14,7 @@ static void panel_q4_k_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q4_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q4_K, decode_q4_k_avx2, panel_q4_k_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q4_K, decode_q4_k_avx2, panel_q4_k_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -30,7 +30,7 @@ static void panel_q5_k_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q5_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q5_K, decode_q5_k_avx2, panel_q5_k_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q5_K, decode_q5_k_avx2, panel_q5_k_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -46,7 +46,7 @@ static void panel_q6_k_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q6_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q6_K, decode_q6_k_avx2, panel_q6_k_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q6_K, decode_q6_k_avx2, panel_q6_k_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -62,7 +62,7 @@ static void panel_q2_k_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q2_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q2_K, decode_q2_k_avx2, panel_q2_k_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q2_K, decode_q2_k_avx2, panel_q2_k_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -78,7 +78,7 @@ static void panel_q3_k_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q3_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q3_K, decode_q3_k_avx2, panel_q3_k_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q3_K, decode_q3_k_avx2, panel_q3_k_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -94,6 +94,6 @@ static void panel_iq4_xs_avx2(union any_panel *out, const uint8_t *bytes, size_t
 
 void matmul_iq4_xs_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ4_XS, decode_iq4_xs_avx2, panel_iq4_xs_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ4_XS, decode_iq4_xs_avx2, panel_iq4_xs_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }

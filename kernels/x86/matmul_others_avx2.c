@@ -14,7 +14,7 @@ static void panel_tq1_0_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_tq1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_TQ1_0, decode_tq1_0_avx2, panel_tq1_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_TQ1_0, decode_tq1_0_avx2, panel_tq1_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -30,7 +30,7 @@ static void panel_tq2_0_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_tq2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_TQ2_0, decode_tq2_0_avx2, panel_tq2_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_TQ2_0, decode_tq2_0_avx2, panel_tq2_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -46,7 +46,7 @@ static void panel_q1_0_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q1_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q1_0, decode_q1_0_avx2, panel_q1_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q1_0, decode_q1_0_avx2, panel_q1_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -62,7 +62,7 @@ static void panel_q2_0_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q2_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q2_0, decode_q2_0_avx2, panel_q2_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q2_0, decode_q2_0_avx2, panel_q2_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -78,6 +78,6 @@ static void panel_nvfp4_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_nvfp4_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_NVFP4, decode_nvfp4_avx2, panel_nvfp4_avx2 };
+    static const struct format_avx2 format = { SHAPE_NVFP4, decode_nvfp4_avx2, panel_nvfp4_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }

@@ -14,7 +14,7 @@ static void panel_q8_0_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q8_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q8_0, decode_q8_0_avx2, panel_q8_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q8_0, decode_q8_0_avx2, panel_q8_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -30,7 +30,7 @@ static void panel_q4_0_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q4_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q4_0, decode_q4_0_avx2, panel_q4_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q4_0, decode_q4_0_avx2, panel_q4_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -46,7 +46,7 @@ static void panel_q4_1_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q4_1_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q4_1, decode_q4_1_avx2, panel_q4_1_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q4_1, decode_q4_1_avx2, panel_q4_1_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -62,7 +62,7 @@ static void panel_q5_0_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q5_0_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q5_0, decode_q5_0_avx2, panel_q5_0_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q5_0, decode_q5_0_avx2, panel_q5_0_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -78,7 +78,7 @@ static void panel_q5_1_avx2(union any_panel *out, const uint8_t *bytes, size_t s
 
 void matmul_q5_1_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_Q5_1, decode_q5_1_avx2, panel_q5_1_avx2 };
+    static const struct format_avx2 format = { SHAPE_Q5_1, decode_q5_1_avx2, panel_q5_1_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -94,7 +94,7 @@ static void panel_iq4_nl_avx2(union any_panel *out, const uint8_t *bytes, size_t
 
 void matmul_iq4_nl_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_IQ4_NL, decode_iq4_nl_avx2, panel_iq4_nl_avx2 };
+    static const struct format_avx2 format = { SHAPE_IQ4_NL, decode_iq4_nl_avx2, panel_iq4_nl_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }
 
@@ -110,6 +110,6 @@ static void panel_mxfp4_avx2(union any_panel *out, const uint8_t *bytes, size_t 
 
 void matmul_mxfp4_avx2(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    static const struct format_avx2 format = { SHAPE_MXFP4, decode_mxfp4_avx2, panel_mxfp4_avx2 };
+    static const struct format_avx2 format = { SHAPE_MXFP4, decode_mxfp4_avx2, panel_mxfp4_avx2, NULL };
     matmul_panels_avx2(job, row_begin, row_end, scratch, &format);
 }

@@ -10,7 +10,7 @@
  * (137 and 128 as bytes with vpsignb, three tokens). */
 
 /* sum[v][t]: products of `pairs` pairs of columns from pair c on. */
-static ALWAYS_INLINE void wide_sums(__m256i sum[2][WIDE_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
+static ALWAYS_INLINE void wide_sums(__m256i sum[2][SIX_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
                                     size_t c, size_t pairs, const int toks)
 {
 #pragma GCC unroll 6
@@ -32,7 +32,7 @@ static ALWAYS_INLINE void wide_sums(__m256i sum[2][WIDE_TOKS], const struct wide
 static ALWAYS_INLINE void wide_super(float (*acc)[BLOCK_ROWS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
                                      const struct token_run *token, const int toks)
 {
-    __m256i sum[2][WIDE_TOKS];
+    __m256i sum[2][SIX_TOKS];
     wide_sums(sum, p, x, 0, PANEL_COLS / 2, toks);
 #pragma GCC unroll 6
     for (int t = 0; t < toks; t++)
@@ -47,7 +47,7 @@ static ALWAYS_INLINE void wide_super(float (*acc)[BLOCK_ROWS], const struct wide
 static ALWAYS_INLINE void wide_small(float (*acc)[BLOCK_ROWS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
                                      const struct token_run *token, const int toks, const size_t sub)
 {
-    __m256i sum[2][WIDE_TOKS];
+    __m256i sum[2][SIX_TOKS];
     for (size_t s = 0; s < PANEL_COLS / sub; s++) {
         wide_sums(sum, p, x, s * sub / 2, sub / 2, toks);
 #pragma GCC unroll 6

@@ -4,16 +4,6 @@
 
 #include "matmul_avx2.h"
 
-/* Rows that are multiplied together, and how many tokens pass by a wide panel at a time. */
-enum { BLOCK_ROWS = 64, WIDE_TOKS = 6 };
-
-static ALWAYS_INLINE __m256i broadcast_4_bytes(const void *bytes)
-{
-    int32_t value;
-    memcpy(&value, bytes, 4);
-    return _mm256_set1_epi32(value);
-}
-
 /* The value, in a register, now. Compilers that are free to add in another order keep all the products of a block and then most of
  * them on the stack, and load weights again for every product: gcc 12 gave half the speed. */
 static ALWAYS_INLINE __m256i settled(__m256i value)

@@ -10,6 +10,12 @@ matmul_fn matmul_q1_0_avx2, matmul_q2_0_avx2, matmul_q4_0_avx2, matmul_q4_1_avx2
           matmul_iq1_m_avx2, matmul_iq2_xxs_avx2, matmul_iq2_xs_avx2, matmul_iq2_s_avx2, matmul_iq3_xxs_avx2,
           matmul_iq3_s_avx2, matmul_iq4_xs_avx2;
 
+matmul_fn matmul_q8_0_avxvnni, matmul_q4_0_avxvnni, matmul_q4_1_avxvnni, matmul_q5_0_avxvnni, matmul_q5_1_avxvnni,
+          matmul_iq4_nl_avxvnni, matmul_mxfp4_avxvnni, matmul_q4_k_avxvnni, matmul_q5_k_avxvnni, matmul_q6_k_avxvnni,
+          matmul_q2_k_avxvnni, matmul_q3_k_avxvnni, matmul_iq4_xs_avxvnni, matmul_iq2_xxs_avxvnni, matmul_iq2_xs_avxvnni,
+          matmul_iq2_s_avxvnni, matmul_iq3_xxs_avxvnni, matmul_iq3_s_avxvnni, matmul_iq1_s_avxvnni, matmul_iq1_m_avxvnni,
+          matmul_tq1_0_avxvnni, matmul_tq2_0_avxvnni, matmul_q1_0_avxvnni, matmul_q2_0_avxvnni, matmul_nvfp4_avxvnni;
+
 matmul_fn matmul_q1_0_avx512, matmul_q2_0_avx512, matmul_q4_0_avx512, matmul_q4_1_avx512, matmul_q5_0_avx512, matmul_q5_1_avx512,
           matmul_q8_0_avx512, matmul_iq4_nl_avx512, matmul_mxfp4_avx512, matmul_nvfp4_avx512;
 matmul_fn matmul_q2_k_avx512, matmul_q3_k_avx512, matmul_q4_k_avx512, matmul_q5_k_avx512, matmul_q6_k_avx512, matmul_tq1_0_avx512,

@@ -1,0 +1,116 @@
+#include "matmul_avxvnni.h"
+#include "runs_small_avx2.h"
+
+/* Products of formats with blocks of 32 values on AVX-VNNI. */
+
+static void decode_q8_0_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q8_0_avx2, on_vnni((struct panel_shape)SHAPE_Q8_0));
+}
+
+static void panel_q8_0_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q8_0_avx2, on_vnni((struct panel_shape)SHAPE_Q8_0));
+}
+
+void matmul_q8_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_q8_0_avxvnni, panel_q8_0_avxvnni,
+                          (struct panel_shape)SHAPE_Q8_0);
+}
+
+static void decode_q4_0_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q4_0_avx2, on_vnni((struct panel_shape)SHAPE_Q4_0));
+}
+
+static void panel_q4_0_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q4_0_avx2, on_vnni((struct panel_shape)SHAPE_Q4_0));
+}
+
+void matmul_q4_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_q4_0_avxvnni, panel_q4_0_avxvnni,
+                          (struct panel_shape)SHAPE_Q4_0);
+}
+
+static void decode_q4_1_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q4_1_avx2, on_vnni((struct panel_shape)SHAPE_Q4_1));
+}
+
+static void panel_q4_1_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q4_1_avx2, on_vnni((struct panel_shape)SHAPE_Q4_1));
+}
+
+void matmul_q4_1_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_q4_1_avxvnni, panel_q4_1_avxvnni,
+                          (struct panel_shape)SHAPE_Q4_1);
+}
+
+static void decode_q5_0_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q5_0_avx2, on_vnni((struct panel_shape)SHAPE_Q5_0));
+}
+
+static void panel_q5_0_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q5_0_avx2, on_vnni((struct panel_shape)SHAPE_Q5_0));
+}
+
+void matmul_q5_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_q5_0_avxvnni, panel_q5_0_avxvnni,
+                          (struct panel_shape)SHAPE_Q5_0);
+}
+
+static void decode_q5_1_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_q5_1_avx2, on_vnni((struct panel_shape)SHAPE_Q5_1));
+}
+
+static void panel_q5_1_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_q5_1_avx2, on_vnni((struct panel_shape)SHAPE_Q5_1));
+}
+
+void matmul_q5_1_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_q5_1_avxvnni, panel_q5_1_avxvnni,
+                          (struct panel_shape)SHAPE_Q5_1);
+}
+
+static void decode_iq4_nl_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_iq4_nl_avx2, on_vnni((struct panel_shape)SHAPE_IQ4_NL));
+}
+
+static void panel_iq4_nl_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_iq4_nl_avx2, on_vnni((struct panel_shape)SHAPE_IQ4_NL));
+}
+
+void matmul_iq4_nl_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_iq4_nl_avxvnni, panel_iq4_nl_avxvnni,
+                          (struct panel_shape)SHAPE_IQ4_NL);
+}
+
+static void decode_mxfp4_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
+{
+    decode_format(job, row, rows, run_mxfp4_avx2, on_vnni((struct panel_shape)SHAPE_MXFP4));
+}
+
+static void panel_mxfp4_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
+{
+    fill_panel(out, bytes, stride, rows, run_mxfp4_avx2, on_vnni((struct panel_shape)SHAPE_MXFP4));
+}
+
+void matmul_mxfp4_avxvnni(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
+{
+    matmul_format_avxvnni(job, row_begin, row_end, scratch, decode_mxfp4_avxvnni, panel_mxfp4_avxvnni,
+                          (struct panel_shape)SHAPE_MXFP4);
+}
