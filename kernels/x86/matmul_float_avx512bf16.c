@@ -4,7 +4,7 @@
 /* Products of BF16 weights with BF16 activations (ACT_BF16) by vdpbf16ps: two products per lane and step at the rate of one FMA.
  *
  * Nothing is summed across lanes but neighbours, and activations are broadcasts: a few rows' columns are transposed, in registers
- * for up to four tokens, to panels for more. The order of sums, the same for every batch: in a run of 256 columns the pairs of
+ * for up to eight tokens, to panels for more. The order of sums, the same for every batch: in a run of 256 columns the pairs of
  * columns are added alternately to two sums, each from 0; the run's two sums are added, then the runs in order. Two sums, because
  * one token's would else be a chain of 128 steps of latency, and because with both in one vector, side by side, eight rows are
  * transposed in lanes of 64 bits: three shuffles a line, where sixteen rows in lanes of 32 take four and keep the next
@@ -14,7 +14,7 @@
  * tokens: 24 accumulators, four vectors of weights, one of activations; ten loads for 24 products. A Zen 4 core, whose peak is 236
  * Gop/s, reaches 207 with 64 tokens and weights from memory, 220 with 256; activations a line apart from multiples of 4 KiB are no
  * faster. */
-enum { QUADS = PANEL_COLS / 4, PANELS = 4, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / 8, BLOCK_TOKS = 512, FEW = 4 };
+enum { QUADS = PANEL_COLS / 4, PANELS = 4, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / 8, BLOCK_TOKS = 512, FEW = 8 };
 
 /* 8 rows by 256 columns. [c][r]: columns 4c to 4c + 3 of row r. */
 struct panel_of_8 { uint64_t w[QUADS][8]; } __attribute__((aligned(64)));
@@ -36,39 +36,10 @@ void act_prepare_bf16_avx512bf16(void *out, const float *x, size_t cols)
     memset((uint16_t *)out + cols, 0, (padded - cols) * sizeof(uint16_t));
 }
 
-/* Up to 16 rows, `stride` bytes apart; a row past the last repeats it. */
-struct rows_of_16 {
-    const uint8_t *first;
-    size_t         stride, rows;
-};
-
 /* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
  * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which
  * nobody has asked, their own later columns as well. */
 struct ahead { size_t tile, run; };
-
-/* 32 columns from column c on, `left` of them there (1 to 32 or more): v[i] is pair i of the 16 rows. */
-static ALWAYS_INLINE void load_pairs(__m512i v[16], const struct rows_of_16 *from, size_t c, size_t left, struct ahead ahead)
-{
-    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-#pragma GCC unroll 16
-    for (size_t r = 0; r < 16; r++) {
-        const uint8_t *at = from->first + (r < from->rows ? r : from->rows - 1) * from->stride + 2 * c;
-        if (ahead.tile)
-            _mm_prefetch((const char *)from->first + ahead.tile + 32 * c + 64 * r, _MM_HINT_T1);
-        if (ahead.run)
-            _mm_prefetch((const char *)at + ahead.run, _MM_HINT_T1);
-        v[r] = _mm512_maskz_loadu_epi16(mask, at);
-    }
-    transpose_16x16(v);
-}
-
-static ALWAYS_INLINE __m512bh broadcast_pair(const uint8_t *x, size_t pair)
-{
-    int32_t value;
-    memcpy(&value, x + 4 * pair, 4);
-    return (__m512bh)_mm512_set1_epi32(value);
-}
 
 /* Four columns of a token for all eight rows' lanes of 64 bits. */
 static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
@@ -78,44 +49,10 @@ static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
     return (__m512bh)_mm512_set1_epi64(value);
 }
 
-static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end, size_t step)
+static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end)
 {
-    return (struct ahead){ .tile = row + step < row_end ? step * job->row_bytes : 0,
-                           .run = row == row_begin ? 2 * PANEL_COLS : 0 };
-}
-
-/* Up to 16 rows by two to four tokens: what a panel would hold stays in registers. */
-static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, int toks)
-{
-    const struct rows_of_16 from = { (const uint8_t *)job->weights + row * job->row_bytes, job->row_bytes, rows };
-    __m512 acc[FEW];
-#pragma GCC unroll 4
-    for (int t = 0; t < toks; t++)
-        acc[t] = _mm512_setzero_ps();
-
-    for (size_t run = 0; run < job->cols; run += PANEL_COLS) {
-        __m512 sum[2][FEW];
-#pragma GCC unroll 4
-        for (int t = 0; t < toks; t++)
-            sum[0][t] = sum[1][t] = _mm512_setzero_ps();
-        for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32) {
-            __m512i v[16];
-            load_pairs(v, &from, c, job->cols - c, ahead);
-#pragma GCC unroll 4
-            for (int t = 0; t < toks; t++) {
-                const uint8_t *x = (const uint8_t *)job->acts + (size_t)t * job->act_stride;
-#pragma GCC unroll 16
-                for (size_t i = 0; i < 16; i++)
-                    sum[i % 2][t] = _mm512_dpbf16_ps(sum[i % 2][t], (__m512bh)v[i], broadcast_pair(x, c / 2 + i));
-            }
-        }
-#pragma GCC unroll 4
-        for (int t = 0; t < toks; t++)
-            acc[t] = _mm512_add_ps(acc[t], _mm512_add_ps(sum[0][t], sum[1][t]));
-    }
-#pragma GCC unroll 4
-    for (int t = 0; t < toks; t++)
-        _mm512_mask_storeu_ps(job->out + (size_t)t * job->out_stride + row, lanes_16(rows), acc[t]);
+    return (struct ahead){ .tile = row + 8 < row_end + job->rows_soon ? 8 * job->row_bytes : 0,
+                           .run = row == row_begin && !job->asked ? 2 * PANEL_COLS : 0 };
 }
 
 /* v[i] lane j becomes v[j] lane i, lanes of 64 bits. */
@@ -182,14 +119,65 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
     (void)width;
 }
 
+/* Up to eight rows (a row past the last repeats it) by two to eight tokens: what a panel would hold stays in registers.
+ * (A 1B with one thread, 2, 4, 5 and 8 sequences at once: 24, 44, 48 and 62 t/s; sixteen rows in lanes of 32 bits gave 20 and 38,
+ * panels 26 and 44.) */
+static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, int toks)
+{
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes;
+    __m512 acc[FEW];
+#pragma GCC unroll 8
+    for (int t = 0; t < toks; t++)
+        acc[t] = _mm512_setzero_ps();
+
+    for (size_t run = 0; run < job->cols; run += PANEL_COLS) {
+        __m512 sum[FEW];
+#pragma GCC unroll 8
+        for (int t = 0; t < toks; t++)
+            sum[t] = _mm512_setzero_ps();
+        for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32) {
+            const size_t left = job->cols - c;
+            const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+            __m512i v[8];
+#pragma GCC unroll 8
+            for (size_t r = 0; r < 8; r++) {
+                const uint8_t *at = first + (r < rows ? r : rows - 1) * job->row_bytes + 2 * c;
+                if (ahead.tile)
+                    _mm_prefetch((const char *)first + ahead.tile + 16 * c + 64 * r, _MM_HINT_T1);
+                if (ahead.run)
+                    _mm_prefetch((const char *)at + ahead.run, _MM_HINT_T1);
+                v[r] = _mm512_maskz_loadu_epi16(mask, at);
+            }
+            transpose_8x8(v);
+#pragma GCC unroll 8
+            for (size_t i = 0; i < 8; i++)
+#pragma GCC unroll 8
+                for (int t = 0; t < toks; t++) {
+                    const uint8_t *x = (const uint8_t *)job->acts + (size_t)t * job->act_stride;
+                    sum[t] = _mm512_dpbf16_ps(sum[t], (__m512bh)v[i], broadcast_quad(x, c / 4 + i));
+                }
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < toks; t++)
+            acc[t] = _mm512_add_ps(acc[t], _mm512_add_ps(sum[t], _mm512_permute_ps(sum[t], 0xb1)));
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < toks; t++)
+        _mm512_mask_storeu_ps(job->out + (size_t)t * job->out_stride + row, lanes_16(rows), _mm512_permutexvar_ps(even, acc[t]));
+}
+
 static void few(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead)
 {
-    if (job->toks == 2)
-        few_tokens(job, row, rows, ahead, 2);
-    else if (job->toks == 3)
-        few_tokens(job, row, rows, ahead, 3);
-    else
-        few_tokens(job, row, rows, ahead, 4);
+    switch (job->toks) {
+    case 2: few_tokens(job, row, rows, ahead, 2); break;
+    case 3: few_tokens(job, row, rows, ahead, 3); break;
+    case 4: few_tokens(job, row, rows, ahead, 4); break;
+    case 5: few_tokens(job, row, rows, ahead, 5); break;
+    case 6: few_tokens(job, row, rows, ahead, 6); break;
+    case 7: few_tokens(job, row, rows, ahead, 7); break;
+    default: few_tokens(job, row, rows, ahead, 8); break;
+    }
 }
 
 /* Rows to ask into the second-level cache while others are multiplied: the run's lines of `rows` rows. */
@@ -321,9 +309,8 @@ void matmul_bf16_avx512bf16(const struct matmul_job *job, size_t row_begin, size
         return;
     }
     if (job->toks <= FEW) {
-        for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
-            few(job, row, row_end - row < PANEL_ROWS ? row_end - row : PANEL_ROWS,
-                ahead_of(job, row, row_begin, row_end, PANEL_ROWS));
+        for (size_t row = row_begin; row < row_end; row += 8)
+            few(job, row, row_end - row < 8 ? row_end - row : 8, ahead_of(job, row, row_begin, row_end));
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)
