@@ -119,6 +119,6 @@ static ALWAYS_INLINE void run_iq4_xs_avx2(struct run *out, const uint8_t *bytes)
         out->q[k] = look_up(values_iq4, 0, nibbles_of_16(bytes + 8 + 16 * k));
 }
 
-#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 255, .bytes = 136, .factor = 1 }
+#define SHAPE_IQ4_XS { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 254, .bytes = 136, .factor = 1 }
 
 #endif

@@ -74,7 +74,7 @@ static ALWAYS_INLINE void run_iq4_nl_avx2(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 255, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
+#define SHAPE_IQ4_NL { .kind = PANEL_SMALL, .sub = 32, .offset = 0, .top = 254, .bytes = 144, .factor = 1, .order = ORDER_QUARTERS }
 
 static ALWAYS_INLINE void run_mxfp4_avx2(struct run *out, const uint8_t *bytes)
 {
