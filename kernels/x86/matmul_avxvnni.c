@@ -4,8 +4,8 @@
  *
  * One vpdpbusd takes four columns of eight rows by a token and adds them up as int32. It needs about ten sums under way to be
  * issued twice in a cycle: six tokens by two vectors of rows are 12, and with two weights and one activation 15 registers. What
- * becomes of the sums after a sub-block (16 or 32 columns) goes by way of memory. Sums that fit int16 are multiplied by their scale with
- * vpdpwssd, which adds as well; larger ones with vpmulld, two operations on Intel's cores.
+ * becomes of the sums after a sub-block (16 or 32 columns) goes by way of memory. Sums that fit int16 are multiplied by their
+ * scale with vpdpwssd, which adds as well; larger ones with vpmulld, two operations on Intel's cores.
  *
  * Timed on a Zen 4 core in AVX-512's form only (dots_avxvnni.h). */
 
@@ -54,7 +54,7 @@ static ALWAYS_INLINE void low_sums(__m256i low[2][SIX_TOKS], const struct panel 
     }
 }
 
-/* acc += the run's totals, less the offset's share or the minimums. */
+/* acc += the run's totals, less the offset's share or the minimums: every super format has one or the other here (on_vnni). */
 static ALWAYS_INLINE void finish_run(float (*acc)[BLOCK_ROWS], const __m256i total[2][SIX_TOKS], const __m256i low[2][SIX_TOKS],
                                      const struct panel *p, const struct token_run *token, const int toks,
                                      const struct panel_shape *shape)
@@ -111,9 +111,10 @@ static ALWAYS_INLINE void six_super(float (*acc)[BLOCK_ROWS], const struct panel
 static ALWAYS_INLINE void six_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t (*x)[PANEL_COLS],
                                     const struct token_run *token, const int toks, const int sub, const bool mins)
 {
+    const int subs = PANEL_COLS / sub;      /* apart: with UBSan's check in the condition gcc would not know the loop again */
     __m256i sum[2][SIX_TOKS];
 #pragma GCC unroll 1
-    for (int s = 0; s < PANEL_COLS / sub; s++) {
+    for (int s = 0; s < subs; s++) {
 #pragma GCC unroll 6
         for (int t = 0; t < toks; t++)
             sum[0][t] = sum[1][t] = mins ? _mm256_setzero_si256() : _mm256_set1_epi32(token[t].init[s]);
