@@ -62,8 +62,9 @@ static void print_cpu(struct text *t, const struct cpu *cpu)
 {
     add(t, "cpu                  %s\n", cpu->name[0] ? cpu->name : "unknown");
     add(t, "features             %s\n", cpu->features[0] ? cpu->features : "none that is used");
+    const bool vnni = cpu->avx_vnni && cpu->level == CPU_AVX2;      /* above it AVX-512 serves all of its slots */
     add(t, "level                %s%s%s%s%s\n", cpu_level_name(cpu->level), cpu->avx512_bf16 ? " avx512_bf16" : "",
-        cpu->avx512_vbmi ? " avx512_vbmi" : "", cpu->avx_vnni ? " avx_vnni" : "", cpu->bf16 ? " bf16" : "");
+        cpu->avx512_vbmi ? " avx512_vbmi" : "", vnni ? " avx_vnni" : "", cpu->bf16 ? " bf16" : "");
 }
 
 static void print_formats(struct text *t, const struct kernels *table)
@@ -115,6 +116,7 @@ static void print_others(struct text *t, const struct kernels *table)
     print_family(t, "activations", &prepare);
     print_family(t, "attention scores", &scores);
     print_family(t, "attention values", &mix);
+    add(t, "cache by default     %s\n", kv_name(table->cache));
     print_family(t, "vectors", &vectors);
 }
 

@@ -68,7 +68,7 @@ struct matmul_job {
     size_t      toks;          /* >= 1                                         */
     size_t      rows_soon;     /* so many rows after row_end are likely this thread's next: may be asked into its cache */
     bool        asked;         /* the rows just before row_begin were this thread's last, with rows_soon */
-    bool        kept;          /* scratch is as the last call left it, which had the same format, cols, toks and acts */
+    bool        kept;          /* scratch is as the last call left it, of the same format, cols, toks, acts and act_stride */
 };
 
 /* `scratch`: kernels_scratch bytes, 64-byte aligned, this thread's own. Reads nothing beyond the rows' last byte. */

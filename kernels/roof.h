@@ -14,9 +14,10 @@ typedef uint64_t roof_read_fn(const void *p, size_t bytes);
 /* `rounds` rounds of `ops` operations (a multiplication and an addition count as two). */
 typedef uint64_t roof_dot_fn(size_t rounds);
 
-/* What is multiplied: bytes (quantized weights), bfloat16, float (F32 and F16 weights, attention). A machine without a product of
- * bfloat16 multiplies floats instead. */
-enum roof_kind { ROOF_INT8, ROOF_BF16, ROOF_F32, ROOF_KINDS };
+/* What is multiplied: bytes (quantized weights), 16-bit integers (attention over a cache of type I16), bfloat16, float (F32 and F16
+ * weights, attention over other caches). For a machine without a product of bfloat16, or kernels for integers, the loop of
+ * floats stands. */
+enum roof_kind { ROOF_INT8, ROOF_INT16, ROOF_BF16, ROOF_F32, ROOF_KINDS };
 
 struct roof_dot {
     roof_dot_fn *fn;
@@ -34,6 +35,7 @@ void roof_init(struct roof *roof, const struct cpu *cpu);
 roof_read_fn roof_read_ref, roof_read_avx2, roof_read_avx512, roof_read_neon;
 roof_dot_fn  roof_dot_ref, roof_dot_avx2, roof_dot_avx512, roof_dot_amx, roof_dot_neon, roof_dot_dotprod, roof_dot_i8mm;
 roof_dot_fn  roof_fma_ref, roof_fma_avx2, roof_fma_avx512, roof_fma_neon;
+roof_dot_fn  roof_words_avx2, roof_words_avx512;
 roof_dot_fn  roof_bf16_avx512bf16, roof_bf16_amx, roof_bf16_i8mm;
 enum {
     ROOF_OPS_REF = 2 * 256,
@@ -43,6 +45,8 @@ enum {
     ROOF_OPS_NEON = 8 * 32,         /* 8 sums of smull, smlal2, sadalp: 16 products          */
     ROOF_OPS_DOTPROD = 16 * 32,     /* 16 sums of sdot: 16 products                          */
     ROOF_OPS_I8MM = 16 * 64,        /* 16 sums of smmla: 32 products                         */
+    ROOF_WORDS_OPS_AVX2 = 8 * 32,   /* 8 sums of vpmaddwd, vpaddd: 16 products               */
+    ROOF_WORDS_OPS_AVX512 = 16 * 64, /* 16 sums of vpdpwssd: 32 products                     */
     ROOF_FMA_OPS_REF = 2 * 256,
     ROOF_FMA_OPS_AVX2 = 12 * 16,    /* 12 sums of 8 floats                                   */
     ROOF_FMA_OPS_AVX512 = 16 * 32,  /* 16 sums of 16 floats                                  */

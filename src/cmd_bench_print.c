@@ -141,7 +141,7 @@ void bench_print_row(struct bench_output *out, const struct bench_row *row, cons
 
 void bench_print_foot(const struct bench_output *out, const struct bench_row *rows, size_t n)
 {
-    static const char *const kinds[ROOF_KINDS] = {"int8", "bf16", "f32"};
+    static const char *const kinds[ROOF_KINDS] = {"int8", "int16", "bf16", "f32"};
     char peak[32];
     if (out->format == BENCH_JSON && out->any)
         puts("\n]");

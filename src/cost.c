@@ -49,8 +49,8 @@ static void add_layer(struct cost out[STAGES], const struct cost_pass *pass, con
         add_matrix(&out[experts[i].stage], pass, experts[i].m, carried, share, use);
 }
 
-/* Keys and values: those that some token sees are read once, products are made with those that each sees. The engine multiplies
- * floats here, whatever the cache's type. */
+/* Keys and values: those that some token sees are read once, products are made with those that each sees: of integers in a cache
+ * of type I16, of floats whatever another's type. */
 static void add_attention(struct cost *cost, const struct cost_pass *pass, size_t index)
 {
     const struct kv_layer *kv = &pass->kv->layer[index];
@@ -61,7 +61,8 @@ static void add_attention(struct cost *cost, const struct cost_pass *pass, size_
     for (size_t i = 1; i <= pass->tokens; i++)
         seen += fmin(depth + (double)i, window);
     cost->bytes += sequences * (double)kv->heads * row * (fmin(depth, window) + n);
-    cost->ops[ROOF_F32] += sequences * 2.0 * (double)l->heads * (double)(kv->key_dim + kv->value_dim) * seen;
+    cost->ops[pass->kv->type == KV_I16 ? ROOF_INT16 : ROOF_F32] +=
+        sequences * 2.0 * (double)l->heads * (double)(kv->key_dim + kv->value_dim) * seen;
 }
 
 void cost_add_pass(struct cost out[STAGES], const struct cost_pass *pass)

@@ -217,8 +217,8 @@ void options_manual(FILE *out, const struct program *p)
           ".TP\n3\ninvalid file\n.TP\n4\nvalid but unsupported\n.TP\n5\nnot enough memory, or more than the limit\n"
           ".TP\n6\nreading or writing failed\n.TP\n7\na quality gate was not met\n.TP\n8\na limit was met (context length, ...)\n"
           ".TP\n130, 141, 143\nended by SIGINT, SIGPIPE, SIGTERM\n"
-          ".SH ENVIRONMENT\n.TP\n.B QUERN_CPU\nhighest instruction set to use: ref, avx2, avx_vnni, avx512, avx512_bf16, amx, neon, "
-          "dotprod, i8mm\n"
+          ".SH ENVIRONMENT\n.TP\n.B QUERN_CPU\nhighest instruction set to use: ref, avx2, avx_vnni, avx512, avx512_bf16, amx, "
+          "neon, dotprod, i8mm\n"
           ".TP\n.B NO_COLOR\nno colours on a terminal\n", out);
 }
 

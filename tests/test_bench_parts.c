@@ -18,14 +18,19 @@ struct tiny {
     struct bench        bench;
 };
 
-static bool open_tiny(struct tiny *t, const char *spec, size_t threads, struct quern_error *err)
+static bool open_with_cache(struct tiny *t, const char *spec, size_t threads, enum kv_type kv, struct quern_error *err)
 {
     struct quern_model_options choices = {.threads = 1};
-    struct bench_plan plan = {.threads = threads, .sequences = 4, .pass = 32, .context = 128, .kv = KV_F16};
+    struct bench_plan plan = {.threads = threads, .sequences = 4, .pass = 32, .context = 128, .kv = kv};
     *t = (struct tiny){0};
     return synthetic_make(&t->random, spec, err) &&
            (t->model = quern_view_model(t->random.data, t->random.size, t->random.name, &choices, err)) != NULL &&
            bench_open(&t->bench, t->model, &plan, err);
+}
+
+static bool open_tiny(struct tiny *t, const char *spec, size_t threads, struct quern_error *err)
+{
+    return open_with_cache(t, spec, threads, KV_F16, err);
 }
 
 static void close_tiny(struct tiny *t)
@@ -84,6 +89,19 @@ static void test_costs_by_hand(void)
     close_tiny(&t);
 }
 
+/* A cache of integers is multiplied as integers. */
+static void test_attention_kind(void)
+{
+    struct quern_error err = {0};
+    struct cost stages[STAGES];
+    struct tiny t;
+    CHECK(open_with_cache(&t, "tiny:q8_0", 1, KV_I16, &err), "%s", err.text);
+    cost_of(stages, &t, 1, 0, 1, 1);
+    CHECK(stages[STAGE_ATTENTION].ops[ROOF_INT16] > 0 && stages[STAGE_ATTENTION].ops[ROOF_F32] == 0, "I16 counts as integers");
+    CHECK(t.bench.used[ROOF_INT16] && !t.bench.used[ROOF_F32] && t.bench.roof.ops[ROOF_INT16] > 0, "their roof is measured");
+    close_tiny(&t);
+}
+
 static void test_kinds_and_ideal(void)
 {
     static const struct { const char *spec; enum roof_kind kind;
@@ -98,7 +116,7 @@ static void test_kinds_and_ideal(void)
         CHECK(open_tiny(&t, rows[i].spec, 1, &err), "%s", err.text);
         cost_of(stages, &t, 1, 0, 1, 1);
         CHECK(stages[STAGE_UP].ops[rows[i].kind] > 0, "%s counts as kind %d", rows[i].spec, rows[i].kind);
-        CHECK(t.bench.roof.ops[rows[i].kind] > 0 && t.bench.used[ROOF_F32], "%s: its roof is measured", rows[i].spec);
+        CHECK(t.bench.roof.ops[rows[i].kind] > 0 && t.bench.used[rows[i].kind], "%s: its roof is measured", rows[i].spec);
         close_tiny(&t);
     }
     /* 100 bytes at 10 a second; 40 int8 at 20 and 10 f32 at 5: 10 seconds against 2 + 2. */
@@ -180,6 +198,7 @@ static void test_clock(void)
 int main(void)
 {
     TEST(test_costs_by_hand);
+    TEST(test_attention_kind);
     TEST(test_kinds_and_ideal);
     TEST(test_profile);
     TEST(test_clock);

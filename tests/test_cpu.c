@@ -26,7 +26,8 @@ static void a_cap_only_lowers(void)
     CHECK(cpu_cap(&without, "avx512") && !without.avx512_bf16 && !without.avx512_vbmi, "avx512 without them");
     CHECK(!cpu_cap(&without, "avx512_bf16") && !cpu_cap(&old, "avx512_bf16") && old.level == CPU_AVX2,
           "additions that are not there");
-    struct cpu vnni = machines[1], both = { .level = CPU_AVX512, .avx512_bf16 = true, .avx_vnni = true }, none = { .level = CPU_AMX };
+    struct cpu vnni = machines[1], none = { .level = CPU_AMX };
+    struct cpu both = { .level = CPU_AVX512, .avx512_bf16 = true, .avx_vnni = true };
     CHECK(cpu_cap(&vnni, "avx_vnni") && vnni.level == CPU_AVX2 && vnni.avx_vnni, "avx2 with its addition");
     CHECK(cpu_cap(&both, "avx_vnni") && both.level == CPU_AVX2 && both.avx_vnni && !both.avx512_bf16, "below avx512");
     CHECK(!cpu_cap(&none, "avx_vnni") && none.level == CPU_AMX, "an addition to a level that is there is not");

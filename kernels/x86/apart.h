@@ -19,9 +19,9 @@
  * It serves kernels of few instructions per line. With about 14 (too many to see far ahead out of order?) streams read
  * less: 2: 80 %, 4: 86, 8: 77 (rows of 272 bytes a run; 144 bytes: 66, 72, 67), and with 25 the same, so it is not the arithmetic
  * itself. Whether all streams share an instruction or each has its own makes no difference. Q8_0, Q4_0 and Q4_K, which take more
- * (estimated), read 64, 50 and 60 % on eight streams, 85, 67 and 81 by decode_rows; prefetches within the streams (t0 and nta 46 to
- * 65; t1 a row ahead 84, 57, 77) and plain loads of the next lines (46 to 59) did not make up for it. F32 rows of 2048 columns read
- * 87 % instead of 90, of 8192 93 instead of 83. */
+ * (estimated), read 64, 50 and 60 % on eight streams, 83 to 88, 80 to 82 and 92 to 94 by decode_rows; prefetches within the streams
+ * (t0 and nta 46 to 65; t1 a row ahead 84, 57, 77) and plain loads of the next lines (46 to 59) did not make up for it. F32 rows of
+ * 2048 columns read 87 % instead of 90, of 8192 93 instead of 83. */
 #ifndef QUERN_APART_H
 #define QUERN_APART_H
 

@@ -132,7 +132,7 @@ static void add_attention_avx2(struct kernels *table)
     SERVE(table->attn_mix[KV_Q4_0], "avx2", attn_mix_q4_0_avx2);
     SERVE(table->attn_scores[KV_I16], "avx2", attn_scores_i16_avx2);
     SERVE(table->attn_mix[KV_I16], "avx2", attn_mix_i16_avx2);
-    table->cache = KV_I16;       /* prefill at depth 4096 22 to 29 % faster, decode the same: bench/results/2026-11-21-depth.md */
+    table->cache = KV_I16;       /* prefill at depth 4096 22 to 29 % faster, decode 4 % slower: bench/results/2026-11-21-depth.md */
 }
 
 static void add_products_amx(struct kernels *table)

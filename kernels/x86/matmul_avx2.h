@@ -1,10 +1,11 @@
-/* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the one-token product, the panel. A shape's `vnni`
- * chooses the dots of AVX-VNNI (matmul_avxvnni.c).
+/* matmul_avx2.h - what every weight format shares on AVX2: the run in registers, the product of one to four tokens, the panel. A
+ * shape's `vnni` chooses the dots of AVX-VNNI (matmul_avxvnni.c).
  *
  * Without VNNI a byte dot is vpmaddubsw, unsigned times signed, whose pairs of products saturate at int16. Values up to 127 are
- * safe (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes, and their magnitudes are multiplied by activations
- * that take over the signs: 2 * 128 * 127 = 32,512. Sums of pairs are multiplied by the integer scale as they are added (vpmaddwd),
- * so the scale costs nothing. */
+ * safe (2 * 127 * 127 = 32,258); formats with larger ones deliver signed bytes. Their magnitudes are multiplied by activations
+ * that take over the signs (2 * 128 * 127 = 32,512), or, where values end at -127, the other way round, so that magnitudes are
+ * taken once for all rows (takes_signs); panels of them are int16 (matmul_wide_avx2.c). Sums of pairs are multiplied by the
+ * integer scale as they are added (vpmaddwd), so the scale costs nothing. */
 #ifndef QUERN_MATMUL_AVX2_H
 #define QUERN_MATMUL_AVX2_H
 
@@ -104,10 +105,9 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
     __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32)), pairs = sums_32(sums);
     if (shape.kind == PANEL_SUPER) {
         memcpy(&out->dx[0], act + layout->scales + run * 4, 4);
-        if (shape.sub == 16)
+        if (shape.sub == 16) {
             _mm256_store_si256((__m256i *)out->sums, sums);
-        else
-            {
+        } else {
             __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
             _mm_store_si128((__m128i *)out->sums, packed);
         }

@@ -1,4 +1,4 @@
-/* matmul_avx512.h - what every weight format shares on AVX-512 VNNI: the run in registers, the one-token product, the panel.
+/* matmul_avx512.h - what every weight format shares on AVX-512 VNNI: the run in registers, the product of one to four tokens.
  *
  * A format is a function `void run_NAME_avx512(struct run *out, const uint8_t *bytes)`, a shape, and two wrappers around
  * decode_rows and fill_panel, into which that function is inlined. */
@@ -52,7 +52,8 @@ typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_rang
  * soon; 0: nothing. */
 typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead);
 
-/* All rows of a call, three to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in scratch. */
+/* All rows of a call, DECODE_TOKS + 1 to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in
+ * scratch (job->kept). */
 enum { FEW_TOKS = 16 };
 struct few_scratch;
 typedef void few_fn(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch);
@@ -123,12 +124,8 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 
 /* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
-/* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. */
-struct decode_sums {
-    __m512i dot[16][4];         /* super: [row][0]                                           */
-};
-
-/* The same of four rows each, folded as far as four rows can be. */
+/* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. Dots of four
+ * rows each are folded as far as four rows can be. */
 struct decode_quads {
     __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i. Planes of pairs: lanes are
                                  * parts of the sums, their dwords rows 4 i to 4 i + 3. Small: [part][i], the same, lanes are
@@ -430,15 +427,6 @@ static ALWAYS_INLINE __m512 finish_totals(__m512 acc, __m512i total, const struc
     return acc;
 }
 
-static ALWAYS_INLINE __m512 finish_super(__m512 acc, const struct decode_sums *sums, const struct decode_rest *rest,
-                                         const struct token_run *token, const struct panel_shape shape)
-{
-    __m512i rows[16];
-    for (int r = 0; r < 16; r++)
-        rows[r] = sums->dot[r][0];
-    return finish_totals(acc, sum_16_rows(rows), rest, token, shape);
-}
-
 /* scale and min: [sub-block][row], as in a panel. */
 static ALWAYS_INLINE __m512 finish_small(__m512 acc, const struct decode_quads *quads, const __m512 *scale, const __m512 *min,
                                          const struct token_run *token, const struct panel_shape shape)
@@ -512,9 +500,9 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
 
 /* What will be read soon is asked for in the order of its addresses, a row's worth of lines per row worked on: that order the
  * machine's own prefetchers recognize and carry on, while requests for the same run of sixteen rows say nothing to them (Zen 4, one
- * core, share of its reading rate: Q4_K 92 % instead of 83, Q4_0 79 instead of 74, Q6_K of 8192 columns 93 instead of 80). Two
- * blocks of sixteen rows ahead; one: Q4_K 87; eight: 87. Streams far apart without requests, as the floats' products read (apart.h,
- * with what else was tried), are slower here: a line takes too many instructions. */
+ * core, share of its reading rate: Q4_K 92 to 94 % instead of 82, Q4_0 80 to 82 instead of 74, Q6_K of 8192 columns 90 instead of
+ * 80). Two blocks of sixteen rows ahead; one: Q4_K 87; eight: 87. Streams far apart without requests, as the floats' products read
+ * (apart.h, with what else was tried), are slower here: a line takes too many instructions. */
 enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2 };
 
 struct ask {
@@ -665,7 +653,8 @@ static ALWAYS_INLINE void finish_left(__m512 acc[DECODE_TOKS], const struct deco
 
 /* A small format's run is finished after the next one's rows: what it left must have reached the cache before it can be read in
  * vectors of another width, and the additions to an accumulator wait for each other (Q4_0 17.9 cycles per 256 weights instead of
- * 18.6). Super formats have less to do there and lose by it; so does Q8_0, which waits for memory (82 % of the roof, not 85). */
+ * 18.6). Super formats have less to do there and lose by it; so does Q8_0, which waits for memory (74 to 79 % of the roof, not 83
+ * to 85). */
 static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, struct row_range all, size_t toks, run_fn *unpack,
                                       const struct panel_shape shape)
 {

@@ -2,8 +2,8 @@
  *
  * Two passes over eight rows. The first puts the blocks' indices, signs and scales apart, the second loads entries and multiplies.
  * In one pass a block's entries wait for their indices, which go through vectors and memory, and a core does not see far enough
- * ahead to work on another block meanwhile (IQ2_S, one Zen 4 core, 256 weights from the cache by one token: 17 ns; in two passes
- * 12.5). One token's activations take over the signs: two instructions a vector where weights with an offset take three, and
+ * ahead to work on another block meanwhile (IQ2_S, one Zen 4 core, 256 weights from the cache by one token: 18 ns; in two passes
+ * 12). One token's activations take over the signs: two instructions a vector where weights with an offset take three, and
  * nothing to take off in the end. What limits then are the loads, two for an entry: of its index and of itself. */
 #ifndef QUERN_MATMUL_BOOK_AVX2_H
 #define QUERN_MATMUL_BOOK_AVX2_H

@@ -12,8 +12,8 @@
  *
  * One microkernel call multiplies four panels (16 KiB, which stay in the first-level cache while the tokens pass by) with up to six
  * tokens: 24 accumulators, four vectors of weights, one of activations; ten loads for 24 products. A Zen 4 core, whose peak is 236
- * Gop/s, reaches 207 with 64 tokens and weights from memory, 220 with 256; activations a line apart from multiples of 4 KiB are no
- * faster. */
+ * Gop/s, reaches 207 with 64 tokens and weights from memory, 228 with 256 and weights from the cache; activations a line apart from
+ * multiples of 4 KiB are no faster. */
 enum { QUADS = PANEL_COLS / 4, PANELS = 4, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / 8, BLOCK_TOKS = 512, FEW = 8 };
 
 /* 8 rows by 256 columns. [c][r]: columns 4c to 4c + 3 of row r. */
@@ -36,11 +36,6 @@ void act_prepare_bf16_avx512bf16(void *out, const float *x, size_t cols)
     memset((uint16_t *)out + cols, 0, (padded - cols) * sizeof(uint16_t));
 }
 
-/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
- * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which
- * nobody has asked, their own later columns as well. */
-struct ahead { size_t tile, run; };
-
 /* Four columns of a token for all eight rows' lanes of 64 bits. */
 static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
 {
@@ -48,6 +43,11 @@ static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
     memcpy(&value, x + 8 * quad, 8);
     return (__m512bh)_mm512_set1_epi64(value);
 }
+
+/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
+ * better than row by row, and into the second-level cache: into the first 30 % worse), and for a call's first rows, for which
+ * nobody has asked, their own later columns as well. */
+struct ahead { size_t tile, run; };
 
 static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end)
 {
@@ -234,7 +234,7 @@ static ALWAYS_INLINE __m512 in_order(__m512 v)
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), v);
 }
 
-/* A run of up to 64 rows to panels, a multiple of PANELS of them, the last perhaps empty; gives the number. */
+/* A run of up to 64 rows to panels, a multiple of PANELS of them; a row past the last repeats it. Gives the number. */
 static size_t fill_panels(struct panel_of_8 *panels, const struct matmul_job *job, size_t row, size_t rows, size_t run)
 {
     const size_t count = (rows + PANELS * 8 - 1) / (PANELS * 8) * PANELS, left = job->cols - run;

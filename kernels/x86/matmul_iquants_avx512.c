@@ -300,7 +300,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
     const struct ask ask = ask_of(job, row, all, shape);
     struct iq1_run found[PANEL_ROWS];
-    struct decode_sums sums[DECODE_TOKS];
+    __m512i dots[DECODE_TOKS][16];
     struct decode_rest rest;
     struct token_run token[DECODE_TOKS];
     __m512 acc[DECODE_TOKS];
@@ -311,7 +311,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
     for (size_t r = 0; ask.own && r < rows; r++)
         prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
     if (rows < PANEL_ROWS) {
-        memset(sums, 0, sizeof sums);
+        memset(dots, 0, sizeof dots);
         memset(&rest, 0, sizeof rest);
     }
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
@@ -332,11 +332,11 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
             struct run w;
             run_of_iq1(&w, (const uint8_t *)&found[r]);
             for (size_t t = 0; t < toks; t++)
-                sums[t].dot[r][0] = dot_super_narrow(&w, x[t], &token[t], shape);
+                dots[t][r] = dot_super_narrow(&w, x[t], &token[t], shape);
             rest.d[r] = w.d;
         }
         for (size_t t = 0; t < toks; t++)
-            acc[t] = finish_super(acc[t], &sums[t], &rest, &token[t], shape);
+            acc[t] = finish_totals(acc[t], sum_16_rows(dots[t]), &rest, &token[t], shape);
     }
     for (size_t t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);

@@ -192,7 +192,8 @@ static ALWAYS_INLINE __m512 finish_pairs(__m512 acc, const __m512i sums[8], cons
     return _mm512_fmadd_ps(_mm512_mul_ps(scales_of(d, false, shape.factor), _mm512_set1_ps(dx)), rows, acc);
 }
 
-/* Up to 16 rows; the order of reads and requests is decode_rows'. The sums are exact: the order within them does not matter. */
+/* Up to 16 rows; the same run of the next 16 is asked for meanwhile (decode_rows' order of addresses was not tried here). The sums
+ * are exact: the order within them does not matter. */
 static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row, struct row_range all, struct pair_scratch *scratch,
                                        const size_t toks, pair_fn *unpack, const enum pair_order order,
                                        const struct panel_shape shape)

@@ -3,7 +3,7 @@
  * A call's rows are two halves, and the n-th rows of both pass by together, each from its first byte to its last: two streams, far
  * apart, which is what the machine's own prefetchers follow. Q6_K on a Zen 4, share of what one core reads: two streams 95 %, one
  * row at a time 90, two or four neighbours side by side 27 and 24 (streams in one page are not told apart), with requests of ours
- * for later lines 50 to 83, decode_rows' sixteen rows with requests for the next sixteen 76. It serves the formats that gain by it:
+ * for later lines 50 to 83, decode_rows 80 (of 4096 columns; of 2048 both 88). It serves the formats that gain by it:
  * kernels/README.md says which others were measured. Two rows at a time also halve the loads of the activations.
  *
  * What a row needs from its neighbours waits in scratch until 16 have passed, eight of each half: a run's sum is left in four
@@ -35,8 +35,8 @@ struct one_scratch {
 /* Bytes per column that this takes in scratch. The few padded runs fit the scratch of any product. */
 enum { ONE_SCRATCH_PER_COL = (sizeof(struct one_run) + sizeof(struct one_sums) + PANEL_COLS - 1) / PANEL_COLS };
 
-/* Longer rows than these are left to decode_rows where memory is the limit: with 8192 columns Q6_K reads 50 % instead of 85, with
- * 2048 to 4096 it reads 90 instead of 81. */
+/* Longer rows than these are left to decode_rows where memory is the limit: with 8192 columns Q6_K reads 50 % instead of 90, with
+ * 4096 it reads 91 instead of 80, with 2048 both 88 (bench/results/2026-11-21-decode-types.md). */
 enum { ONE_COLS = 4096 };
 
 /* Row r's run at `bytes`. */

@@ -34,6 +34,23 @@ uint64_t roof_dot_avx2(size_t rounds)
     return (uint64_t)_mm256_extract_epi64(total, 0);
 }
 
+/* A dot product of words is two. */
+uint64_t roof_words_avx2(size_t rounds)
+{
+    enum { SUMS = 8 };
+    __m256i sum[SUMS], x[SUMS], y = _mm256_set1_epi16(5), total = _mm256_setzero_si256();
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = _mm256_set1_epi32(i), x[i] = _mm256_set1_epi16((short)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++) {
+            __asm__ volatile("" : "+x"(y));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(x[i], y));
+        }
+    for (int i = 0; i < SUMS; i++)
+        total = _mm256_add_epi32(total, sum[i]);
+    return (uint64_t)_mm256_extract_epi64(total, 0);
+}
+
 /* Two ports, latency 5 at most: 12 sums are enough, and leave registers for the factors. */
 uint64_t roof_fma_avx2(size_t rounds)
 {

@@ -3,8 +3,9 @@
  *
  * Indices, signs and scales of a whole block are put apart by vectors; the books' entries come by ordinary loads from the
  * first-level cache, four or eight to a vector, because vpgatherdd is no faster than its loads one by one and on many cores far
- * slower. Every book's values, with their signs, fit seven bits once an offset is added, so that their dots need no vpsignb.
- * A block takes 32 (IQ1, IQ2) or 64 (IQ3) loads of indices and as many of entries; those are what limits. */
+ * slower. Every book's values, with their signs, fit seven bits once an offset is added: so panels and several tokens take them,
+ * and need no vpsignb. For one token the activations take over the signs (matmul_book_avx2.h). A block takes 32 (IQ1, IQ2) or 64
+ * (IQ3) loads of indices and as many of entries; those are what limits. */
 #ifndef QUERN_RUNS_IQUANTS_AVX2_H
 #define QUERN_RUNS_IQUANTS_AVX2_H
 
