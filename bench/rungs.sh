@@ -33,7 +33,11 @@ echo '| file | rung | prefill '"$prompt"', t/s | decode, t/s |'
 echo '|---|---|---|---|'
 for model in "$@"; do
     for rung in ref avx2 avx_vnni avx512 avx512_bf16 amx neon dotprod i8mm; do
-        case $rung in amx|neon|dotprod|i8mm) silicon='never timed on silicon' ;; *) silicon='not on this machine' ;; esac
+        case $rung in
+            amx|neon|dotprod|i8mm) silicon='never timed on silicon' ;;
+            avx_vnni) silicon='never timed on a CPU without AVX-512' ;;
+            *) silicon='not on this machine' ;;
+        esac
         if ! QUERN_CPU=$rung "$quern" --cpu >/dev/null 2>&1; then
             echo "| ${model##*/} | $rung | $silicon | $silicon |"
             continue

@@ -7,7 +7,7 @@
 # gets the samples (compare.sh's columns behind the model's), OUT.md the table, written anew after each model. A model whose
 # samples are in OUT.csv already is not measured again, so that an interrupted run goes on where it was: delete its lines to
 # have it measured once more.
-#   --quern, --rounds, --threads, --prompt, --gen, --batch, --depth     as for compare.sh
+#   --quern, --rounds, --threads, --prompt, --gen, --batch, --depth, --kv     as for compare.sh
 #   --keep           leave the files in SCRATCH (and use those that are there)
 #   --estimate       only say how long it would take
 #   --quiet-by CMD   put CMD before each comparison, for example a lock that others respect
@@ -16,12 +16,12 @@
 # model took. Short and still fair: --rounds 5 --threads 1,2,4 --prompt 128 --gen 16, about half a minute per round of a 1b model.
 set -eu
 here=$(dirname "$0")
-quern=build/quern keep= quiet_by= note= options=() estimate= rounds=5 threads=4 prompt=512 gen=64
+quern=build/quern keep= quiet_by= note= caches= options=() estimate= rounds=5 threads=4 prompt=512 gen=64
 while [ $# -gt 0 ]; do
     case $1 in
         --keep) keep=1; shift ;;
         --estimate) estimate=1; shift ;;
-        --quern|--rounds|--threads|--prompt|--gen|--batch|--depth|--quiet-by|--note)
+        --quern|--rounds|--threads|--prompt|--gen|--batch|--depth|--kv|--quiet-by|--note)
             [ $# -ge 2 ] || { echo "table.sh: $1 wants a value" >&2; exit 2; }
             case $1 in
                 --quern) quern=$2; options+=("$1" "$2") ;;
@@ -53,6 +53,7 @@ write_table() {
         [ -z "$note" ] || printf ' %s' "$note"
         printf '\nRandom weights written by `quern bench --synthetic SHAPE:TYPE --save`; `bench/table.sh %s`:\n' "${options[*]:-}"
         echo 'medians of tokens/s over alternating rounds [least-most], and what quern did divided by what the other did.'
+        [ -z "$caches" ] || echo "$caches"
         awk -F, -f "$here/table.awk" "$out.csv"
     } >"$out.md.part"
     mv "$out.md.part" "$out.md"
@@ -106,11 +107,12 @@ for spec in "${models[@]}"; do
         echo "table.sh: $spec cannot be made" >&2
         continue
     fi
-    $quiet_by bash "$here/compare.sh" "${options[@]}" --out "$part" "$file" "$@" >/dev/null
+    $quiet_by bash "$here/compare.sh" "${options[@]}" --out "$part" "$file" "$@" >"$part.md"
+    caches=$(grep '^Caches' "$part.md" || true)
     # All samples of a model at once: what stands in OUT.csv is complete.
     [ -e "$out.csv" ] || echo "model,$(head -1 "$part"),seconds" >"$out.csv"
     sed -n "2,\$s/^\(.*\)\$/$spec,\1,$((SECONDS - begin))/p" "$part" >>"$out.csv"
-    rm -f "$part"
+    rm -f "$part" "$part.md"
     [ -n "$keep" ] || rm -f "$file"
     write_table
     said=$((said + $(seconds_of "$spec" $#))) took=$((took + SECONDS - begin))

@@ -110,7 +110,9 @@ check 'table: a row per model' \
     '[ "$(grep -c "^| tiny:q4_0 |" "$dir/out.md")" -eq 3 ] && [ "$(grep -c "^| tiny:q8_0 |" "$dir/out.md")" -eq 3 ]'
 check 'table: the other engine' 'grep -q "| \*\*50.2\*\* \[50.2-50.2\] |" "$dir/out.md" && grep -q "made up" "$dir/out.md"'
 
-bash bench/table.sh --keep --quern "$quern" --rounds 1 --threads 1 --prompt 8 --gen - "$dir" "$dir/kept" tiny:q4_0 -- 2>/dev/null
+bash bench/table.sh --keep --kv q8_0 --quern "$quern" --rounds 1 --threads 1 --prompt 8 --gen - "$dir" "$dir/kept" tiny:q4_0 -- \
+    2>/dev/null
+check 'table: which cache' 'grep -q "^Caches of keys and values: quern q8_0;" "$dir/kept.md"'
 check 'table: --keep, and - is no test' '[ -s "$dir/tiny-q4_0.gguf" ] && [ "$(wc -l <"$dir/kept.csv")" -eq 2 ]'
 minutes() {
     bash bench/table.sh --estimate "$@" "$dir" "$dir/none" 1b:q4_k_m 1b:q8_0 -- 2>&1 | sed -n 's/.*about \([0-9]*\) minutes/\1/p'
