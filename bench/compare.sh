@@ -171,4 +171,6 @@ sort -t, -k3,3 -k4,4n -k5,5n -k6,6n -k7,7n -k2,2 -k8,8g "$samples" | awk -F, '
             printf "\n"
         }
     }'
-[ ! -s "$caches" ] || printf '\nCaches of keys and values: quern %s; the others F16 where no flag says otherwise.\n' "$(sort -u "$caches" | paste -sd, -)"
+[ ! -s "$caches" ] ||
+    printf '\nCaches of keys and values: quern %s; the others F16 where no flag says otherwise.\n' \
+        "$(sort -u "$caches" | paste -sd, -)"

@@ -17,6 +17,10 @@ void roof_init(struct roof *roof, const struct cpu *cpu)
         roof->read = roof_read_avx2;
         serve(roof, "avx2", roof_dot_avx2, ROOF_OPS_AVX2, roof_fma_avx2, ROOF_FMA_OPS_AVX2);
         roof->dot[ROOF_INT16] = (struct roof_dot){roof_words_avx2, ROOF_WORDS_OPS_AVX2};
+        if (cpu->avx_vnni) {
+            roof->isa = "avx_vnni";
+            roof->dot[ROOF_INT8] = (struct roof_dot){roof_dot_avxvnni, ROOF_OPS_AVXVNNI};
+        }
     }
     if (cpu_has(cpu, CPU_AVX512)) {
         roof->read = roof_read_avx512;

@@ -35,7 +35,7 @@ void roof_init(struct roof *roof, const struct cpu *cpu);
 roof_read_fn roof_read_ref, roof_read_avx2, roof_read_avx512, roof_read_neon;
 roof_dot_fn  roof_dot_ref, roof_dot_avx2, roof_dot_avx512, roof_dot_amx, roof_dot_neon, roof_dot_dotprod, roof_dot_i8mm;
 roof_dot_fn  roof_fma_ref, roof_fma_avx2, roof_fma_avx512, roof_fma_neon;
-roof_dot_fn  roof_words_avx2, roof_words_avx512;
+roof_dot_fn  roof_dot_avxvnni, roof_words_avx2, roof_words_avx512;
 roof_dot_fn  roof_bf16_avx512bf16, roof_bf16_amx, roof_bf16_i8mm;
 enum {
     ROOF_OPS_REF = 2 * 256,
@@ -45,6 +45,7 @@ enum {
     ROOF_OPS_NEON = 8 * 32,         /* 8 sums of smull, smlal2, sadalp: 16 products          */
     ROOF_OPS_DOTPROD = 16 * 32,     /* 16 sums of sdot: 16 products                          */
     ROOF_OPS_I8MM = 16 * 64,        /* 16 sums of smmla: 32 products                         */
+    ROOF_OPS_AVXVNNI = 12 * 64,     /* 12 sums of vpdpbusd: 32 products                      */
     ROOF_WORDS_OPS_AVX2 = 8 * 32,   /* 8 sums of vpmaddwd, vpaddd: 16 products               */
     ROOF_WORDS_OPS_AVX512 = 16 * 64, /* 16 sums of vpdpwssd: 32 products                     */
     ROOF_FMA_OPS_REF = 2 * 256,

@@ -120,7 +120,8 @@ static void test_refusals(void)
 /* The dot loops are what their comments say: time grows with rounds and the rate is a plausible one. */
 static void test_roofs(void)
 {
-    static const char *const levels[] = {"ref", "avx2", "avx512", "amx", "neon", "dotprod", "i8mm"};
+    static const char *const levels[] = {"ref", "avx2", "avx_vnni", "avx512", "amx", "neon", "dotprod",
+                                         "i8mm"};
     static _Alignas(64) unsigned char buffer[4096];
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         struct cpu cpu;

@@ -124,8 +124,8 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 
 /* ---- one to four tokens ----------------------------------------------------------------------------------------- */
 
-/* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. Dots of four
- * rows each are folded as far as four rows can be. */
+/* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. The dots of
+ * four rows are folded as far as four rows can be. */
 struct decode_quads {
     __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i. Planes of pairs: lanes are
                                  * parts of the sums, their dwords rows 4 i to 4 i + 3. Small: [part][i], the same, lanes are
