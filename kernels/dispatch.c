@@ -133,7 +133,9 @@ size_t kv_multiple(enum kv_type type)
 
 const char *kv_name(enum kv_type type)
 {
-    return type == KV_I16 ? "I16" : format_find(kv_format(type))->name;
+    static const char *const words[KV_TYPES] = { [KV_F32] = "f32",   [KV_F16] = "f16",   [KV_BF16] = "bf16",
+                                                 [KV_Q8_0] = "q8_0", [KV_Q4_0] = "q4_0", [KV_I16] = "i16" };
+    return words[type];
 }
 
 /* n is a multiple of kv_multiple: kv.c refuses other models, attention cuts at multiples of 32. */

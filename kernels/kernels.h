@@ -198,6 +198,7 @@ size_t kv_row_bytes(enum kv_type type, size_t n);
 uint32_t kv_format(enum kv_type type);
 /* Heads must have a multiple of this many values: 32 for Q8_0 and Q4_0, 16 for I16, 1 otherwise. */
 size_t kv_multiple(enum kv_type type);
+/* The word that --kv takes for it, "f16": what people and scripts read is what they may give. */
 const char *kv_name(enum kv_type type);
 
 #endif

@@ -202,8 +202,6 @@ static void judge(struct bench_row *row, const struct rates *before, const struc
 
 bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *err)
 {
-    static const char *const kv_names[KV_TYPES] = {[KV_F32] = "f32",   [KV_F16] = "f16",   [KV_BF16] = "bf16",
-                                                   [KV_Q8_0] = "q8_0", [KV_Q4_0] = "q4_0", [KV_I16] = "i16"};
     struct cost stages[STAGES] = {0};
     struct rates before = b->roof;
     struct spread time;
@@ -232,7 +230,7 @@ bool bench_measure(struct bench *b, struct bench_row *row, struct quern_error *e
     row->copied = fmin(1, (double)copied / (double)b->model->model.weight_bytes);
     row->peak_memory = peak > b->buffer_bytes ? peak - b->buffer_bytes : peak;
     row->isa = b->loops.isa;
-    row->kv = kv_names[b->plan.kv];
+    row->kv = kv_name(b->plan.kv);
     return true;
 }
 

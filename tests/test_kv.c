@@ -2,10 +2,10 @@
 #include "test.h"
 
 #include <stdlib.h>
-
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd_engine.h"
 #include "kernels.h"
 #include "session.h"
 #include "tiny.h"
@@ -52,7 +52,8 @@ static struct quern_model *open_tiny(enum tiny_kind kind, const char *cpu)
 static void test_level(void)
 {
     static const struct { const char *word; enum kv_type cache; } LEVELS[] = {
-        { "ref", KV_F16 }, { "neon", KV_F16 }, { "dotprod", KV_F16 }, { "i8mm", KV_F16 }, { "avx2", KV_I16 }, { "avx512", KV_I16 },
+        { "ref", KV_F16 }, { "neon", KV_F16 }, { "dotprod", KV_F16 }, { "i8mm", KV_F16 }, { "avx2", KV_I16 },
+        { "avx_vnni", KV_I16 }, { "avx512", KV_I16 }, { "avx512_bf16", KV_I16 }, { "amx", KV_I16 },
     };
     struct cpu best;
     cpu_detect(&best);
@@ -112,8 +113,18 @@ static void test_heads(void)
     quern_close_model(model);
 }
 
+/* --kv's words are the names, in the order of the interface's enum: what is printed can be asked for. */
+static void test_names(void)
+{
+    char words[80] = "auto";
+    for (int type = 0; type < KV_TYPES; type++)
+        snprintf(words + strlen(words), sizeof words - strlen(words), "|%s", kv_name((enum kv_type)type));
+    CHECK(!strcmp(words, KV_CHOICES), "names %s, --kv %s", words, KV_CHOICES);
+}
+
 int main(void)
 {
+    TEST(test_names);
     TEST(test_places);
     TEST(test_level);
     TEST(test_heads);

@@ -129,7 +129,7 @@ static void test_cache_types(void)
     model = open_kind(TINY_LATENT, FORMAT_F32);
     struct quern_session_options options = { .context = 64, .kv = QUERN_KV_Q8_0 };
     struct quern_session *s = model ? quern_open_session(model, &options, &err) : NULL;
-    CHECK(!s && err.code == QUERN_EUNSUPPORTED && strstr(err.text, "Q8_0"), "%s", err.text);
+    CHECK(!s && err.code == QUERN_EUNSUPPORTED && strstr(err.text, "q8_0"), "%s", err.text);
     quern_close_session(s);
     quern_close_model(model);
 }

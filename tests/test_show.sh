@@ -59,9 +59,11 @@ has "JSON tensor" '"name": "t", "type": "Q8_0", "shape": \[32, 2\], "bytes": 68'
 
 "$quern" show models/tiny-books-q8_0.gguf >"$dir/text" 2>"$dir/err"
 check "exit code of the embedded model" [ $? -eq 0 ]
-has "plan of the embedded model" '^memory +weights 5.[0-9]+ MiB, cache [0-9.]+ [KM]iB \(512 tokens, [FI]16\), scratch ' "$dir/text"
+has "plan of the embedded model" '^memory +weights 5.[0-9]+ MiB, cache [0-9.]+ [KM]iB \(512 tokens, [fi]16\), scratch ' "$dir/text"
 QUERN_CPU=ref "$quern" show models/tiny-books-q8_0.gguf >"$dir/text" 2>"$dir/err"
-has "the reference's cache" '^memory .*cache [0-9.]+ [KM]iB \(512 tokens, F16\), ' "$dir/text"
+has "the reference's cache" '^memory .*cache [0-9.]+ [KM]iB \(512 tokens, f16\), ' "$dir/text"
+QUERN_CPU=ref "$quern" show --json models/tiny-books-q8_0.gguf >"$dir/json" 2>"$dir/err"
+has "the cache in JSON, as --kv takes it" '"plan": \{.*, "context": 512, "kv": "f16"\}' "$dir/json"
 
 "$quern" show "$dir/absent.gguf" >"$dir/text" 2>"$dir/err"
 [ $? -eq 6 ]
