@@ -63,7 +63,8 @@ const struct verb verb_eval = {
         "the model uses one, and the second half is scored. A last chunk that is not full is left out. Perplexity is the "
         "exponential of the mean negative log likelihood; the errors are standard errors of the means.\n"
         "With --against both models run side by side and nothing is stored. KL is the mean of KL(base || model) per scored token "
-        "over the whole vocabulary, in nats. With --mc and --lambada: the other model's accuracies, and how many answers differ.\n"
+        "over the whole vocabulary, in nats. With --mc and --lambada: the other model's accuracies, and how many answers differ. "
+        "Both have a cache of one type; --kv auto takes f16 where it would choose another for each. The results name the type.\n"
         "--mc asks for the likelihood of each choice after its context, as lm-evaluation-harness does. Contexts, each followed "
         "by a blank and the choice: HellaSwag 'CONTEXT'; ARC and PIQA 'Question: QUESTION', line end, 'Answer:'; WinoGrande the "
         "sentence up to its gap with each option in it, the choice being the rest (partial evaluation); MMLU 'The following are "
@@ -79,11 +80,11 @@ const struct verb verb_eval = {
 
 static void show_bar(void *arg, double share) { progress_show(arg, share); }
 
-static void print_json(const struct eval_args *a, const struct eval_result *r)
+static void print_json(const struct eval_args *a, const struct eval_result *r, enum kv_type kv)
 {
     printf("{\"perplexity\":%.6f,\"perplexity_error\":%.6f,\"nll\":%.8f,\"nll_error\":%.8f,\"chunks\":%zu,\"scored\":%zu,"
-           "\"context\":%zu",
-           r->perplexity, r->perplexity_error, r->nll, r->nll_error, r->chunks, r->scored, a->engine.context);
+           "\"context\":%zu,\"kv\":\"%s\"",
+           r->perplexity, r->perplexity_error, r->nll, r->nll_error, r->chunks, r->scored, a->engine.context, kv_name(kv));
     if (r->against)
         printf(",\"base_perplexity\":%.6f,\"base_nll\":%.8f,\"kl_mean\":%.8f,\"kl_error\":%.8f,\"kl_median\":%.8f,\"kl_99\":%.8f,"
                "\"kl_999\":%.8f,\"kl_max\":%.8f,\"same_top\":%.6f,\"same_top_error\":%.6f",
@@ -92,7 +93,7 @@ static void print_json(const struct eval_args *a, const struct eval_result *r)
     puts("}");
 }
 
-static void print_result(const struct eval_args *a, const struct eval_result *r)
+static void print_result(const struct eval_args *a, const struct eval_result *r, enum kv_type kv)
 {
     printf("perplexity       %.4f +- %.4f\n", r->perplexity, r->perplexity_error);
     if (r->against) {
@@ -102,10 +103,12 @@ static void print_result(const struct eval_args *a, const struct eval_result *r)
                r->kl_mean, r->kl_error, r->kl_median, r->kl_99, r->kl_999, r->kl_max);
         printf("same top token   %.2f +- %.2f %%\n", 100 * r->same_top, 100 * r->same_top_error);
     }
-    printf("scored           %zu tokens in %zu chunks of %zu\n", r->scored, r->chunks, a->engine.context);
+    printf("scored           %zu tokens in %zu chunks of %zu\ncache            %s\n", r->scored, r->chunks, a->engine.context,
+           kv_name(kv));
 }
 
-/* Two models are compared with caches of one type. */
+/* What both models' caches are made of, settled before either is measured: left to themselves two could get different ones, and
+ * the caches' rounding would count as theirs. */
 static enum kv_type both_kv(const struct eval_args *a, const struct quern_model *model, const struct quern_model *base)
 {
     enum kv_type kv = session_kv(model, (enum quern_kv)a->kv);
@@ -139,9 +142,9 @@ static bool run_text(struct eval_args *a, struct quern_error *err)
         progress_end(&bar);
     }
     if (ok && a->json)
-        print_json(a, &result);
+        print_json(a, &result, o.kv);
     else if (ok)
-        print_result(a, &result);
+        print_result(a, &result, o.kv);
     pool_close(o.pool);
     quern_close_model(base);
     quern_close_model(model);
@@ -179,14 +182,14 @@ static void count_differences(size_t *out, const struct choice_set *set, const s
             out[rule] += sides[0].answers[i].pick[rule] != sides[1].answers[i].pick[rule];
 }
 
-static void answers_json(const struct eval_args *a, const struct choice_set *set, const struct side *sides)
+static void answers_json(const struct eval_args *a, const struct choice_set *set, const struct side *sides, enum kv_type kv)
 {
     struct choice_sum sum;
     size_t differ[CHOICE_RULES];
     bool lambada = set->format == CHOICES_LAMBADA;
     choices_sum(&sum, set, sides[0].answers, SIZE_MAX);
-    printf("{\"format\":\"%s\",\"items\":%zu,\"total\":%zu,\"shots\":%zu,\"cut\":%zu,", choice_format_names[set->format],
-           set->count, set->total, a->shots, sides[0].cut);
+    printf("{\"format\":\"%s\",\"items\":%zu,\"total\":%zu,\"shots\":%zu,\"cut\":%zu,\"kv\":\"%s\",",
+           choice_format_names[set->format], set->count, set->total, a->shots, sides[0].cut, kv_name(kv));
     json_sum(&sum, "", lambada);
     if (sides[1].answers) {
         choices_sum(&sum, set, sides[1].answers, SIZE_MAX);
@@ -224,7 +227,7 @@ static void print_sum(const struct choice_sum *s, const char *prefix, bool lamba
                s->perplexity_error);
 }
 
-static void print_answers(const struct eval_args *a, const struct choice_set *set, const struct side *sides)
+static void print_answers(const struct eval_args *a, const struct choice_set *set, const struct side *sides, enum kv_type kv)
 {
     struct choice_sum sum;
     size_t differ[CHOICE_RULES];
@@ -257,11 +260,12 @@ static void print_answers(const struct eval_args *a, const struct choice_set *se
     printf("items            %zu of %zu%s\n", set->count, set->total, set->count < set->total ? ", evenly spread" : "");
     if (sides[0].cut)
         printf("cut              %zu items were longer than the context\n", sides[0].cut);
+    printf("cache            %s\n", kv_name(kv));
 }
 
-/* Open one model, look at all the questions, plan; then ask. */
+/* Look at all the questions, plan; then ask. */
 static bool answer_side(struct side *side, const struct choice_set *set, const struct engine_args *engine,
-                        const struct args *operands, const struct choice_run *settings, const char *what, struct quern_error *err)
+                        const struct choice_run *settings, const char *what, struct quern_error *err)
 {
     struct progress bar;
     struct choice_run run = *settings;
@@ -269,8 +273,7 @@ static bool answer_side(struct side *side, const struct choice_set *set, const s
     run.progress = show_bar;
     run.progress_arg = &bar;
     side->answers = mem_take(set->count, sizeof *side->answers, "answers", err);
-    if (!side->answers || (side->model = engine_open(engine, operands, err)) == NULL ||
-        !choices_measure(set, side->model, &run, &side->longest, &side->cut, err) ||
+    if (!side->answers || !choices_measure(set, side->model, &run, &side->longest, &side->cut, err) ||
         !choices_bytes(&cache, &scratch, side->model, &run, side->longest, err) ||
         !engine_plan_bytes(side->model, engine, session_kv(side->model, run.kv), cache, scratch, err))
         return false;
@@ -289,18 +292,23 @@ static bool run_choices(const struct eval_args *a, struct quern_error *err)
     struct choice_options reading = {.format = a->lambada ? CHOICES_LAMBADA : (enum choice_format)a->mc_format, .shots = a->shots,
                                      .dev = a->dev};
     struct choice_run run = {.context = a->engine.context, .batch = a->engine.batch, .cut = a->on_overflow,
-                             .kv = (enum quern_kv)a->kv, .stop = cli_catch_signals()};
+                             .stop = cli_catch_signals()};
+    enum kv_type kv = KV_F16;
     other.model = a->against;
-    bool ok = choices_open(&set, a->lambada ? a->lambada : a->mc, &reading, err);
+    bool ok = choices_open(&set, a->lambada ? a->lambada : a->mc, &reading, err) &&
+              (sides[0].model = engine_open(&a->engine, &a->args, err)) != NULL &&
+              (!a->against || (sides[1].model = engine_open(&other, &none, err)) != NULL);
     if (ok) {
+        kv = both_kv(a, sides[0].model, sides[1].model);
+        run.kv = kv_asked(kv);
         choices_limit(&set, a->limit);
-        ok = answer_side(&sides[0], &set, &a->engine, &a->args, &run, "eval", err) &&
-             (!a->against || answer_side(&sides[1], &set, &other, &none, &run, "base", err));
+        ok = answer_side(&sides[0], &set, &a->engine, &run, "eval", err) &&
+             (!a->against || answer_side(&sides[1], &set, &other, &run, "base", err));
     }
     if (ok && a->json)
-        answers_json(a, &set, sides);
+        answers_json(a, &set, sides, kv);
     else if (ok)
-        print_answers(a, &set, sides);
+        print_answers(a, &set, sides, kv);
     for (size_t i = 0; i < 2; i++) {
         quern_close_model(sides[i].model);
         free(sides[i].answers);

@@ -17,6 +17,11 @@ enum kv_type session_kv(const struct quern_model *model, enum quern_kv kv)
     return kv == QUERN_KV_DEFAULT ? kv_choose(&model->model, &model->kernels) : (enum kv_type)((int)kv - 1);
 }
 
+enum quern_kv kv_asked(enum kv_type type)
+{
+    return (enum quern_kv)((int)type + 1);
+}
+
 void session_defaults(const struct quern_model *model, struct quern_session_options *o)
 {
     /* Models say 128 Ki tokens and more; a cache of that size for every short question would be gigabytes. */
@@ -209,7 +214,7 @@ size_t quern_session_tokens(const struct quern_session *s, const int32_t **token
 
 enum quern_kv quern_session_kv(const struct quern_session *s)
 {
-    return (enum quern_kv)((int)s->kv.type + 1);
+    return kv_asked(s->kv.type);
 }
 
 const float *quern_session_logits(const struct quern_session *s)

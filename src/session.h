@@ -20,6 +20,8 @@ struct quern_session {
 
 /* The cache that a type of the interface stands for; DEFAULT is settled here (kv_choose) and nowhere else. */
 enum kv_type session_kv(const struct quern_model *model, enum quern_kv kv);
+/* The interface's word for a cache: session_kv of it is `type` for every model. */
+enum quern_kv kv_asked(enum kv_type type);
 /* What quern_open_session makes of options that are 0. */
 void session_defaults(const struct quern_model *model, struct quern_session_options *options);
 

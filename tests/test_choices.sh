@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# quern eval --mc and --lambada: what is printed, what is refused, and a few items of the real files.
+# quern eval: which cache it has and says; --mc and --lambada: what is printed, what is refused, a few items of the real files.
 set -u
 cd "$(dirname "$0")/.."
 . tests/lib.sh
-quern=${BUILD:-build}/quern
+build=${BUILD:-build}
+quern=$build/quern
 model=models/tiny-books-q8_0.gguf
 shared=${QUERN_SHARED:-../shared}
 dir=$(mktemp -d "${QUERN_TMP:-/tmp}/choices.XXXXXX")
@@ -42,6 +43,24 @@ refused 'an empty folder' 2 --mc "$dir"
 refused 'forced format' 3 --mc "$dir/h.txt" --mc-format mmlu
 refused 'memory limit' 5 --mc "$dir/h.txt" --mem-limit 1M
 refused 'no file' 6 --mc "$dir/none"
+
+# The cache is named, and two models have caches of one type: by default this llama and this deepseek2 may differ.
+for kind in llama deepseek2; do "$build/tests/gen_tiny" model "$dir/$kind.gguf" $kind; done
+"$build/tests/gen_tiny" text "$dir/text" 300 1
+of() { "$quern" eval "$dir/$1.gguf" -t 1 "${@:2}" 2>/dev/null; }
+default() { "$quern" show --json "$dir/$1.gguf" | sed -n 's/.*"plan": .*"kv": "\([a-z0-9_]*\)".*/\1/p'; }
+[ "$(default llama)" = "$(default deepseek2)" ] && both=$(default llama) || both=f16
+for what in "--text $dir/text -c 32" "--mc $dir/h.txt" "--lambada $dir/l.jsonl"; do
+    for kv in f32 q8_0 i16; do
+        check "$what: the cache is named, $kv" 'of llama $what --json --kv $kv | grep -q "[{,]\"kv\":\"$kv\"[,}]" &&
+            of llama $what --kv $kv | grep -qx "cache            $kv"'
+    done
+    check "$what: the default cache" 'of llama $what --json | grep -q "\"kv\":\"$(default llama)\""'
+    of llama $what --json --against "$dir/deepseek2.gguf" >"$dir/auto"
+    of llama $what --json --against "$dir/deepseek2.gguf" --kv $both >"$dir/both"
+    check "$what: one cache for two models" '[ -s "$dir/auto" ] && grep -q "\"kv\":\"$both\"" "$dir/auto" &&
+        cmp -s "$dir/auto" "$dir/both"'
+done
 
 if [ -d "$shared/evals" ]; then
     evals=$shared/evals
