@@ -1,5 +1,6 @@
 /* quern logits: every logit after every token of a list, for comparing engines. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -129,15 +130,21 @@ static bool is_input(const char *name, const struct quern_model *model, const ch
     return false;
 }
 
-/* Half a matrix compares as wrong logits rather than as a failed run. Pipes and devices are not ours to remove. */
-static void remove_file(const char *name)
+/* Half a matrix compares as wrong logits rather than as a failed run: the file that was written, `fd`, is emptied, and removed
+ * where the name is its own. Links stay, since /dev/stdout is one; pipes and devices are not ours to remove. */
+static void discard(const char *name, int fd)
 {
-    struct stat st;
-    if (lstat(name, &st) == 0 && S_ISREG(st.st_mode))
+    struct stat written, named;
+    if (fd < 0 || fstat(fd, &written) != 0 || !S_ISREG(written.st_mode))
+        return;
+    if (ftruncate(fd, 0) != 0)
+        cli_warn("what was written to '%s' cannot be taken back: %s", name, strerror(errno));
+    if (lstat(name, &named) == 0 && named.st_dev == written.st_dev && named.st_ino == written.st_ino)
         unlink(name);
 }
 
-/* The file is removed again when it did not become whole. */
+/* Nothing is left of a file that did not become whole. fclose may be what fails, and may write before it does, so the file is kept
+ * open by a second descriptor. */
 static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, const char *tokens,
                          struct quern_error *err)
 {
@@ -148,12 +155,15 @@ static bool write_logits(struct runner *r, const int32_t *ids, size_t count, con
     FILE *out = fopen(name, "wbe");
     if (!out)
         return ERR_ERRNO(err, "cannot create '%s'", name);
-    bool ok = compute(r, ids, count, out, name, err);
+    int fd = fcntl(fileno(out), F_DUPFD_CLOEXEC, 0);
+    bool ok = (fd >= 0 || ERR_ERRNO(err, "cannot create '%s'", name)) && compute(r, ids, count, out, name, err);
     errno = 0;
     if (fclose(out) != 0 && ok)
         ok = ERR_ERRNO(err, "cannot write '%s'", name);
     if (!ok)
-        remove_file(name);
+        discard(name, fd);
+    if (fd >= 0)
+        close(fd);
     return ok;
 }
 

@@ -102,9 +102,9 @@ if grep -qE "$object" "$dir/out"; then ok; else fail 'json: one object'; fi
 run 'context beyond training' 0 'a context of 600 tokens, the model was trained for 512' -p a -n 1 -c 600
 run '-n 0' 0 '' -p a -n 0
 if [ -s "$dir/out" ]; then fail '-n 0: something was written'; else ok; fi
-row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .* \([FI]16\), scratch ' "$quern" run -m $model -p a -n 1
-row 'cache of the reference' 0 '^memory: .* \(F16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1
-row 'cache as asked for' 0 '^memory: .* \(I16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1 --kv i16
+row 'plan of memory' 0 '^memory: weights 5.* MiB \(mapped\), cache .* \([fi]16\), scratch ' "$quern" run -m $model -p a -n 1
+row 'cache of the reference' 0 '^memory: .* \(f16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1
+row 'cache as asked for' 0 '^memory: .* \(i16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1 --kv i16
 if "$quern" run -m $model -p a -n 1 -q 2>&1 >/dev/null | grep -q .; then fail '--quiet: words on stderr'; else ok; fi
 run 'verbose' 0 'temp = 0.3 \(flag\)' -p a -n 1 --temp 0.3 -v
 for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'sampler: top-k 40'; do
@@ -156,6 +156,11 @@ else skip 'G5 no permission' 'root reads everything'; fi
 echo '1 2 3 4 5' >"$dir/ids"
 row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
 if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
+echo before >"$dir/target"; ln -s target "$dir/linked"
+row 'G9 file size limit, by a link' 6 'too large' \
+    bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/linked'"
+if [ -f "$dir/target" ] && [ ! -s "$dir/target" ]; then ok; else fail 'G9 a part was left in the file of a link'; fi
+if [ -L "$dir/linked" ]; then ok; else fail 'G9 the link was removed'; fi
 ln -s /dev/full "$dir/device"
 row 'G7 the output is a device that is full' 6 'No space' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/device"
 if [ -L "$dir/device" ] && [ -c /dev/full ]; then ok; else fail 'G7 the device was removed'; fi
