@@ -134,14 +134,25 @@ int cli_generate(const struct program *program, const char *what)
     return cli_finish(0);
 }
 
+int cli_surplus(const char *word)
+{
+    char shown[120];
+    fprintf(stderr, "%s: one argument too many: '%s'\n", program_name, text_escape(shown, sizeof shown, word, strlen(word)));
+    return QUERN_EUSAGE;
+}
+
 int cli_main(const struct program *program, int argc, char **argv)
 {
+    bool version = argc > 1 && strcmp(argv[1], "--version") == 0, generate = argc > 1 && strcmp(argv[1], "--generate") == 0;
+    int most = version ? 2 : generate ? 3 : argc;
     cli_start(program->name);
-    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+    if (argc > most)
+        return cli_surplus(argv[most]);
+    if (version) {
         printf("%s %s\n", program->name, QUERN_VERSION);
         return cli_finish(0);
     }
-    if (argc > 1 && strcmp(argv[1], "--generate") == 0)
+    if (generate)
         return cli_generate(program, argv[2]);
     for (size_t i = 1; i < program->count && argc > 1; i++)
         if (strcmp(argv[1], program->verbs[i]->name) == 0)

@@ -33,6 +33,8 @@ int cli_finish(int code);
 int cli_main(const struct program *program, int argc, char **argv);
 /* `--generate man|bash|zsh|fish`: write that to stdout. */
 int cli_generate(const struct program *program, const char *what);
+/* Words behind what takes none are a mistake: half of what was asked for must not look like all of it. Says so; the exit code. */
+int cli_surplus(const char *word);
 
 /* "PROGRAM: TEXT" on stderr; gives the exit code. For an interruption nothing is printed and the code is 128 + the signal. */
 int cli_fail(const struct quern_error *err);

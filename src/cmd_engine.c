@@ -95,6 +95,15 @@ size_t engine_context(const struct quern_model *model, const struct engine_args 
     return options.context;
 }
 
+/* Would a Q8_0 cache be smaller, and does it fit the model's heads? By trying, as kv_choose does; one tile's tokens tell. */
+static bool q8_is_smaller(const struct quern_model *model, enum kv_type kv)
+{
+    struct quern_error ignored;
+    size_t now, then;
+    return kv_bytes(&now, &model->model, kv, ATTN_TILE, &ignored) &&
+           kv_bytes(&then, &model->model, KV_Q8_0, ATTN_TILE, &ignored) && then < now;
+}
+
 /* Refuse before anything is taken. Weights are mapped and could be paged, but a decode step reads all of them: a model larger
  * than the memory would run at the speed of the disk, which nobody wants to discover by waiting. */
 bool engine_plan_bytes(const struct quern_model *model, const struct engine_args *engine, enum kv_type kv, size_t cache,
@@ -109,9 +118,10 @@ bool engine_plan_bytes(const struct quern_model *model, const struct engine_args
     if (!checked_add(&total, weights, cache) || !checked_add(&total, total, scratch) || (limit && total > limit))
         return ERR(err, QUERN_EMEM, "weights %s + cache %s + scratch %s are more than %s %s%s", w, c, s,
                    engine->mem_limit ? "the limit of" : "this process may have:", l,
-                   limit && weights >= limit ? "; the weights alone do not fit"
-                   : cache >= scratch        ? ": a smaller context or --kv q8_0 takes less"
-                                             : ": fewer threads or tokens per pass take less");
+                   limit && weights >= limit  ? "; the weights alone do not fit"
+                   : cache < scratch          ? ": fewer threads or tokens per pass take less"
+                   : q8_is_smaller(model, kv) ? ": a smaller context or --kv q8_0 takes less"
+                                              : ": a smaller context takes less");
     if (!engine->quiet)
         fprintf(stderr, "memory: weights %s (mapped), cache %s (%s), scratch %s\n", w, c, kv_name(kv), s);
     return true;

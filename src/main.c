@@ -51,14 +51,6 @@ static int unknown_word(const char *word)
     return QUERN_EUSAGE;
 }
 
-/* Words behind what takes none are a mistake: half of what was asked for must not look like all of it. */
-static int surplus_word(const char *word)
-{
-    char shown[120];
-    fprintf(stderr, "quern: one argument too many: '%s'\n", text_escape(shown, sizeof shown, word, strlen(word)));
-    return QUERN_EUSAGE;
-}
-
 /* What the machine offers, and who serves each operation. */
 static int show_cpu(void)
 {
@@ -88,10 +80,10 @@ int main(int argc, char **argv)
     /* Words before any verb are few; everything else is a verb's own business, --help of a verb too. */
     const char *word = argv[1];
     bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
-    bool version = strcmp(word, "--version") == 0, cpu = strcmp(word, "--cpu") == 0;
-    int most = version || cpu ? 2 : help ? 3 : argc;
+    bool version = strcmp(word, "--version") == 0, cpu = strcmp(word, "--cpu") == 0, generate = strcmp(word, "--generate") == 0;
+    int most = version || cpu ? 2 : help || generate ? 3 : argc;
     if (argc > most)
-        return surplus_word(argv[most]);
+        return cli_surplus(argv[most]);
     if (help && argc > 2) {
         const struct verb *verb = find_verb(argv[2]);
         if (!verb)
@@ -103,8 +95,8 @@ int main(int argc, char **argv)
         printf("quern %s\n", QUERN_VERSION);
     } else if (cpu) {
         return show_cpu();
-    } else if (strcmp(word, "--generate") == 0) {
-        return cli_generate(&quern_program, argc > 2 ? argv[2] : NULL);
+    } else if (generate) {
+        return cli_generate(&quern_program, argv[2]);
     } else {
         const struct verb *verb = find_verb(word);
         return verb ? verb->main(argc - 1, argv + 1) : unknown_word(word);

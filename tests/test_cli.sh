@@ -31,6 +31,11 @@ for program in "$build"/quern "$build"/quern-*; do
     check "$name: bash completion parses" 'bash -n "$dir/$name.bash"'
     check "$name: --generate of another shell is refused" '! "$program" --generate tcsh >/dev/null 2>&1'
     check "$name --help" '"$program" --help >"$dir/help" 2>&1'
+    for words in '--version now' '--generate man now'; do
+        check "$name: a word too many: $words" \
+            '"$program" $words >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
+                grep -q "^$name: .*too many: .now" "$dir/err"'
+    done
     check "$name --version" '"$program" --version | grep -qE "^$name [0-9]+\.[0-9]+\.[0-9]+"'
     if [ "$name" = quern ]; then
         for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
@@ -60,17 +65,25 @@ check 'did you mean (option before any verb)' \
 check 'unknown option before any verb' \
     '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
         grep -q "unknown option .--wrong.;" "$dir/err"'
-for words in '--version now' '--cpu now' 'help run now' '--help run now'; do
+for words in '--cpu now' 'help run now' '--help run now'; do
     check "a word too many: $words" \
         '"$quern" $words >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] && grep -q "too many: .now" "$dir/err"'
 done
 check 'choices in any case' '"$quern" run -q -p a -n 1 --kv Q8_0 >/dev/null 2>&1 && ! "$quern" run -q -p a -n 1 --kv Q8 2>/dev/null'
 check 'limits as whole numbers' '"$quern" run -p a --top-k -1 2>&1 | grep -q "top-k is -1, 0 to 2147483647 are allowed"'
 # What helps is said: nothing makes weights smaller here; the logits of a pass are more than the cache of few tokens.
-memory() { "$quern" run -p a -c 32 --mem-limit "$1" 2>&1 | grep -q "are more than the limit of .*$2"; }
+memory() { "$quern" run -p a -c 32 -t 4 --mem-limit "$1" 2>&1 | grep -q "are more than the limit of .*$2"; }
 check 'a limit below the weights' 'memory 1M "the weights alone do not fit$"'
 check 'a limit below weights and scratch' 'memory 7M "fewer threads or tokens per pass take less$"'
+# q8_0 is offered where it takes less, and where the heads allow it: those of the latent attention here have 48 values.
+"$build/tests/gen_tiny" model "$dir/latent.gguf" deepseek2
+small() { "$quern" run "$1" -p a -c 65536 -b 1 -t 1 --kv "$2" --mem-limit 10M 2>&1 | grep -q ": a smaller context$3 takes less$"; }
 check 'a limit below the cache' '"$quern" run -p a -c 4096 -b 1 -t 1 --mem-limit 8M 2>&1 | grep -q "a smaller context or --kv q8_0"'
+for kv in f32 f16 bf16 i16; do
+    check "... of $kv" 'small models/tiny-books-q8_0.gguf $kv " or --kv q8_0"'
+done
+for kv in q8_0 q4_0; do check "... of $kv" 'small models/tiny-books-q8_0.gguf $kv ""'; done
+check '... of heads that q8_0 does not fit' 'small "$dir/latent.gguf" f16 ""'
 check 'no verb' '"$quern" >"$dir/out" 2>/dev/null; [ $? -eq 2 ] && [ ! -s "$dir/out" ]'
 check '--cpu' '"$quern" --cpu | grep -q "^level"'
 check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'
