@@ -37,7 +37,7 @@ static const struct option options[] = {
      .offset = OFFSET(save),
      .arg = "FILE",
      .help = "only write the synthetic model to a file, so that other engines can run it"},
-    {.name = "force", .letter = 'f', .kind = OPTION_SWITCH, .offset = OFFSET(force), .help = "--save may replace an existing file"},
+    {.name = "force", .kind = OPTION_SWITCH, .offset = OFFSET(force), .help = "--save may replace an existing file"},
     {.name = "prompt",
      .letter = 'p',
      .kind = OPTION_COUNTS,
@@ -272,6 +272,8 @@ static bool run(struct bench_args *a, struct quern_error *err)
     struct synthetic random = {0};
     struct bench_output out = {.format = a->json ? BENCH_JSONL : (enum bench_format)a->format, .stages = a->stages};
     double load = 0;
+    if (a->force && !a->save)
+        return ERR(err, QUERN_EUSAGE, "--force is for --save");
     if (a->save)
         return save_only(a, err);
     struct bench_row *last = check_lists(a, err) ? mem_take(a->threads.count, sizeof *last, "rows", err) : NULL;

@@ -71,6 +71,8 @@ check 'save' '"$quern" bench --synthetic tiny:q8_0 --save "$dir/tiny.gguf" && "$
 refused 'save does not replace' --synthetic tiny:q8_0 --save "$dir/tiny.gguf"
 check '--force lets it' \
     '"$quern" bench --synthetic tiny:q4_0 --save "$dir/tiny.gguf" --force && "$quern" show "$dir/tiny.gguf" | grep -q Q4_0'
+refused '-f is no --force: elsewhere it names a file' --synthetic tiny:q4_0 --save "$dir/tiny.gguf" -f
+refused '--force without --save' --synthetic tiny:q4_0 -p 4 -n 0 -t 1 -r 1 --force
 refused 'unknown shape' --synthetic 7b:q4_0
 refused 'synthetic and a file' --synthetic tiny:q4_0 "$dir/tiny.gguf"
 refused 'batch 0' --synthetic tiny:q4_0 -b 0
