@@ -62,7 +62,9 @@ row() {       # KIND NAME LABEL: make the file, run both, one row of the table
         failed=1
         return
     fi
-    ours=$("$quern" eval "$file" --text "$text" -c "$context" --chunks "$chunks" -t "$threads" --json 2>"$dir/$1-$2.quern" |
+    # F16, as the other's cache is.
+    ours=$("$quern" eval "$file" --text "$text" -c "$context" --chunks "$chunks" -t "$threads" --kv f16 --json \
+               2>"$dir/$1-$2.quern" |
            sed -n 's/^{"perplexity":\([-0-9.e+]*\).*/\1/p') || true
     # llama-perplexity writes through a thread of its own and sometimes ends, with status 0, before the last line is out: ask again.
     theirs=

@@ -53,7 +53,8 @@ measure() {   # NAME FILE: rows of the CSV and one of the table
     local text json row bytes logs=0 kl error top1 perplexity
     bytes=$(stat -Lc %s "$2") row="| $1 | $bytes |"
     for text in "${texts[@]}"; do
-        json=$("$bin/quern" eval "$2" --against "$source" --text "$text" --chunks "$chunks" --threads "$threads" --json 2>/dev/null)
+        json=$("$bin/quern" eval "$2" --against "$source" --text "$text" --chunks "$chunks" --threads "$threads" --kv f16 \
+               --json 2>/dev/null)
         get() { printf '%s' "$json" | field "$1"; }
         kl=$(get kl_mean) error=$(get kl_error) top1=$(get same_top) perplexity=$(get perplexity)
         echo "$1,$bytes,$(basename "$text" .txt),$kl,$error,$(get kl_999),$top1,$perplexity,$(get base_perplexity)" >>"$csv"

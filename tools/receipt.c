@@ -59,6 +59,7 @@ static bool measure(struct eval_result *result, const struct quern_model *model,
     size_t context = context_of(source);
     /* 7k tokens of a 1B model, all of quern's own text for small ones. */
     double most = 0x1p43 / ((double)source->model.parameters + 1) / (double)context;
+    /* An F16 cache, whatever the processor would take: receipts are compared with each other and with repetitions elsewhere. */
     struct eval_options eval = { .context = context, .chunks = most < 8 ? 8 : most > 4096 ? 4096 : (size_t)most, .kv = KV_F16,
                                  .pool = o->pool, .stop = o->stop, .progress = o->show, .progress_arg = o->show_arg };
     return eval_tokens(result, model, source, held->tokens, held->count, &eval, err);
