@@ -135,6 +135,8 @@ static void prepare_parts(void *arg, size_t index, size_t thread)
 /* Few long vectors are cut into columns, the first of all tokens, then the next ones: so each thread mostly finds what it made
  * itself when it multiplied the rows that these columns are. A part fits the scratch of rows in every form. */
 enum { PART_LEAST = 1024, PART_MOST = 2048 };
+_Static_assert(PART_MOST * sizeof(float) <= ROWS_FEW * TOKENS_FEW * sizeof(float), "floats are the longest form, see "
+               "product_scratch_floats");
 
 void prepare_tokens(struct forward *f, struct acts *acts, const float *x, size_t stride, size_t cols, size_t n)
 {

@@ -483,6 +483,7 @@ static void multiply_fours(const struct matmul_job *job, struct row_range call, 
             four.out = job->out + tok * job->out_stride;
             four.rows_soon = tok == 0 ? call.end - stop + job->rows_soon : 0;
             four.asked = tok > 0 || row > call.begin || job->asked;
+            four.kept = false;      /* other tokens than the call before had */
             product(&four, row, stop, scratch);
         }
     }
