@@ -46,7 +46,7 @@ check 'csv columns' '[ "$(sed -n 1p "$dir/csv" | tr -cd , | wc -c)" = "$(sed -n 
 check 'csv has the times' \
     'head -1 "$dir/csv" | grep -q "ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict"'
 check 'the roofs of each number of threads' \
-    '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 2>/dev/null |
+    '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 --kv f16 2>/dev/null |
         grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'
 for format in table md csv json jsonl; do
     "$quern" bench --synthetic tiny:q4_k_m -p 40 -n 2 -t 2 -r 1 --stages --format $format >"$dir/stages.$format" 2>/dev/null
