@@ -1,6 +1,7 @@
 #include "x86.h"
 
 #include "apart.h"
+#include "matmul_float.h"
 #include "vector_avx2.h"
 
 #include <stdbool.h>
@@ -27,13 +28,6 @@ struct many_scratch {
 size_t matmul_float_scratch_avx2(void)
 {
     return sizeof(struct many_scratch);
-}
-
-enum width { WIDTH_F32, WIDTH_F16, WIDTH_BF16 };
-
-static ALWAYS_INLINE size_t value_bytes(enum width width)
-{
-    return width == WIDTH_F32 ? 4 : 2;
 }
 
 /* Eight values, those from n on zero. */
@@ -169,24 +163,6 @@ static ALWAYS_INLINE void widen_panel(struct many_scratch *scratch, const struct
         else
             for (size_t c = 0; c < left; c += 8)
                 _mm256_storeu_ps(&scratch->weights[r][c], load_values(from + c * value_bytes(width), left - c, width));
-    }
-}
-
-/* Rows to ask into the second-level cache while others are multiplied, line by line: `lines` of each of `rows` rows. */
-struct soon {
-    const uint8_t *row;
-    size_t         stride, rows, lines, line;
-};
-
-static ALWAYS_INLINE void ask(struct soon *soon, size_t count)
-{
-    for (; count && soon->rows; count--) {
-        _mm_prefetch((const char *)soon->row + 64 * soon->line, _MM_HINT_T1);
-        if (++soon->line == soon->lines) {
-            soon->line = 0;
-            soon->row += soon->stride;
-            soon->rows--;
-        }
     }
 }
 

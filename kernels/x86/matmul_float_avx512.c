@@ -1,6 +1,7 @@
 #include "x86.h"
 
 #include "apart.h"
+#include "matmul_float.h"
 #include "vector_avx512.h"
 
 #include <stdbool.h>
@@ -28,13 +29,6 @@ struct many_scratch {
 size_t matmul_float_scratch_avx512(void)
 {
     return sizeof(struct many_scratch);
-}
-
-enum width { WIDTH_F32, WIDTH_F16, WIDTH_BF16 };
-
-static ALWAYS_INLINE size_t value_bytes(enum width width)
-{
-    return width == WIDTH_F32 ? 4 : 2;
 }
 
 /* Sixteen values; with `part` those beyond the mask are zero and not read. */
@@ -164,24 +158,6 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
             acc = _mm256_add_ps(acc, _mm512_extractf32x8_ps(both, 1));
     }
     _mm256_storeu_ps(sums, acc);
-}
-
-/* Rows to ask into the second-level cache while others are multiplied, line by line: `lines` of each of `rows` rows. */
-struct soon {
-    const uint8_t *row;
-    size_t         stride, rows, lines, line;
-};
-
-static ALWAYS_INLINE void ask(struct soon *soon, size_t count)
-{
-    for (; count && soon->rows; count--) {
-        _mm_prefetch((const char *)soon->row + 64 * soon->line, _MM_HINT_T1);
-        if (++soon->line == soon->lines) {
-            soon->line = 0;
-            soon->row += soon->stride;
-            soon->rows--;
-        }
-    }
 }
 
 /* A run of up to eight rows, one after the other; a row past the last repeats it. */
