@@ -36,6 +36,13 @@ static inline uint32_t load_u32(const void *bytes)
     return value;
 }
 
+static inline uint64_t load_u64(const void *bytes)
+{
+    uint64_t value;
+    memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
 static inline float f16_to_f32(uint16_t half)
 {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;

@@ -10,6 +10,7 @@
 #define QUERN_MATMUL_AVX2_H
 
 #include "dots_avxvnni.h"
+#include "numbers.h"
 #include "panel.h"
 #include "unpack.h"
 #include "vector_avx2.h"
@@ -698,20 +699,6 @@ static ALWAYS_INLINE void fill_panel(union any_panel *out, const uint8_t *bytes,
 }
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */
-
-static ALWAYS_INLINE uint32_t u16_at(const uint8_t *bytes)
-{
-    uint16_t value;
-    memcpy(&value, bytes, 2);
-    return value;
-}
-
-static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, 4);
-    return value;
-}
 
 /* The eight f16 that begin blocks of `bytes` bytes. */
 static ALWAYS_INLINE void halves_of_8_blocks(uint16_t out[8], const uint8_t *block, size_t bytes)

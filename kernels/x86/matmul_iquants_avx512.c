@@ -11,7 +11,7 @@
  * neither small loads from a large store nor extraction is cheap. */
 static ALWAYS_INLINE uint64_t four_bytes(const uint8_t *bytes)
 {
-    return _pdep_u64(u32_at(bytes), 0x00ff00ff00ff00ff);
+    return _pdep_u64(load_u32(bytes), 0x00ff00ff00ff00ff);
 }
 
 static ALWAYS_INLINE __m256i four_entries(const uint64_t *grid, uint64_t index)
@@ -39,7 +39,7 @@ static ALWAYS_INLINE void run_iq2_xxs_avx512(struct run *out, const uint8_t *byt
     __m256i words = _mm512_castsi512_si256(_mm512_permutexvar_epi32(odd_dwords, _mm512_loadu_si512(bytes + 2)));
     uint64_t signs[4];
     store_signs(signs, signs_of_8_words(words));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     out->scales = odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
     for (int k = 0; k < 4; k++) {
         const uint8_t *index = bytes + 2 + 16 * k;
@@ -78,11 +78,11 @@ static ALWAYS_INLINE void run_iq2_xs_avx512(struct run *out, const uint8_t *byte
     uint64_t signs[4];
     const uint64_t nine = 0x01ff01ff01ff01ff;
     store_signs(signs, with_parity(_mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 9))));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     out->scales = nibble_scales(bytes + 66);
     for (int k = 0; k < 4; k++) {
         const uint8_t *index = bytes + 2 + 16 * k;
-        out->q[k] = with_signs(eight_entries(grid_iq2_xs, u64_at(index) & nine, u64_at(index + 8) & nine), signs[k]);
+        out->q[k] = with_signs(eight_entries(grid_iq2_xs, load_u64(index) & nine, load_u64(index + 8) & nine), signs[k]);
     }
 }
 
@@ -112,12 +112,12 @@ void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t
 static ALWAYS_INLINE void run_iq2_s_avx512(struct run *out, const uint8_t *bytes)
 {
     const uint64_t upper = 0x0300030003000300;
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     out->scales = nibble_scales(bytes + 74);
     for (int k = 0; k < 4; k++) {
         const uint8_t *low = bytes + 2 + 8 * k, *high = bytes + 66 + 2 * k;
         uint64_t first = four_bytes(low) | _pdep_u64(high[0], upper), second = four_bytes(low + 4) | _pdep_u64(high[1], upper);
-        out->q[k] = with_signs(eight_entries(grid_iq2_s, first, second), u64_at(bytes + 34 + 8 * k));
+        out->q[k] = with_signs(eight_entries(grid_iq2_s, first, second), load_u64(bytes + 34 + 8 * k));
     }
 }
 
@@ -160,7 +160,7 @@ static ALWAYS_INLINE void run_iq3_xxs_avx512(struct run *out, const uint8_t *byt
     __m256i words = _mm256_loadu_si256((const __m256i *)(bytes + 66));
     uint64_t signs[4];
     store_signs(signs, signs_of_8_words(words));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     out->scales = odd_scales(_mm256_cvtepi32_epi8(_mm256_srli_epi32(words, 28)));
     for (int k = 0; k < 4; k++)
         out->q[k] = with_signs(sixteen_entries(grid_iq3_xxs, bytes + 2 + 16 * k, 0), signs[k]);
@@ -193,11 +193,11 @@ void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_
 /* d; 64 lower index bytes; 8 bytes of ninth bits; 32 masks of signs; 4 bytes of scales for 32 values each. */
 static ALWAYS_INLINE void run_iq3_s_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->d = u16_at(bytes);
-    out->scales = odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
+    out->d = load_u16(bytes);
+    out->scales = odd_scales(vector_of_8(_pdep_u64(load_u32(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
     for (int k = 0; k < 4; k++) {
-        __m512i q = sixteen_entries(grid_iq3_s, bytes + 2 + 16 * k, u16_at(bytes + 66 + 2 * k));
-        out->q[k] = with_signs(q, u64_at(bytes + 74 + 8 * k));
+        __m512i q = sixteen_entries(grid_iq3_s, bytes + 2 + 16 * k, load_u16(bytes + 66 + 2 * k));
+        out->q[k] = with_signs(q, load_u64(bytes + 74 + 8 * k));
     }
 }
 
@@ -273,14 +273,14 @@ static ALWAYS_INLINE void find_iq1_s(struct iq1_run *out, const uint8_t *bytes)
     out->minus = _mm512_movepi16_mask(each);
     __m128i odd = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(words, 11), _mm_set1_epi16(14)), _mm_set1_epi16(1));
     out->scales = _mm_cvtepi16_epi8(odd);    /* zeros above, which dot_super_narrow wants */
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 /* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's
  * nibbles. */
 static ALWAYS_INLINE void find_iq1_m(struct iq1_run *out, const uint8_t *bytes)
 {
-    const uint64_t three_bits = 0x0707070707070707, words = u64_at(bytes + 48), scales = _pext_u64(words, 0x0fff0fff0fff0fff);
+    const uint64_t three_bits = 0x0707070707070707, words = load_u64(bytes + 48), scales = _pext_u64(words, 0x0fff0fff0fff0fff);
     /* the nibbles of each byte to bits 9 to 12 of two words */
     __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(bytes + 32)));
     __m512i upper = _mm512_mullo_epi32(both, _mm512_set1_epi32(1 << 9 | 1 << 21));
@@ -382,10 +382,10 @@ static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes
 {
     const uint64_t upper = 0x0700070007000700;
     __m128i words = _mm_loadu_si128((const __m128i *)(bytes + 34));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     out->scales = odd_scales(_mm_cvtepi16_epi8(_mm_and_si128(_mm_srli_epi16(words, 12), _mm_set1_epi16(7))));
     for (int k = 0; k < 4; k++) {
-        uint32_t first = u16_at(bytes + 34 + 4 * k), second = u16_at(bytes + 36 + 4 * k);
+        uint32_t first = load_u16(bytes + 34 + 4 * k), second = load_u16(bytes + 36 + 4 * k);
         set_eighths(out, k, four_bytes(bytes + 2 + 8 * k) | _pdep_u64(first & 0xfff, upper),
                     four_bytes(bytes + 6 + 8 * k) | _pdep_u64(second & 0xfff, upper),
                     (first >> 15) * 0x0f | (second >> 15) * 0xf0);
@@ -424,7 +424,7 @@ static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes
     out->d = found.d;
     out->scales = found.scales;
     for (int k = 0; k < 4; k++) {
-        uint64_t high = _pdep_u64(u32_at(bytes + 32 + 4 * k), 0x0f0f0f0f0f0f0f0f), upper = high & 0x0707070707070707;
+        uint64_t high = _pdep_u64(load_u32(bytes + 32 + 4 * k), 0x0f0f0f0f0f0f0f0f), upper = high & 0x0707070707070707;
         set_eighths(out, k, four_bytes(bytes + 8 * k) | _pdep_u64(upper, 0xff00ff00ff00ff00),
                     four_bytes(bytes + 8 * k + 4) | _pdep_u64(upper >> 32, 0xff00ff00ff00ff00), found.minus >> 8 * k);
     }
@@ -455,8 +455,8 @@ void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 /* d; a word of upper scale pairs; 4 bytes of lower scale nibbles (offset 32); 128 bytes of nibbles: indices of values_iq4. */
 static ALWAYS_INLINE void run_iq4_xs_avx512(struct run *out, const uint8_t *bytes)
 {
-    uint64_t scales = _pdep_u64(u32_at(bytes + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(u16_at(bytes + 2), 0x3030303030303030);
-    out->d = u16_at(bytes);
+    uint64_t scales = _pdep_u64(load_u32(bytes + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(load_u16(bytes + 2), 0x3030303030303030);
+    out->d = load_u16(bytes);
     out->scales = _mm_sub_epi8(vector_of_8(scales), _mm_set1_epi8(32));
     nibbles(out->q, _mm512_loadu_si512(bytes + 8));
     nibbles(out->q + 2, _mm512_loadu_si512(bytes + 72));

@@ -226,8 +226,8 @@ static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row,
             unpack(&w, one, two);
             for (size_t t = 0; t < toks; t++)
                 scratch->sums[t][i] = dot_pair(&w, &token[t], order);
-            d[r] = u16_at(one);
-            d[r + 4] = u16_at(two);
+            d[r] = load_u16(one);
+            d[r + 4] = load_u16(two);
         }
         for (size_t t = 0; t < toks; t++)
             acc[t] = finish_pairs(acc[t], scratch->sums[t], d, token[t].dx, shape);
@@ -344,7 +344,7 @@ static ALWAYS_INLINE void run_iq2_xxs(struct run *out, const uint8_t *bytes)
     __m512i words;
     columns_of_halves(out, halves_iq2_xxs(&words, bytes, bytes));
     out->scales = scales_of_words(_mm512_castsi512_si256(words));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 /* `scales`: where eight bytes with a scale of four bits for each unit of 16 columns begin in a run. */
@@ -352,8 +352,8 @@ static ALWAYS_INLINE void pair_of_halves(struct pair *out, struct halves h, cons
 {
     const __m512i low = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x30000003f, 0xb00000007, 0x230000001f, 0x2b00000027));
     const __m512i high = _mm512_broadcast_i64x4(_mm256_setr_epi64x(0x130000000f, 0x1b00000017, 0x330000002f, 0x3b00000037));
-    __m512i both = _mm512_set1_epi64((int64_t)u64_at(first + scales));
-    both = _mm512_mask_set1_epi64(both, 0xf0, (int64_t)u64_at(second + scales));
+    __m512i both = _mm512_set1_epi64((int64_t)load_u64(first + scales));
+    both = _mm512_mask_set1_epi64(both, 0xf0, (int64_t)load_u64(second + scales));
     values_of_2_bits(out->q, _mm512_unpacklo_epi8(h.codes.low, h.codes.high), _mm512_unpacklo_epi8(h.low, h.high));
     values_of_2_bits(out->q + 4, _mm512_unpackhi_epi8(h.codes.low, h.codes.high), _mm512_unpackhi_epi8(h.low, h.high));
     out->scales[0] = odd_of_nibbles(_mm512_multishift_epi64_epi8(low, both));
@@ -382,7 +382,7 @@ static ALWAYS_INLINE void run_iq2_xs(struct run *out, const uint8_t *bytes)
 {
     columns_of_halves(out, halves_iq2_xs(bytes, bytes));
     out->scales = nibble_scales(bytes + 66);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 static ALWAYS_INLINE __m512i twice_32(const uint8_t *first, const uint8_t *second)
@@ -394,7 +394,7 @@ static ALWAYS_INLINE __m512i twice_32(const uint8_t *first, const uint8_t *secon
 /* d; 32 lower index bytes; 32 masks of signs; 8 bytes with two upper index bits for each of four entries; scales. */
 static ALWAYS_INLINE struct halves halves_iq2_s(const uint8_t *first, const uint8_t *second)
 {
-    const uint64_t even = 0x5555555555555555, a = u64_at(first + 66), b = u64_at(second + 66);
+    const uint64_t even = 0x5555555555555555, a = load_u64(first + 66), b = load_u64(second + 66);
     __m512i signs = twice_32(first + 34, second + 34);
     struct codes codes = codes_of(codes_iq2_s[0], codes_iq2_s[1], 1024, twice_32(first + 2, second + 2),
                                   _pext_u64(a, even) | _pext_u64(b, even) << 32, _pext_u64(a, ~even) | _pext_u64(b, ~even) << 32);
@@ -410,7 +410,7 @@ static ALWAYS_INLINE void run_iq2_s(struct run *out, const uint8_t *bytes)
 {
     columns_of_halves(out, halves_iq2_s(bytes, bytes));
     out->scales = nibble_scales(bytes + 74);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 /* d; 64 indices of four values; per 32 values four masks of signs and a scale. */
@@ -439,13 +439,13 @@ static ALWAYS_INLINE void run_iq3_xxs(struct run *out, const uint8_t *bytes)
     __m256i words = words_iq3_xxs(bytes);
     columns_of_3_bits(out, codes_run_iq3_xxs(bytes), values_iq3_xxs, signs_of_28_bits(_mm512_cvtepu32_epi64(words)));
     out->scales = scales_of_words(words);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 /* d; 64 lower index bytes; 8 bytes of ninth bits; 32 masks of signs; 4 bytes of scales for 32 values each. */
 static ALWAYS_INLINE struct codes codes_run_iq3_s(const uint8_t *bytes)
 {
-    return codes_of(codes_iq3_s[0], codes_iq3_s[1], 512, load_once(bytes + 2), u64_at(bytes + 66), 0);
+    return codes_of(codes_iq3_s[0], codes_iq3_s[1], 512, load_once(bytes + 2), load_u64(bytes + 66), 0);
 }
 
 static ALWAYS_INLINE void pair_iq3_s(struct pair *out, const uint8_t *first, const uint8_t *second)
@@ -455,15 +455,15 @@ static ALWAYS_INLINE void pair_iq3_s(struct pair *out, const uint8_t *first, con
     for (int i = 0; i < 2; i++) {
         const uint8_t *bytes = i ? second : first;
         values_of_3_bits(out->q + 4 * i, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
-        out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(scales, _mm512_set1_epi32((int)u32_at(bytes + 106))));
+        out->scales[i] = odd_of_nibbles(_mm512_multishift_epi64_epi8(scales, _mm512_set1_epi32((int)load_u32(bytes + 106))));
     }
 }
 
 static ALWAYS_INLINE void run_iq3_s(struct run *out, const uint8_t *bytes)
 {
     columns_of_3_bits(out, codes_run_iq3_s(bytes), values_iq3_s, signs_of_32_bytes(bytes + 74));
-    out->scales = odd_scales(vector_of_8(_pdep_u64(u32_at(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
-    out->d = u16_at(bytes);
+    out->scales = odd_scales(vector_of_8(_pdep_u64(load_u32(bytes + 106), 0x0f0f0f0f0f0f0f0f)));
+    out->d = load_u16(bytes);
 }
 
 /* Five to FOURS tokens of the formats of two bits as groups of four, over so few rows at a time that the later groups find them in

@@ -16,7 +16,7 @@ static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
     __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(2, 2, 1, 1)), 2);
     low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
     high = _mm_and_si128(high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
-    out->d = u32_at(bytes);
+    out->d = load_u32(bytes);
     out->scales = _mm_or_si128(low, high);
     out->mins = _mm_unpackhi_epi64(out->scales, out->scales);
 }
@@ -100,7 +100,7 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     const __m512i up = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
     const __m512i down = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
     const __m512i nibble = _mm512_set1_epi8(15), pair = _mm512_set1_epi8(0x30);
-    out->d = u16_at(bytes + 208);
+    out->d = load_u16(bytes + 208);
     out->scales = _mm_loadu_si128((const __m128i *)(bytes + 192));
     for (int half = 0; half < 2; half++) {
         __m512i low = _mm512_loadu_si512(bytes + 64 * half);
@@ -152,7 +152,7 @@ static ALWAYS_INLINE void pairs_of_32(__m512i q[2], const uint8_t *bytes)
 static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
 {
     __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
-    out->d = u32_at(bytes + 80);
+    out->d = load_u32(bytes + 80);
     out->scales = _mm_and_si128(scales, nibble);
     out->mins = _mm_and_si128(_mm_srli_epi16(scales, 4), nibble);
     out->raw[0] = _mm512_loadu_si512(bytes + 16);
@@ -195,7 +195,7 @@ static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
     __m128i high_2 = _mm_shuffle_epi8(tail, _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13));
     low = _mm_and_si128(_mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 4, 4)), _mm_set1_epi8(15));
     high_2 = _mm_and_si128(_mm_rolv_epi32(high_2, _mm_setr_epi32(4, 2, 0, 30)), _mm_set1_epi8(0x30));
-    out->d = u16_at(bytes + 108);
+    out->d = load_u16(bytes + 108);
     out->scales = _mm_sub_epi8(_mm_or_si128(low, high_2), _mm_set1_epi8(32));
     out->raw[0] = _mm512_loadu_si512(bytes + 32);
     pairs_of_32(out->q, bytes + 32);
@@ -238,7 +238,7 @@ void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
 /* 64 bytes of pairs, d. */
 static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    out->d = u16_at(bytes + 64);
+    out->d = load_u16(bytes + 64);
     out->scales = _mm_set1_epi8(1);
     out->raw[0] = _mm512_loadu_si512(bytes);
     pairs_of_32(out->q, bytes);
@@ -289,12 +289,12 @@ static ALWAYS_INLINE __m512i quarters(__m128i a, __m128i b, __m128i c, __m128i d
 static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes)
 {
     const __m128i p0 = _mm_set1_epi8(1), p1 = _mm_set1_epi8(3), p2 = _mm_set1_epi8(9), p3 = _mm_set1_epi8(27);
-    const __m128i p4 = _mm_set1_epi8(81), last = _mm_set1_epi32((int)u32_at(bytes + 48));
+    const __m128i p4 = _mm_set1_epi8(81), last = _mm_set1_epi32((int)load_u32(bytes + 48));
     const __m128i rising = _mm_setr_epi8(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27);
     __m256i first = _mm256_loadu_si256((const __m256i *)bytes);
     __m128i second = _mm_loadu_si128((const __m128i *)(bytes + 32));
     __m512i whole = _mm512_broadcast_i64x4(first);
-    out->d = u16_at(bytes + 52);
+    out->d = load_u16(bytes + 52);
     out->scales = _mm_set1_epi8(1);
     out->q[0] = base3_digits(whole, quarters(p0, p0, p1, p1));
     out->q[1] = base3_digits(whole, quarters(p2, p2, p3, p3));

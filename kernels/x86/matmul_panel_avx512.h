@@ -3,29 +3,9 @@
 #define QUERN_MATMUL_PANEL_AVX512_H
 
 #include "matmul_avx512.h"
+#include "numbers.h"
 
 /* ---- what several formats need ---------------------------------------------------------------------------------- */
-
-static ALWAYS_INLINE uint32_t u16_at(const uint8_t *bytes)
-{
-    uint16_t value;
-    memcpy(&value, bytes, 2);
-    return value;
-}
-
-static ALWAYS_INLINE uint32_t u32_at(const uint8_t *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, 4);
-    return value;
-}
-
-static ALWAYS_INLINE uint64_t u64_at(const uint8_t *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, 8);
-    return value;
-}
 
 /* Eight bytes in the lower half of a vector. */
 static ALWAYS_INLINE __m128i vector_of_8(uint64_t bytes)

@@ -113,7 +113,7 @@ static ALWAYS_INLINE void add_fifth_bits(__m512i q[4], const uint8_t *bits, size
     const __m512i sixteen = _mm512_set1_epi8(16);
     for (size_t half = 0; half < 2; half++) {
         const uint8_t *four = bits + 4 * half * step;
-        uint64_t a = u32_at(four), b = u32_at(four + step), c = u32_at(four + 2 * step), d = u32_at(four + 3 * step);
+        uint64_t a = load_u32(four), b = load_u32(four + step), c = load_u32(four + 2 * step), d = load_u32(four + 3 * step);
         uint64_t low = (a & 0xffff) | (b & 0xffff) << 16 | (c & 0xffff) << 32 | d << 48;
         uint64_t high = a >> 16 | (b >> 16) << 16 | (c >> 16) << 32 | (d >> 16) << 48;
         q[2 * half] = _mm512_mask_add_epi8(q[2 * half], low, q[2 * half], sixteen);
@@ -324,7 +324,7 @@ void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 /* d, 128 bits: 1 is d, 0 is -d. With the offset of 1: 2 or 0. */
 static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
 {
-    __m128i first = _mm_set1_epi16((short)u16_at(bytes)), second = _mm_set1_epi16((short)u16_at(bytes + 18));
+    __m128i first = _mm_set1_epi16((short)load_u16(bytes)), second = _mm_set1_epi16((short)load_u16(bytes + 18));
     set_codes(out, _mm_blend_epi32(first, second, 12));
     for (int k = 0; k < 4; k++) {
         uint64_t bits;
@@ -366,7 +366,7 @@ static ALWAYS_INLINE void run_q2_0_avx512(struct run *out, const uint8_t *bytes)
     const __m512i even = _mm512_set1_epi32(0x00040000), odd = _mm512_set1_epi32(0x00060002);
     __m128i d[4];
     for (int k = 0; k < 4; k++) {
-        d[k] = _mm_set1_epi16((short)u16_at(bytes + 18 * k));
+        d[k] = _mm_set1_epi16((short)load_u16(bytes + 18 * k));
         __m512i same = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(bytes + 18 * k + 2)));
         same = _mm512_shuffle_epi8(same, four_times);
         out->q[k] = _mm512_or_si512(_mm512_and_si512(_mm512_srlv_epi16(same, even), _mm512_set1_epi16(0x0003)),

@@ -61,7 +61,7 @@ static ALWAYS_INLINE __m256i bytes_in_fours(const uint8_t *first)
 {
     const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 0, -1, 0, -1, 1, -1, 1, -1, 1, -1, 1, -1, 2, -1, 2, -1, 2, -1, 2, -1, 3,
                                             -1, 3, -1, 3, -1, 3, -1);
-    return _mm256_shuffle_epi8(_mm256_set1_epi32((int)u32_at(first)), spread);
+    return _mm256_shuffle_epi8(_mm256_set1_epi32((int)load_u32(first)), spread);
 }
 
 /* Lane i of 16: word i / 4 of the four from `first` on. */
@@ -162,7 +162,7 @@ static ALWAYS_INLINE void apart_iq2_xxs_avx2(struct book_block *out, const uint8
     store_indices(out->index, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(four)));
     store_indices(out->index + 16, _mm256_cvtepu8_epi16(_mm256_extracti128_si256(four, 1)));
     store_masks(out->masks, signs_of_8_words(words));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     store_scales(out, scales_of_words(words));
 }
 
@@ -191,7 +191,7 @@ static ALWAYS_INLINE void apart_iq2_xs_avx2(struct book_block *out, const uint8_
     store_indices(out->index, _mm256_and_si256(first, nine));
     store_indices(out->index + 16, _mm256_and_si256(second, nine));
     store_masks(out->masks, with_parity(_mm256_permute4x64_epi64(seven, 0xd8)));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     store_scales(out, scales_of_nibbles(_mm_loadl_epi64((const __m128i *)(bytes + 66))));
 }
 
@@ -219,7 +219,7 @@ static ALWAYS_INLINE void apart_iq2_s_avx2(struct book_block *out, const uint8_t
         store_indices(out->index + 16 * half,
                       indices_of(bytes + 2 + 16 * half, bytes_in_fours(bytes + 66 + 4 * half), factor, 0x300));
     memcpy(out->masks, bytes + 34, 32);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     store_scales(out, scales_of_nibbles(_mm_loadl_epi64((const __m128i *)(bytes + 74))));
 }
 
@@ -246,7 +246,7 @@ static ALWAYS_INLINE void apart_iq3_xxs_avx2(struct book_block *out, const uint8
     for (int i = 0; i < 4; i++)
         store_indices(out->index + 16 * i, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(bytes + 2 + 16 * i))));
     store_masks(out->masks, signs_of_8_words(words));
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     store_scales(out, scales_of_words(words));
 }
 
@@ -272,13 +272,13 @@ static ALWAYS_INLINE void apart_iq3_s_avx2(struct book_block *out, const uint8_t
     const __m256i factor = _mm256_setr_epi16(256, 128, 64, 32, 16, 8, 4, 2, 256, 128, 64, 32, 16, 8, 4, 2);
     const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1,
                                             -1, 1, -1, 1, -1, 1, -1);
-    uint32_t scales = u32_at(bytes + 106);
+    uint32_t scales = load_u32(bytes + 106);
     for (int i = 0; i < 4; i++) {
-        __m256i high = _mm256_shuffle_epi8(_mm256_set1_epi16((short)u16_at(bytes + 66 + 2 * i)), spread);
+        __m256i high = _mm256_shuffle_epi8(_mm256_set1_epi16((short)load_u16(bytes + 66 + 2 * i)), spread);
         store_indices(out->index + 16 * i, indices_of(bytes + 2 + 16 * i, high, factor, 0x100));
     }
     memcpy(out->masks, bytes + 74, 32);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
     store_scales(out, scales_of_nibbles(_mm_cvtsi32_si128((int)scales)));
 }
 
@@ -342,7 +342,7 @@ static ALWAYS_INLINE void apart_iq1_s_avx2(struct book_block *out, const uint8_t
     _mm256_store_si256((__m256i *)out->factors, factors_of_iq1(twice, deltas));
     store_masks(out->masks, _mm256_cvtepi16_epi32(minus));
     store_scales(out, scales);
-    out->d = u16_at(bytes);
+    out->d = load_u16(bytes);
 }
 
 #define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .offset = 16, .top = 31, .bytes = 50, .factor = 0.125f }
@@ -386,8 +386,8 @@ static ALWAYS_INLINE void apart_iq1_m_avx2(struct book_block *out, const uint8_t
     }
     store_masks(out->masks, _mm256_permute4x64_epi64(_mm256_packs_epi16(minus[0], minus[1]), 0xd8));
     store_scales(out, scales);
-    out->d = u16_at(bytes + 48) >> 12 | (u16_at(bytes + 50) >> 8 & 0xf0) | (u16_at(bytes + 52) >> 4 & 0xf00) |
-             (u16_at(bytes + 54) & 0xf000);
+    out->d = (uint32_t)(load_u16(bytes + 48) >> 12 | (load_u16(bytes + 50) >> 8 & 0xf0) | (load_u16(bytes + 52) >> 4 & 0xf00) |
+                        (load_u16(bytes + 54) & 0xf000));
 }
 
 #define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 16, .top = 31, .bytes = 56, .factor = 0.125f }

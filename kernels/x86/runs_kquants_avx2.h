@@ -12,7 +12,7 @@ static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
     __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(2, 2, 1, 1)), 2);
     low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
     high = _mm_and_si128(high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
-    out->d = u32_at(bytes);
+    out->d = load_u32(bytes);
     out->mins = _mm_srli_si128(_mm_or_si128(low, high), 8);
     out->scales = _mm_move_epi64(_mm_or_si128(low, high));
 }
@@ -46,7 +46,7 @@ static ALWAYS_INLINE void run_q5_k_avx2(struct run *out, const uint8_t *bytes)
 static ALWAYS_INLINE void run_q6_k_avx2(struct run *out, const uint8_t *bytes)
 {
     const __m256i pair = _mm256_set1_epi8(0x30);
-    out->d = u16_at(bytes + 208);
+    out->d = load_u16(bytes + 208);
     out->scales = _mm_loadu_si128((const __m128i *)(bytes + 192));
     for (int half = 0; half < 2; half++) {
         __m256i *q = out->q + 4 * half, high = _mm256_loadu_si256((const __m256i *)(bytes + 128 + 32 * half)), both[2];
@@ -73,7 +73,7 @@ static ALWAYS_INLINE void pairs_of_32(__m256i q[4], const uint8_t *bytes)
 static ALWAYS_INLINE void run_q2_k_avx2(struct run *out, const uint8_t *bytes)
 {
     __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
-    out->d = u32_at(bytes + 80);
+    out->d = load_u32(bytes + 80);
     out->scales = _mm_and_si128(scales, nibble);
     out->mins = _mm_and_si128(_mm_srli_epi16(scales, 4), nibble);
     pairs_of_32(out->q, bytes + 16);
@@ -89,7 +89,7 @@ static ALWAYS_INLINE __m128i q3_k_scales(const uint8_t *bytes)
     const __m128i nibble = _mm_set1_epi8(15);
     __m128i both = _mm_loadl_epi64((const __m128i *)bytes);
     __m128i low = _mm_unpacklo_epi64(_mm_and_si128(both, nibble), _mm_and_si128(_mm_srli_epi16(both, 4), nibble));
-    __m128i top = _mm_srlv_epi32(_mm_set1_epi32((int)u32_at(bytes + 8)), _mm_setr_epi32(0, 2, 4, 6));
+    __m128i top = _mm_srlv_epi32(_mm_set1_epi32((int)load_u32(bytes + 8)), _mm_setr_epi32(0, 2, 4, 6));
     top = _mm_slli_epi16(_mm_and_si128(top, _mm_set1_epi8(3)), 4);
     return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
 }
@@ -98,7 +98,7 @@ static ALWAYS_INLINE void run_q3_k_avx2(struct run *out, const uint8_t *bytes)
 {
     __m256i high = _mm256_loadu_si256((const __m256i *)bytes);
     const __m256i bit = _mm256_set1_epi8(4);
-    out->d = u16_at(bytes + 108);
+    out->d = load_u16(bytes + 108);
     out->scales = q3_k_scales(bytes + 96);
     pairs_of_32(out->q, bytes + 32);
     pairs_of_32(out->q + 4, bytes + 64);
@@ -112,8 +112,8 @@ static ALWAYS_INLINE void run_q3_k_avx2(struct run *out, const uint8_t *bytes)
 
 static ALWAYS_INLINE void run_iq4_xs_avx2(struct run *out, const uint8_t *bytes)
 {
-    uint64_t scales = _pdep_u64(u32_at(bytes + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(u16_at(bytes + 2), 0x3030303030303030);
-    out->d = u16_at(bytes);
+    uint64_t scales = _pdep_u64(load_u32(bytes + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(load_u16(bytes + 2), 0x3030303030303030);
+    out->d = load_u16(bytes);
     out->scales = _mm_sub_epi8(_mm_cvtsi64_si128((long long)scales), _mm_set1_epi8(32));
     for (int k = 0; k < 8; k++)
         out->q[k] = look_up(values_iq4, 0, nibbles_of_16(bytes + 8 + 16 * k));

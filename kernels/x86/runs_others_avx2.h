@@ -25,7 +25,7 @@ static ALWAYS_INLINE __m128i thrice(__m128i fraction)
 static ALWAYS_INLINE void run_tq1_0_avx2(struct run *out, const uint8_t *bytes)
 {
     __m256i first = _mm256_loadu_si256((const __m256i *)bytes);
-    __m128i second[5], last = _mm_set1_epi32((int)u32_at(bytes + 48)), last_3 = thrice(last), last_9 = thrice(last_3);
+    __m128i second[5], last = _mm_set1_epi32((int)load_u32(bytes + 48)), last_3 = thrice(last), last_9 = thrice(last_3);
     for (int i = 0; i < 5; i++) {
         out->q[i] = base3_digits(first);
         first = _mm256_add_epi8(_mm256_add_epi8(first, first), first);
@@ -36,7 +36,7 @@ static ALWAYS_INLINE void run_tq1_0_avx2(struct run *out, const uint8_t *bytes)
     last = _mm_blend_epi32(_mm_blend_epi32(last, last_3, 2), _mm_blend_epi32(last_9, thrice(last_9), 8), 12);
     out->q[7] = base3_digits(_mm256_setr_m128i(second[4], last));
     out->scales = _mm_set1_epi8(1);
-    out->d = u16_at(bytes + 52);
+    out->d = load_u16(bytes + 52);
 }
 
 #define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .top = 3, .bytes = 54, .factor = 1 }
@@ -50,7 +50,7 @@ static ALWAYS_INLINE void run_tq2_0_avx2(struct run *out, const uint8_t *bytes)
             out->q[4 * half + i] = _mm256_and_si256(_mm256_srli_epi16(all, 2 * i), mask);
     }
     out->scales = _mm_set1_epi8(1);
-    out->d = u16_at(bytes + 64);
+    out->d = load_u16(bytes + 64);
 }
 
 #define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 32, .offset = 1, .top = 3, .bytes = 66, .factor = 1 }
@@ -60,8 +60,8 @@ static ALWAYS_INLINE void run_q1_0_avx2(struct run *out, const uint8_t *bytes)
 {
     for (int k = 0; k < 8; k++) {
         const uint8_t *block = bytes + 18 * (k / 4);
-        out->file_scale[k] = (uint16_t)u16_at(block);
-        out->q[k] = _mm256_and_si256(bytes_of_bits(u32_at(block + 2 + 4 * (k % 4))), _mm256_set1_epi8(2));
+        out->file_scale[k] = load_u16(block);
+        out->q[k] = _mm256_and_si256(bytes_of_bits(load_u32(block + 2 + 4 * (k % 4))), _mm256_set1_epi8(2));
     }
 }
 
@@ -77,7 +77,7 @@ static ALWAYS_INLINE void run_q2_0_avx2(struct run *out, const uint8_t *bytes)
                                                                      _mm_loadu_si128((const __m128i *)(block + 20)));
         for (int i = 0; i < 4; i++) {
             pair[i] = _mm256_and_si256(_mm256_srli_epi16(all, 2 * i), mask);
-            out->file_scale[4 * k + i] = (uint16_t)u16_at(block + 18 * (i / 2));
+            out->file_scale[4 * k + i] = load_u16(block + 18 * (i / 2));
         }
         for (int i = 0; i < 2; i++) {
             __m256i early = i ? _mm256_unpackhi_epi8(pair[0], pair[1]) : _mm256_unpacklo_epi8(pair[0], pair[1]);
@@ -113,7 +113,7 @@ static ALWAYS_INLINE void run_nvfp4_avx2(struct run *out, const uint8_t *bytes)
         out->q[2 * k + 1] = look_up(values_fp4, 16, _mm256_permute2x128_si256(even, odd, 0x31));
     }
     for (int k = 0; k < 2; k++) {
-        __m128i eight = _mm_setr_epi32((int)u32_at(bytes + 72 * k), (int)u32_at(bytes + 72 * k + 36), 0, 0);
+        __m128i eight = _mm_setr_epi32((int)load_u32(bytes + 72 * k), (int)load_u32(bytes + 72 * k + 36), 0, 0);
         out->scale[k] = ue4m3_halves(_mm256_cvtepu8_epi32(eight));
     }
 }

@@ -40,7 +40,7 @@ static ALWAYS_INLINE void run_q4_1_avx2(struct run *out, const uint8_t *bytes)
 /* 16 where bit i of the word is set. */
 static ALWAYS_INLINE __m256i fifth_bits(const uint8_t *word)
 {
-    return _mm256_and_si256(bytes_of_bits(u32_at(word)), _mm256_set1_epi8(16));
+    return _mm256_and_si256(bytes_of_bits(load_u32(word)), _mm256_set1_epi8(16));
 }
 
 static ALWAYS_INLINE void run_q5_0_avx2(struct run *out, const uint8_t *bytes)
