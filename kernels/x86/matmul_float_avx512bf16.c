@@ -78,6 +78,16 @@ static ALWAYS_INLINE void transpose_8x8(__m512i v[8])
     }
 }
 
+/* v[i]: columns c + 4 i to c + 4 i + 3 of eight rows, a lane of 64 bits each; from the `left`-th on zero. */
+static ALWAYS_INLINE void quads_of_8_rows(__m512i v[8], const uint8_t *const w[8], size_t c, size_t left)
+{
+    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+#pragma GCC unroll 8
+    for (size_t r = 0; r < 8; r++)
+        v[r] = _mm512_maskz_loadu_epi16(mask, w[r] + 2 * c);
+    transpose_8x8(v);
+}
+
 /* Load a word of each line of TOUCH_BYTES of all rows. */
 enum { TOUCH_BYTES = 256 };
 static ALWAYS_INLINE void touch_rows(const uint8_t *const w[APART_ROWS], size_t at)
@@ -101,14 +111,10 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
         __m512 sum = _mm512_setzero_ps();
         for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32) {
             const size_t left = job->cols - c;
-            const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
             __m512i v[8];
             if (c % (TOUCH_BYTES / 2) == 0 && left >= TOUCH_BYTES / 2)
                 touch_rows(w, 2 * c);
-#pragma GCC unroll 8
-            for (size_t r = 0; r < 8; r++)
-                v[r] = _mm512_maskz_loadu_epi16(mask, w[r] + 2 * c);
-            transpose_8x8(v);
+            quads_of_8_rows(v, w, c, left);
 #pragma GCC unroll 8
             for (size_t i = 0; i < 8; i++)
                 sum = _mm512_dpbf16_ps(sum, (__m512bh)v[i], broadcast_quad(job->acts, c / 4 + i));
@@ -245,12 +251,8 @@ static size_t fill_panels(struct panel_of_8 *panels, const struct matmul_job *jo
         if (left < PANEL_COLS)
             memset(&panels[p], 0, sizeof panels[p]);
         for (size_t c = 0; c < PANEL_COLS && c < left; c += 32) {
-            const __mmask32 mask = left - c >= 32 ? 0xffffffffu : (1u << (left - c)) - 1;
             __m512i v[8];
-#pragma GCC unroll 8
-            for (size_t r = 0; r < 8; r++)
-                v[r] = _mm512_maskz_loadu_epi16(mask, w[r] + 2 * c);
-            transpose_8x8(v);
+            quads_of_8_rows(v, w, c, left - c);
 #pragma GCC unroll 8
             for (size_t i = 0; i < 8; i++)
                 _mm512_store_si512(panels[p].w[c / 4 + i], v[i]);
