@@ -47,7 +47,8 @@ static int unknown_word(const char *word)
     if (meant)
         fprintf(stderr, "quern: unknown %s '%s': did you mean '%s'?\n", kind, shown, meant);
     else
-        fprintf(stderr, "quern: unknown %s '%s'; 'quern --help' lists them\n", kind, shown);
+        fprintf(stderr, "quern: unknown %s '%s'; 'quern --help' lists them%s\n", kind, shown,
+                option ? "; those of a verb stand behind it: quern run -m FILE" : "");
     return QUERN_EUSAGE;
 }
 

@@ -140,28 +140,31 @@ static bool read_u64(const char *word, uint64_t *out, const char **end)
     return errno == 0;
 }
 
-/* K, M, G and T are powers of 1024, with or without "i" and "B", so that sizes can be given back as quern prints them. Whole
- * numbers only. */
+/* K, M, G and T are powers of 1024, with or without "i" and "B", so that sizes can be given back as quern prints them: before a unit
+ * the number may have a fraction, of six digits so that their product with any unit fits 64 bits. */
 static bool read_bytes(const char *word, size_t *out)
 {
-    const char *end;
-    uint64_t n;
+    const char *p;
+    uint64_t n, digits = 0, of = 1, scale = 1;
     static const char units[] = "KMGT";
-    if (!read_u64(word, &n, &end))
+    if (!read_u64(word, &n, &p) || n > SIZE_MAX)
         return false;
-    size_t bytes = (size_t)n;
-    const char *unit = *end ? strchr(units, *end >= 'a' ? *end - 32 : *end) : NULL;
+    bool fraction = *p == '.';
+    if (fraction)
+        for (p++; *p >= '0' && *p <= '9' && of < 1000000; p++)
+            digits = digits * 10 + (uint64_t)(*p - '0'), of *= 10;
+    const char *unit = *p ? strchr(units, *p >= 'a' ? *p - 32 : *p) : NULL;
+    if (fraction && (of == 1 || !unit))
+        return false;
     if (unit) {
-        if (!checked_mul(&bytes, bytes, (size_t)1 << 10 * (unit - units + 1)))
-            return false;
-        end++;
-        if (*end == 'i')
-            end++;
+        scale = (uint64_t)1 << 10 * (unit - units + 1);
+        p += 1 + (p[1] == 'i');
     }
-    if (*end == 'B')
-        end++;
-    *out = bytes;
-    return *end == 0 && n == (uint64_t)(size_t)n;
+    if (*p == 'B')
+        p++;
+    size_t bytes = (size_t)n;
+    return *p == 0 && scale <= SIZE_MAX && checked_mul(&bytes, bytes, (size_t)scale) &&
+           checked_add(out, bytes, (size_t)(digits * scale / of));
 }
 
 /* The list replaces the one that is there: the default's, or that of the same flag before (the last one counts, as for others). */
@@ -352,7 +355,13 @@ static bool read_option(const struct verb *verb, int argc, char **argv, int *i, 
     }
     /* Which options were named, for --verbose and for values that a model recommends where the user said nothing. */
     args->given[index / 64] |= (uint64_t)1 << index % 64;
-    return set_value(o, settings + offset, value, err);
+    if (set_value(o, settings + offset, value, err))
+        return true;
+    /* "-ngl 99" is "-n gl" to this parser; whoever wrote it meant an option that there is not. */
+    if (word[1] != '-' && err->code == QUERN_EUSAGE && word[2] >= 'a' && word[2] <= 'z')
+        return ERR(err, QUERN_EUSAGE, "unknown option '%s', nor is '%s' a value for -%c: --help lists them",
+                   text_escape(shown, sizeof shown, word, strlen(word)), shown + 2, word[1]);
+    return false;
 }
 
 bool options_parse(const struct verb *verb, int argc, char **argv, void *settings, struct quern_error *err)

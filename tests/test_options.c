@@ -97,6 +97,23 @@ static void test_all_forms(void)
     options_free(&verb, &s);
 }
 
+/* Sizes as people write them and as quern prints them. */
+static void test_sizes(void)
+{
+    static const struct { const char *word; size_t bytes; } cases[] = {
+        {"0", 0}, {"12345", 12345}, {"12B", 12}, {"4K", 4096}, {"4k", 4096}, {"1KiB", 1024}, {"2MB", 2097152}, {"0.5K", 512},
+        {"4.5G", (size_t)9 << 29}, {"1.25MiB", 1310720}, {"0.000001K", 0}, {"3.999999K", 4095}, {"1.999999T", 2199022156040},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct settings s;
+        struct quern_error err = {0};
+        char line[64];
+        snprintf(line, sizeof line, "--mem-limit=%s", cases[i].word);
+        CHECK(parse(&s, line, &err) && s.memory == cases[i].bytes, "%s: %zu %s", line, s.memory, err.text);
+        options_free(&verb, &s);
+    }
+}
+
 static void test_refusals(void)
 {
     static const struct { const char *line, *says;
@@ -107,6 +124,8 @@ static void test_refusals(void)
         {"--xyzzy", "unknown option '--xyzzy'"},
         {"--=1", "unknown option"},
         {"-q", "unknown option '-q'"},
+        {"-tgl|99", "unknown option '-tgl'"},
+        {"-t=gl", "--threads: 'gl' is not a number"},
         {"--threads", "--threads needs an argument"},
         {"--threads=", "'' is not a number"},
         {"--threads=-1", "'-1' is not a number"},
@@ -130,6 +149,11 @@ static void test_refusals(void)
         {"--sizes=1,", "list of numbers"},
         {"--mem-limit=17179869184G", "number of bytes"},
         {"--mem-limit=4X", "number of bytes"},
+        {"--mem-limit=4.5", "number of bytes"},
+        {"--mem-limit=4.G", "number of bytes"},
+        {"--mem-limit=.5G", "number of bytes"},
+        {"--mem-limit=1.1234567G", "number of bytes"},
+        {"--mem-limit=1.5.5G", "number of bytes"},
         {"--verbose=1", "takes no argument"},
         {"a|b", "one argument too many: 'b'"},
         {"--\033[2J", "unknown option '--\\x1B[2J'"},
@@ -203,6 +227,7 @@ int main(void)
 {
     TEST(test_defaults);
     TEST(test_all_forms);
+    TEST(test_sizes);
     TEST(test_refusals);
     TEST(test_random_seed_and_help);
     TEST(test_ten_thousand_stops);
