@@ -183,7 +183,8 @@ refused "a gate refuses" 7 "kld is" "$small" out --recipe recipe.json $texts --f
 refused "no gate" 2 "no gate such as" "$small" out --bpw 6 --fail-if 'kld'
 refused "two sizes" 2 "says how large" "$small" out --bpw 6 --size 1M
 refused "a ratio that is none" 2 "no number above 1" "$small" out --ratio small $texts
-refused "too small a size" 2 "smallest types" "$small" out --size 100K $texts
+refused "too small a size" 2 "the smallest types make a file of" "$small" out --size 0.1M $texts
+refused "a folder that is none" 6 "nowhere/out: cannot open" "$model" nowhere/out --type Q8_0
 : >empty; refused "empty calibration (I2)" 2 "0 tokens" "$small" out --bpw 6 --calibration empty
 head -c 3000 /dev/zero | tr '\0' a >same
 refused "one token over and over (I2)" 2 "the same" "$small" out --bpw 6 --calibration same

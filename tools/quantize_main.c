@@ -17,7 +17,7 @@ static const struct option quantize_options[] = {
       NULL, NULL, NULL },
     { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL,
       NULL },
-    { "size", 0, OPTION_BYTES, AT(size), "BYTES", NULL, "bytes of the file, at most", NULL, NULL, NULL },
+    { "size", 0, OPTION_BYTES, AT(size), "BYTES", NULL, "bytes of the file, at most: 4.5G, 900M (powers of 1024)", NULL, NULL, NULL },
     { "bpw", 0, OPTION_REAL, AT(bpw), "BITS", NULL, "bits per weight over the whole file, at most", NULL, NULL, NULL },
     { "ratio", 0, OPTION_TEXT, AT(ratio), "Nx", NULL, "how many times smaller than the input", NULL, NULL, NULL },
     { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL,

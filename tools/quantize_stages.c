@@ -82,14 +82,39 @@ static bool check_texts(const struct run *r, struct quern_error *err)
     return receipt_possible(r->model, &receipt, err) && (!a->tune || tune_stage_texts(r->model, &stage, err));
 }
 
+static size_t padded(size_t bytes)
+{
+    return (bytes + 31) / 32 * 32;
+}
+
+/* What the chosen types may take of a file of `file` bytes. Refused here, before the hours of measuring, when even the smallest
+ * types are more. */
+static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct quern_error *err)
+{
+    size_t least = 0, fixed = run_file_bytes(r) + HEADER_ROOM + 4 * r->input.tensor_count;
+    for (size_t i = 0; i < r->choice.count; i++) {
+        const struct plan_tensor *t = &r->choice.tensors[i];
+        size_t smallest = t->choice[0].bytes;
+        for (size_t c = 1; c < t->count; c++)
+            smallest = t->choice[c].bytes < smallest ? t->choice[c].bytes : smallest;
+        fixed += padded(smallest) - smallest;
+        fixed -= padded(quantize_tensor_bytes(&r->job, t->tensor));
+        least += smallest;
+    }
+    if (fixed + least > file)
+        return ERR(err, QUERN_EUSAGE, "the smallest types make a file of %zu bytes, %zu are allowed", fixed + least, file);
+    *budget = file - fixed;
+    return true;
+}
+
 bool run_decide(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
     struct adaptive_options options = { .calibration = a->calibration, .fisher = a->gather == 0, .search = !a->no_search,
                                         .mem_limit = a->mem_limit,
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
-    size_t file, budget, fixed;
-    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, gathers;
+    size_t file, budget = 0;
+    bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, allocates, gathers;
     if (a->save_recipe && !recipe_may_write(a->save_recipe, a->force, err))
         return false;
     if (!(r->model = source_model(r->source.path, a->threads, err)) || !check_texts(r, err) || !run_check_space(r, err))
@@ -110,18 +135,14 @@ bool run_decide(struct run *r, struct quern_error *err)
     if (a->recipe && !recipe_read(&r->choice, a->recipe, &measured, err))
         return false;
     /* The plan is made of tensors rounded as they will be in the file; a dry run that measures nothing can do without. */
-    gathers = !a->dry_run || (r->choice.count && !measured && (sized || !a->recipe));
+    allocates = r->choice.count && (sized || !a->recipe);
+    gathers = !a->dry_run || (allocates && !measured);
+    if (allocates && !plan_budget(r, &budget, file, err))
+        return false;
     if (gathers && !open_moments(r, &options, err))
         return false;
-    if (r->choice.count && (sized || !a->recipe)) {
-        for (size_t i = 0; i < r->choice.count; i++)
-            r->choice.items[i].chosen = 0;
-        plan_apply(&r->choice, r->plan);
-        fixed = run_file_bytes(r) - plan_bytes(&r->choice) + HEADER_ROOM + 4 * r->input.tensor_count;
-        budget = file > fixed ? file - fixed : 0;
-        if (!adaptive_plan(&r->choice, &r->job, r->model, budget, !measured, &options, err))
-            return false;
-    }
+    if (allocates && !adaptive_plan(&r->choice, &r->job, r->model, budget, !measured, &options, err))
+        return false;
     plan_apply(&r->choice, r->plan);
     /* A recipe's losses may be of the other way of rounding: then nothing is predicted of this file. */
     if (gathers && r->choice.feedback != r->have_refine)

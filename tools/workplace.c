@@ -40,6 +40,8 @@ bool workplace_open(struct workplace *w, const char *output, struct quern_error 
     w->rounded = w->stats ? workplace_path(output, "rounded", err) : NULL;
     w->plain = w->rounded ? workplace_path(output, "plain", err) : NULL;
     w->journal = w->plain ? journal_open(path, err) : NULL;
+    if (path && !w->journal && err->code == QUERN_EIO)       /* the user named the output, not the hidden file beside it */
+        error_prefix(err, output);
     free(path);
     if (!w->journal)
         workplace_close(w);
