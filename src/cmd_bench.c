@@ -6,6 +6,7 @@
 #include "cmd.h"
 #include "cmd_bench.h"
 #include "cmd_engine.h"
+#include "cpu_words.h"
 #include "machine.h"
 #include "session.h"
 #include "synthetic.h"
@@ -97,7 +98,7 @@ static const struct option options[] = {
      .kind = OPTION_TEXT,
      .offset = OFFSET(cpu),
      .arg = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
+     .choices = CPU_CHOICES,
      .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
     {.name = "huge-pages",
      .kind = OPTION_CHOICE,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu_words.h"
 #include "machine.h"
 #include "pool.h"
 #include "session.h"
@@ -17,7 +18,7 @@ const struct option engine_options[] = {
      .help = "the model, a GGUF file; it may also stand as an argument of its own"},
     {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = OFFSET(threads), .arg = "N", .fallback = "0",
      .help = "threads; 0: the physical fast cores within the affinity mask and the CPU quota"},
-    {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = "ref|avx2|avx512|amx|neon|dotprod|i8mm",
+    {.name = "cpu", .kind = OPTION_TEXT, .offset = OFFSET(cpu), .arg = "LEVEL", .choices = CPU_CHOICES,
      .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
     {.name = "context", .letter = 'c', .alias = "ctx-size", .kind = OPTION_COUNT, .offset = OFFSET(context), .arg = "N",
      .fallback = "0",

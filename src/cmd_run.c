@@ -299,8 +299,13 @@ static bool show_object(struct run *r)
 
 static void show_timings(const struct run *r)
 {
-    fprintf(stderr, "load %.3f s, prefill %zu tokens at %.1f/s, first token after %.3f s, decode %zu tokens at %.1f/s\n", r->load,
-            r->prompt_tokens, rate(r->prompt_tokens, r->prefill), r->first, r->made, rate(r->made ? r->made - 1 : 0, r->decode));
+    fprintf(stderr, "load %.3f s, prefill %zu tokens at %.1f/s", r->load, r->prompt_tokens, rate(r->prompt_tokens, r->prefill));
+    if (r->made > 0)
+        fprintf(stderr, ", first token after %.3f s", r->first);
+    /* The first token is prefill's; a rate needs another one. */
+    if (r->made > 1)
+        fprintf(stderr, ", decode %zu tokens at %.1f/s", r->made, rate(r->made - 1, r->decode));
+    fputc('\n', stderr);
     if (r->ended == &ENDED_CONTEXT)
         fprintf(stderr, "ended: the context of %zu tokens is full (--context, --on-overflow shift)\n", r->context);
     else

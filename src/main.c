@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "cpu_words.h"
 #include "kernels.h"
 
 /* One row per verb, in the order in which --help shows them. */
@@ -61,7 +62,7 @@ static int show_cpu(void)
     const char *word = getenv("QUERN_CPU");
     cpu_detect(&cpu);
     if (word && *word && !cpu_cap(&cpu, word)) {
-        fprintf(stderr, "quern: QUERN_CPU: '%s' is unknown or above this machine's '%s'\n",
+        fprintf(stderr, "quern: QUERN_CPU: '%s' is unknown or above this machine's '%s' (" CPU_WORDS ")\n",
                 text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
         return QUERN_EUSAGE;
     }

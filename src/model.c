@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu_words.h"
 #include "pool.h"
 
 bool model_init(struct model *m, const struct gguf *g, const struct kernels *kernels, struct quern_error *err)
@@ -30,7 +31,7 @@ static bool choose_kernels(struct kernels *kernels, const char *word, struct que
     if (!word)
         word = getenv("QUERN_CPU");
     if (word && *word && !cpu_cap(&cpu, word))
-        return ERR(err, QUERN_EUSAGE, "instruction set '%s' is unknown or above this machine's '%s'",
+        return ERR(err, QUERN_EUSAGE, "instruction set '%s' is unknown or above this machine's '%s' (" CPU_WORDS ")",
                    text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
     kernels_init(kernels, &cpu);
     return true;

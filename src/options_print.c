@@ -1,6 +1,7 @@
 /* Help, manual page and shell completions from the option tables. Only write to the stream that they are given. */
 #include <string.h>
 
+#include "cpu_words.h"
 #include "options.h"
 
 /* 100 columns: most terminals are that wide, and sentences beginning at column 30 need the room. */
@@ -217,8 +218,7 @@ void options_manual(FILE *out, const struct program *p)
           ".TP\n3\ninvalid file\n.TP\n4\nvalid but unsupported\n.TP\n5\nnot enough memory, or more than the limit\n"
           ".TP\n6\nreading or writing failed\n.TP\n7\na quality gate was not met\n.TP\n8\na limit was met (context length, ...)\n"
           ".TP\n130, 141, 143\nended by SIGINT, SIGPIPE, SIGTERM\n"
-          ".SH ENVIRONMENT\n.TP\n.B QUERN_CPU\nhighest instruction set to use: ref, avx2, avx_vnni, avx512, avx512_bf16, amx, "
-          "neon, dotprod, i8mm\n"
+          ".SH ENVIRONMENT\n.TP\n.B QUERN_CPU\nhighest instruction set to use: " CPU_WORDS "\n"
           ".TP\n.B NO_COLOR\nno colours on a terminal\n", out);
 }
 

@@ -62,6 +62,8 @@ check 'did you mean (option)' '"$quern" run --promt x 2>&1 | grep -q "did you me
 check 'did you mean (option before any verb)' \
     '"$quern" --verison 2>"$dir/err"; [ $? -eq 2 ] &&
         grep -q "^quern: unknown option .--verison.: did you mean .--version" "$dir/err"'
+check 'an unknown instruction set, and which there are' \
+    'QUERN_CPU=avx3 "$quern" --cpu 2>&1 | grep -q "avx3.* (ref, avx2, avx_vnni, avx512, "'
 check 'unknown option before any verb' \
     '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
         grep -q "unknown option .--wrong.;" "$dir/err"'
