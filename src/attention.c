@@ -16,7 +16,7 @@ enum { SPAN = 1024, QUERIES = 64, SPLIT_TOKENS = 4 };
 struct rows {
     float *out;        /* [rows][value_dim] */
     float *max, *sum;  /* [rows] */
-    float *factor;     /* [rows] of the last tile */
+    float *factor;     /* [at most QUERIES, or rows] what each tile asks `out` to be multiplied by */
 };
 
 struct attend_stage {
@@ -80,6 +80,12 @@ size_t attend_blocks(const struct model *m)
     return heads * SPLIT_TOKENS;
 }
 
+/* Tiles that are weighed before their values are mixed: of scratch they take what a block of QUERIES rows does. */
+static size_t tiles_at_once(size_t rows)
+{
+    return rows < QUERIES ? QUERIES / rows : 1;
+}
+
 /* First position that a query at `pos` sees. */
 static size_t first_seen(const struct forward *f, const struct layer *l, size_t pos)
 {
@@ -99,6 +105,14 @@ static float alibi_slope(const struct hyper *hyper, size_t heads, size_t h)
     if (h < power)
         return powf(powf(2, -hyper->alibi / (float)power), (float)(h + 1));
     return powf(powf(2, -hyper->alibi / 2 / (float)power), (float)(2 * (h - power) + 1));
+}
+
+/* Whether all queries of a block see a whole tile and nothing else is done to their scores, as in most tiles of a long context. */
+static bool scores_stand(const struct attend_stage *s, size_t first_pos, size_t last_pos, size_t tile)
+{
+    const struct hyper *hyper = &s->f->m->hyper;
+    return hyper->attn_softcap == 0 && hyper->alibi == 0 && first_pos >= tile + ATTN_TILE - 1 &&
+           first_seen(s->f, s->a->layer, last_pos) <= tile;
 }
 
 /* What is done to the scores of one query before the softmax: soft cap, position bias, mask. */
@@ -126,50 +140,74 @@ static void scale_row(float *x, float factor, size_t n)
         x[i] *= factor;
 }
 
-/* The softmax of a tile's scores for rows [first, first + n): what they have accumulated so far is scaled. */
-static void step_rows(const struct forward *f, struct rows *rows, size_t first, size_t n, float *scores, size_t value_dim)
+/* The rows of the block's queries that see some of a tile. */
+struct seen { size_t first, count; };
+
+/* The softmax of a tile's scores. */
+static void step_rows(const struct forward *f, struct rows *rows, struct seen seen, float *scores, float *factor)
 {
-    if (f->k->softmax_rows.fn)
-        f->k->softmax_rows.fn(scores + first * ATTN_TILE, n, rows->max + first, rows->sum + first, rows->factor + first);
-    for (size_t i = first; i < first + n; i++) {
-        if (!f->k->softmax_rows.fn)
-            rows->factor[i] = f->k->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &rows->max[i], &rows->sum[i]);
-        if (rows->factor[i] != 1)
-            scale_row(rows->out + i * value_dim, rows->factor[i], value_dim);
+    if (f->k->softmax_rows.fn) {
+        f->k->softmax_rows.fn(scores + seen.first * ATTN_TILE, seen.count, rows->max + seen.first, rows->sum + seen.first,
+                              factor + seen.first);
+        return;
     }
+    for (size_t i = seen.first; i < seen.first + seen.count; i++)
+        factor[i] = f->k->softmax_step.fn(scores + i * ATTN_TILE, ATTN_TILE, &rows->max[i], &rows->sum[i]);
 }
 
-/* One tile for the queries of the block that see some of it. */
-static void attend_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores,
-                        struct rows *rows)
+/* Positions ascend: the first tokens may stand before the tile, the last may have it behind their window. */
+static struct seen rows_seeing(const struct attend_stage *s, const struct block *b, size_t tile)
 {
-    struct forward *f = s->f;
-    const struct layer *l = s->a->layer;
-    const size_t *pos = f->pos + b->first;
-    size_t kd = s->shape->key_dim, vd = s->shape->value_dim, begin = 0, end = b->toks;
-    /* Positions ascend: the first tokens may stand before the tile, the last may have it behind their window. */
+    const size_t *pos = s->f->pos + b->first;
+    size_t begin = 0, end = b->toks;
     while (begin < end && pos[begin] < tile)
         begin++;
-    while (end > begin && first_seen(f, l, pos[end - 1]) >= tile + ATTN_TILE)
+    while (end > begin && first_seen(s->f, s->a->layer, pos[end - 1]) >= tile + ATTN_TILE)
         end--;
-    if (begin == end)
-        return;
-    size_t row = begin * s->group, count = (end - begin) * s->group;
-    f->k->attn_scores[b->kv->type].fn(scores + row * ATTN_TILE, q + row * kd, kd, count, kv_key(b->kv, s->shape, b->head, tile),
-                                      s->shape->key_row, ATTN_TILE, kd, f->m->hyper.attn_scale);
-    for (size_t i = row; i < row + count; i++)
-        shape_scores(s, scores + i * ATTN_TILE, pos[i / s->group], tile, b->head * s->group + i % s->group);
-    step_rows(f, rows, row, count, scores, vd);
-    f->k->attn_mix[b->kv->type].fn(rows->out + row * vd, vd, scores + row * ATTN_TILE, count,
-                                   kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
+    return (struct seen){ .first = begin * s->group, .count = (end - begin) * s->group };
 }
 
-/* All tiles of one span, from nothing. */
+/* A tile's scores become its weights; rows->max and sum move on, factor[rows] is what the outputs so far must be multiplied by. */
+static void weigh_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *q, float *scores,
+                       struct rows *rows, float *factor)
+{
+    struct forward *f = s->f;
+    const size_t *pos = f->pos + b->first;
+    size_t kd = s->shape->key_dim;
+    struct seen seen = rows_seeing(s, b, tile);
+    if (seen.count == 0)
+        return;
+    f->k->attn_scores[b->kv->type].fn(scores + seen.first * ATTN_TILE, q + seen.first * kd, kd, seen.count,
+                                      kv_key(b->kv, s->shape, b->head, tile), s->shape->key_row, ATTN_TILE, kd,
+                                      f->m->hyper.attn_scale);
+    bool stand = scores_stand(s, pos[0], pos[b->toks - 1], tile);
+    for (size_t i = seen.first; !stand && i < seen.first + seen.count; i++)
+        shape_scores(s, scores + i * ATTN_TILE, pos[i / s->group], tile, b->head * s->group + i % s->group);
+    step_rows(f, rows, seen, scores, factor);
+}
+
+/* And the values by these weights. */
+static void mix_tile(const struct attend_stage *s, const struct block *b, size_t tile, const float *scores, const float *factor,
+                     float *out)
+{
+    size_t vd = s->shape->value_dim;
+    struct seen seen = rows_seeing(s, b, tile);
+    if (seen.count == 0)
+        return;
+    for (size_t i = seen.first; i < seen.first + seen.count; i++)
+        if (factor[i] != 1)
+            scale_row(out + i * vd, factor[i], vd);
+    s->f->k->attn_mix[b->kv->type].fn(out + seen.first * vd, vd, scores + seen.first * ATTN_TILE, seen.count,
+                                      kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
+}
+
+/* All tiles of one span, from nothing. With few queries, which wait for memory, several tiles are weighed before their values are
+ * mixed: keys and values are then longer streams, and a tile's scores are under way during the softmax of the one before. */
 static void attend_span(const struct attend_stage *s, const struct block *b, size_t span, const float *q, float *scores,
                         struct rows *rows)
 {
     struct forward *f = s->f;
-    size_t n = b->toks * s->group, last = f->pos[b->first + b->toks - 1];
+    size_t n = b->toks * s->group, last = f->pos[b->first + b->toks - 1], most = tiles_at_once(n);
     size_t begin = span * SPAN, end = begin + SPAN < last + 1 ? begin + SPAN : last + 1;
     size_t seen = first_seen(f, s->a->layer, f->pos[b->first]);
     memset(rows->out, 0, n * s->shape->value_dim * sizeof *rows->out);
@@ -179,8 +217,14 @@ static void attend_span(const struct attend_stage *s, const struct block *b, siz
     }
     if (seen > begin)
         begin = seen - seen % ATTN_TILE;
-    for (size_t tile = begin; tile < end; tile += ATTN_TILE)
-        attend_tile(s, b, tile, q, scores, rows);
+    for (size_t tile = begin; tile < end; tile += most * ATTN_TILE) {
+        size_t tiles = (end - tile + ATTN_TILE - 1) / ATTN_TILE;
+        tiles = tiles < most ? tiles : most;
+        for (size_t i = 0; i < tiles; i++)
+            weigh_tile(s, b, tile + i * ATTN_TILE, q, scores + i * n * ATTN_TILE, rows, rows->factor + i * n);
+        for (size_t i = 0; i < tiles; i++)
+            mix_tile(s, b, tile + i * ATTN_TILE, scores + i * n * ATTN_TILE, rows->factor + i * n, rows->out);
+    }
 }
 
 /* (max, sum, out) of a row += those of the next span. */
@@ -252,7 +296,7 @@ static float *carve_rows(struct rows *rows, float *at, size_t n, size_t value_di
     rows->max = rows->out + n * value_dim;
     rows->sum = rows->max + n;
     rows->factor = rows->sum + n;
-    return rows->factor + n;
+    return rows->factor + n * tiles_at_once(n);
 }
 
 static void attend_chunk(void *arg, size_t index, size_t thread)
@@ -263,7 +307,7 @@ static void attend_chunk(void *arg, size_t index, size_t thread)
     struct rows span, all;
     size_t n = b.toks * s->group, vd = s->shape->value_dim;
     float *q = s->f->scratch[thread].attention, *scores = q + n * s->shape->key_dim;
-    carve_rows(&all, carve_rows(&span, scores + n * ATTN_TILE, n, vd), n, vd);
+    carve_rows(&all, carve_rows(&span, scores + n * tiles_at_once(n) * ATTN_TILE, n, vd), n, vd);
     gather_queries(s, &b, q);
     memset(all.sum, 0, n * sizeof *all.sum);
     size_t from = first_seen(s->f, a->layer, s->f->pos[b.first]) / SPAN, to = s->f->pos[b.first + b.toks - 1] / SPAN;
@@ -309,7 +353,7 @@ static void attend_unit(const struct attend_stage *s, size_t block, size_t span,
     struct rows rows;
     size_t n = b.toks * s->group, vd = s->shape->value_dim;
     float *q = s->f->scratch[thread].attention, *scores = q + n * s->shape->key_dim;
-    carve_rows(&rows, scores + n * ATTN_TILE, n, vd);
+    carve_rows(&rows, scores + n * tiles_at_once(n) * ATTN_TILE, n, vd);
     gather_queries(s, &b, q);
     attend_span(s, &b, span, q, scores, &rows);
     for (size_t row = 0; row < n; row++) {

@@ -88,6 +88,8 @@ static ALWAYS_INLINE void turn_keys(float *keys, const char *k, size_t k_stride,
         for (size_t at = 0; at < n; at += 16) {
             __mmask16 mask = lanes_16(n - at);
             __m512 v[16];
+            for (size_t i = 0; c + at == 0 && i < 16; i++)
+                prefetch_row(k + (t + i) * k_stride, k_stride);
 #pragma GCC unroll 16
             for (size_t i = 0; i < 16; i++)
                 v[i] = load_16(k + (t + i < nk ? t + i : nk - 1) * k_stride, c + at, mask, type);
@@ -310,9 +312,12 @@ static ALWAYS_INLINE void mix(float *out, size_t out_stride, const float *probs,
     }
     for (size_t c = 0; c < head_dim; c += PIECE) {
         size_t n = head_dim - c < PIECE ? head_dim - c : PIECE;
-        for (size_t t = 0; t < nk; t++)
+        for (size_t t = 0; t < nk; t++) {
+            if (c == 0)
+                prefetch_row((const char *)v + t * v_stride, v_stride);
             for (size_t at = 0; at < n; at += 16)
                 _mm512_store_ps(values + t * PIECE + at, load_16((const char *)v + t * v_stride, c + at, lanes_16(n - at), type));
+        }
         mix_f32(out + c, out_stride, probs, nq, values, PIECE * sizeof *values, nk, n);
     }
 }

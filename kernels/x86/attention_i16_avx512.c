@@ -14,9 +14,6 @@
 
 enum { QUERIES = 16 };       /* rounded at a time in the mix, the lanes of a vector of factors; 2 KiB */
 
-/* Few queries wait for memory: the tile that follows is then asked for, line by line, while this one is multiplied. */
-enum { FEW = 8 };
-
 /* The bits of |x|, whose order is that of the numbers: what is infinite or no number comes out largest. */
 static ALWAYS_INLINE __m512i bits_of(__m512 x)
 {
@@ -99,71 +96,135 @@ static ALWAYS_INLINE __m512i pair_of(const void *at)
     return _mm512_set1_epi32(pair);
 }
 
-/* `queries` queries by 16 * vectors keys from key t on. */
-static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_stride, const char *tile, size_t t, size_t nk,
-                                      size_t head_dim, float scale, int queries, int vectors, bool ahead)
+/* acc += pairs of a times pairs of b, in place: gcc 12 makes two copies of acc of the intrinsic, and then runs out of registers. */
+static ALWAYS_INLINE void add_pairs(__m512i *acc, __m512i a, __m512i b)
 {
-    const char *keys = tile + 2 * head_dim * t;
-    const size_t step = 32 * head_dim, tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));   /* of 16 keys; of all */
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b));
+}
+
+/* A score from its sum of integers; a whole tile's are stored whole: what a masked store wrote cannot be read again at once. */
+static ALWAYS_INLINE void put_scores(float *scores, __m512 sum, float query_scale, const float *key_scale, size_t t, size_t nk)
+{
+    __m512 score = _mm512_mul_ps(sum, _mm512_mul_ps(_mm512_set1_ps(query_scale), _mm512_loadu_ps(key_scale + t)));
+    if (nk == ATTN_TILE)
+        _mm512_storeu_ps(scores + t, score);
+    else
+        _mm512_mask_storeu_ps(scores + t, t < nk ? lanes_16(nk - t) : 0, score);
+}
+
+static ALWAYS_INLINE float query_scale(const char *q, size_t head_dim, float scale)
+{
+    float own;
+    memcpy(&own, q + 2 * head_dim, sizeof own);
+    return own * scale;
+}
+
+/* Four queries by 32 keys from key t on. q_bytes: from query to query. */
+static ALWAYS_INLINE void score_block(float *scores, const char *q, size_t q_bytes, const char *tile, size_t t, size_t nk,
+                                      size_t head_dim, float scale)
+{
+    const char *from = tile + 2 * head_dim * t, *at = q;
     __m512 sum[8];
 #pragma GCC unroll 8
-    for (int i = 0; i < queries * vectors; i++)
+    for (int i = 0; i < 8; i++)
         sum[i] = _mm512_setzero_ps();
     for (size_t c = 0; c < head_dim; c += RUN) {
-        size_t end = head_dim - c < RUN ? head_dim : c + RUN;
         __m512i acc[8];
 #pragma GCC unroll 8
-        for (int i = 0; i < queries * vectors; i++)
+        for (int i = 0; i < 8; i++)
             acc[i] = _mm512_setzero_si512();
-        for (size_t at = c; at < end; at += 2) {
-            __m512i key[4];
+        for (size_t pairs = (head_dim - c < RUN ? head_dim - c : RUN) / 2; pairs > 0; pairs--, from += 64, at += 4) {
+            __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + 32 * head_dim);
 #pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++) {
-                const char *from = keys + (size_t)j * step + 32 * at;
-                key[j] = _mm512_loadu_si512(from);
-                if (ahead)
-                    prefetch_line(from, tile_bytes);
-            }
-#pragma GCC unroll 4
-            for (int i = 0; i < queries; i++) {
-                __m512i value = pair_of((const char *)(q + (size_t)i * q_stride) + 2 * at);
-#pragma GCC unroll 4
-                for (int j = 0; j < vectors; j++)
-                    acc[i * vectors + j] = _mm512_dpwssd_epi32(acc[i * vectors + j], key[j], value);
+            for (int i = 0; i < 4; i++) {
+                __m512i value = pair_of(at + (size_t)i * q_bytes);
+                add_pairs(&acc[2 * i], low, value);
+                add_pairs(&acc[2 * i + 1], high, value);
             }
         }
 #pragma GCC unroll 8
-        for (int i = 0; i < queries * vectors; i++)
+        for (int i = 0; i < 8; i++)
             sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(acc[i]));
     }
-    const float *key_scale = tile16_const_scales(tile, head_dim) + t;
 #pragma GCC unroll 4
-    for (int i = 0; i < queries; i++) {
-        float query_scale;
-        memcpy(&query_scale, (const char *)(q + (size_t)i * q_stride) + 2 * head_dim, sizeof query_scale);
+    for (int i = 0; i < 4; i++) {
+        float both = query_scale(q + (size_t)i * q_bytes, head_dim, scale);
+        put_scores(scores + i * ATTN_TILE, sum[2 * i], both, tile16_const_scales(tile, head_dim), t, nk);
+        put_scores(scores + i * ATTN_TILE, sum[2 * i + 1], both, tile16_const_scales(tile, head_dim), t + 16, nk);
+    }
+}
+
+/* Few queries by sixteen keys from key t on, in the order of their addresses: `ways` neighbouring lines have sums of their own, so
+ * that enough products are under way. `ahead`: the same place of the next tile is asked for, whose lines the machine's own
+ * prefetchers carry on only when they are asked for in order (requests for two lines 2 KiB apart in turn: decode 5 % slower). */
+static ALWAYS_INLINE void score_line(float *scores, const char *q, size_t q_bytes, const char *tile, size_t t, size_t nk,
+                                     size_t head_dim, float scale, int queries, int ways, bool ahead)
+{
+    const size_t tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));
+    const char *from = tile + 2 * head_dim * t, *at = q;
+    __m512 sum[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) {
-            size_t key = 16 * (size_t)j;
-            __m512 both = _mm512_mul_ps(_mm512_set1_ps(query_scale * scale), _mm512_loadu_ps(key_scale + key));
-            _mm512_mask_storeu_ps(scores + i * ATTN_TILE + t + key, t + key < nk ? lanes_16(nk - t - key) : 0,
-                                  _mm512_mul_ps(sum[i * vectors + j], both));
+    for (int i = 0; i < queries; i++)
+        sum[i] = _mm512_setzero_ps();
+    for (size_t c = 0; c < head_dim; c += RUN) {
+        const char *end = from + 32 * (head_dim - c < RUN ? head_dim - c : RUN);
+        __m512i acc[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < queries * ways; i++)
+            acc[i] = _mm512_setzero_si512();
+        for (; from < end; from += 64 * ways, at += 4 * ways) {
+#pragma GCC unroll 4
+            for (int w = 0; ahead && w < ways; w++)
+                prefetch_line(from + 64 * w, tile_bytes);
+#pragma GCC unroll 4
+            for (int w = 0; w < ways; w++) {
+                __m512i key = _mm512_loadu_si512(from + 64 * w);
+#pragma GCC unroll 4
+                for (int i = 0; i < queries; i++)
+                    add_pairs(&acc[i * ways + w], key, pair_of(at + (size_t)i * q_bytes + 4 * w));
+            }
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < queries; i++) {
+            __m512i all = _mm512_add_epi32(acc[i * ways], acc[i * ways + 1]);
+            if (ways == 4)
+                all = _mm512_add_epi32(all, _mm512_add_epi32(acc[i * ways + 2], acc[i * ways + 3]));
+            sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(all));
         }
     }
+#pragma GCC unroll 4
+    for (int i = 0; i < queries; i++)
+        put_scores(scores + i * ATTN_TILE, sum[i], query_scale(q + (size_t)i * q_bytes, head_dim, scale),
+                   tile16_const_scales(tile, head_dim), t, nk);
+}
+
+/* All queries by nk keys. The first ones ask for the tile that follows: with few queries it comes from memory, with many from the
+ * third-level cache, for whose lines a prefill waited a tenth of its attention. */
+static ALWAYS_INLINE void score_tile(float *scores, const char *q, size_t q_bytes, size_t nq, const char *tile, size_t nk,
+                                     size_t head_dim, float scale)
+{
+    size_t i = 0;
+    if (nq >= 4)
+        for (size_t t = 0; t < nk; t += 16)
+            score_line(scores, q, q_bytes, tile, t, nk, head_dim, scale, 4, 2, true), i = 4;
+    for (; i + 4 <= nq; i += 4)
+        for (size_t t = 0; t < nk; t += 32)
+            score_block(scores + i * ATTN_TILE, q + i * q_bytes, q_bytes, tile, t, nk, head_dim, scale);
+    for (size_t t = 0; i == 0 && t < nk; t += 16)
+        score_line(scores, q, q_bytes, tile, t, nk, head_dim, scale, 1, 4, true);
+    for (i = i == 0 ? 1 : i; i < nq; i++)
+        for (size_t t = 0; t < nk; t += 16)
+            score_line(scores + i * ATTN_TILE, q + i * q_bytes, q_bytes, tile, t, nk, head_dim, scale, 1, 4, false);
 }
 
 void attn_scores_i16_avx512(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                             size_t head_dim, float scale)
 {
-    size_t i = 0;
     (void)k_stride;
-    if (nq >= 4 && nq <= FEW)
-        for (size_t t = 0; t < nk; t += 32)
-            score_block(scores, q, q_stride, k, t, nk, head_dim, scale, 4, 2, true), i = 4;
-    for (; i + 4 <= nq; i += 4)
-        for (size_t t = 0; t < nk; t += 32)
-            score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 4, 2, false);
-    for (; i < nq; i++)
-        score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, 0, nk, head_dim, scale, 1, 4, i == 0);
+    if (nk == ATTN_TILE)
+        score_tile(scores, (const char *)q, q_stride * sizeof *q, nq, k, ATTN_TILE, head_dim, scale);
+    else
+        score_tile(scores, (const char *)q, q_stride * sizeof *q, nq, k, nk, head_dim, scale);
 }
 
 /* A query's weights times the rows' scales; nothing may come of rows beyond nk, not even NaN. */
@@ -172,25 +233,32 @@ static ALWAYS_INLINE void scaled_weights(__m512 weight[4], const float *probs, c
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
         __mmask16 mask = 16 * i < nk ? lanes_16(nk - 16 * i) : 0;
-        weight[i] = _mm512_maskz_mul_ps(mask, _mm512_maskz_loadu_ps(mask, probs + 16 * i), _mm512_loadu_ps(value_scale + 16 * i));
+        if (nk == ATTN_TILE)
+            weight[i] = _mm512_mul_ps(_mm512_loadu_ps(probs + 16 * i), _mm512_loadu_ps(value_scale + 16 * i));
+        else
+            weight[i] = _mm512_maskz_mul_ps(mask, _mm512_maskz_loadu_ps(mask, probs + 16 * i),
+                                            _mm512_loadu_ps(value_scale + 16 * i));
     }
 }
 
-/* The weights of n <= QUERIES queries as integers, two tokens beside each other, and each query's factor for its sums. Largest
+/* The weights of n <= most queries as integers, two tokens beside each other, and each query's factor for its sums. Largest
  * ones first, for all queries, then factors, as factor_of, then the integers: in one go per query each waits for the one before. */
 static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const float *probs, size_t n, const float *value_scale,
-                                        size_t nk)
+                                        size_t nk, size_t most)
 {
-    _Alignas(64) uint32_t most[QUERIES] = { 0 };
     _Alignas(64) float factor[QUERIES];
-    __m512 w[4];
-    for (size_t j = 0; j < n; j++) {
+    __m512 w[4], part[QUERIES];
+#pragma GCC unroll 16
+    for (size_t j = 0; j < most; j++) {
+        part[j] = _mm512_setzero_ps();
+        if (j >= n)
+            continue;
         scaled_weights(w, probs + j * ATTN_TILE, value_scale, nk);
-        most[j] = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(bits_of(w[0]), bits_of(w[1])),
-                                                           _mm512_max_epu32(bits_of(w[2]), bits_of(w[3]))));
+        part[j] = folded(folded(w[0], w[1], FOLD_MAX_BITS), folded(w[2], w[3], FOLD_MAX_BITS), FOLD_MAX_BITS);
     }
-    const __m512 largest = _mm512_load_ps(most), top = _mm512_set1_ps(PROB_MOST);
-    const __mmask16 infinite = _mm512_cmpge_epu32_mask(_mm512_load_si512(most), _mm512_set1_epi32(0x7f800000));
+    const __m512 top = _mm512_set1_ps(PROB_MOST);
+    const __m512 largest = most == 4 ? fold_4_vectors(part, FOLD_MAX_BITS) : fold_16_vectors(part, FOLD_MAX_BITS);
+    const __mmask16 infinite = _mm512_cmpge_epu32_mask(_mm512_castps_si512(largest), _mm512_set1_epi32(0x7f800000));
     const __mmask16 usable = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) & (__mmask16)~infinite;
     _mm512_store_ps(factor, _mm512_maskz_div_ps(usable, top, largest));
     _mm512_storeu_ps(scale, _mm512_mask_mov_ps(_mm512_maskz_div_ps(usable, largest, top), infinite, _mm512_set1_ps(NAN)));
@@ -204,12 +272,6 @@ static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const
             _mm512_storeu_si512(to + 16 * i, _mm512_permutexvar_epi64(order, q));
         }
     }
-}
-
-/* acc += pairs of a times pairs of b, in place: gcc 12 makes two copies of acc of the intrinsic, and then runs out of registers. */
-static ALWAYS_INLINE void add_pairs(__m512i *acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b));
 }
 
 /* `queries` queries by 16 * vectors columns from c on. */
@@ -279,8 +341,14 @@ void attn_mix_i16_avx512(float *out, size_t out_stride, const float *probs, size
     for (size_t first = 0; first < nq; first += QUERIES) {
         size_t n = nq - first < QUERIES ? nq - first : QUERIES, i = 0;
         float *to = out + first * out_stride;
-        round_weights(weights, scale, probs + first * ATTN_TILE, n, value_scale, nk);
-        if (nq >= 4 && nq <= FEW) {
+        const float *p = probs + first * ATTN_TILE;
+        if (nk == ATTN_TILE && n == QUERIES)
+            round_weights(weights, scale, p, QUERIES, value_scale, ATTN_TILE, QUERIES);
+        else if (nk == ATTN_TILE && n <= 4)
+            round_weights(weights, scale, p, n, value_scale, ATTN_TILE, 4);
+        else
+            round_weights(weights, scale, p, n, value_scale, nk, QUERIES);
+        if (first == 0 && n >= 4) {
             mix_queries(to, out_stride, weights, scale, v, nk, head_dim, 4, true);
             i = 4;
         }
@@ -288,6 +356,6 @@ void attn_mix_i16_avx512(float *out, size_t out_stride, const float *probs, size
             mix_queries(to + i * out_stride, out_stride, weights + i * ATTN_TILE, scale + i, v, nk, head_dim, 4, false);
         for (; i < n; i++)
             mix_queries(to + i * out_stride, out_stride, weights + i * ATTN_TILE, scale + i, v, nk, head_dim, 1,
-                        nq <= FEW && i == 0);
+                        first + i == 0);
     }
 }
