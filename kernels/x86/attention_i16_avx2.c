@@ -19,9 +19,16 @@ static ALWAYS_INLINE __m256i add_products(__m256i acc, __m256i a, __m256i b)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
 }
 
+/* Ask for the line in this one's place in the next tile, which need not exist, into the second-level cache: the first queries of
+ * a call do, for keys and values that come from memory or, in a prefill, from the third level. */
+static ALWAYS_INLINE void ask_next(const char *at, size_t head_dim)
+{
+    _mm_prefetch((const char *)((uintptr_t)at + ATTN_TILE * (2 * head_dim + sizeof(float))), _MM_HINT_T1);
+}
+
 /* `queries` queries by the sixteen keys from t on, a multiple of 16. */
 static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_stride, const char *tile, size_t t, size_t nk,
-                                      size_t head_dim, float scale, int queries)
+                                      size_t head_dim, float scale, int queries, bool ahead)
 {
     const char *keys = tile + 2 * head_dim * t;
     __m256 sum[4] = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps() };
@@ -31,6 +38,8 @@ static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_st
         for (size_t at = c; at < end; at += 2) {
             __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(keys + 32 * at));
             __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(keys + 32 * at + 32));
+            if (ahead)
+                ask_next(keys + 32 * at, head_dim);
 #pragma GCC unroll 2
             for (int i = 0; i < queries; i++) {
                 __m256i value = pair_of((const char *)(q + (size_t)i * q_stride) + 2 * at);
@@ -60,13 +69,15 @@ static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_st
 void attn_scores_i16_avx2(float *scores, const float *q, size_t q_stride, size_t nq, const void *k, size_t k_stride, size_t nk,
                           size_t head_dim, float scale)
 {
-    size_t i = 0;
+    size_t i = nq < 2 ? 0 : 2;
     (void)k_stride;
+    for (size_t t = 0; i > 0 && t < nk; t += 16)
+        score_block(scores, q, q_stride, k, t, nk, head_dim, scale, 2, true);
     for (; i + 2 <= nq; i += 2)
         for (size_t t = 0; t < nk; t += 16)
-            score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 2);
+            score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 2, false);
     for (size_t t = 0; i < nq && t < nk; t += 16)
-        score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 1);
+        score_block(scores + i * ATTN_TILE, q + i * q_stride, q_stride, k, t, nk, head_dim, scale, 1, i == 0);
 }
 
 /* The weights of one query times the rows' scales as integers, two tokens beside each other; gives the factor for the sums. The
@@ -102,7 +113,7 @@ static float round_weights(int16_t *to, const float *probs, const float *value_s
 
 /* `queries` queries by 8 * vectors columns from c on. */
 static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t *weights, const float *scale, const char *tile,
-                                    size_t c, size_t nk, size_t head_dim, int queries, int vectors)
+                                    size_t c, size_t nk, size_t head_dim, int queries, int vectors, bool ahead)
 {
     __m256i acc[8];
 #pragma GCC unroll 8
@@ -117,6 +128,8 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             __m256i value = _mm256_loadu_si256((const __m256i *)(const void *)(row + 32 * (size_t)j));
+            if (ahead && j % 2 == 0)
+                ask_next(row + 32 * (size_t)j, head_dim);
 #pragma GCC unroll 2
             for (int i = 0; i < queries; i++)
                 acc[i * vectors + j] = add_products(acc[i * vectors + j], value, weight[i]);
@@ -133,7 +146,7 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
 }
 
 static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float *probs, const void *v, size_t nk, size_t head_dim,
-                                      int queries)
+                                      int queries, bool ahead)
 {
     int16_t weights[2 * ATTN_TILE];
     float scale[2];
@@ -142,18 +155,20 @@ static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float
     for (int i = 0; i < queries; i++)
         scale[i] = round_weights(weights + i * ATTN_TILE, probs + i * ATTN_TILE, tile16_const_scales(v, head_dim), nk);
     for (; c + 32 <= head_dim; c += 32)
-        mix_block(out, out_stride, weights, scale, v, c, nk, head_dim, queries, 4);
+        mix_block(out, out_stride, weights, scale, v, c, nk, head_dim, queries, 4, ahead);
     if (c < head_dim)
-        mix_block(out, out_stride, weights, scale, v, c, nk, head_dim, queries, 2);
+        mix_block(out, out_stride, weights, scale, v, c, nk, head_dim, queries, 2, ahead);
 }
 
 void attn_mix_i16_avx2(float *out, size_t out_stride, const float *probs, size_t nq, const void *v, size_t v_stride, size_t nk,
                        size_t head_dim)
 {
-    size_t i = 0;
+    size_t i = nq < 2 ? 0 : 2;
     (void)v_stride;
+    if (i > 0)
+        mix_queries(out, out_stride, probs, v, nk, head_dim, 2, true);
     for (; i + 2 <= nq; i += 2)
-        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, nk, head_dim, 2);
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, nk, head_dim, 2, false);
     if (i < nq)
-        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, nk, head_dim, 1);
+        mix_queries(out + i * out_stride, out_stride, probs + i * ATTN_TILE, v, nk, head_dim, 1, i == 0);
 }
