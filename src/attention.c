@@ -201,6 +201,59 @@ static void mix_tile(const struct attend_stage *s, const struct block *b, size_t
                                       kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
 }
 
+/* One head's row of keys or values, at `row`, from f32. */
+static void store_row(const struct forward *f, const struct kv *kv, unsigned char *row, const float *x, size_t dim,
+                      size_t row_bytes)
+{
+    if (kv->type == KV_F32)
+        memcpy(row, x, row_bytes);
+    else
+        f->k->quantize[kv_format(kv->type)].fn(row, x, dim);
+}
+
+static void store_head(const struct forward *f, size_t index, size_t tok, size_t head, const float *k, const float *v)
+{
+    const struct kv *kv = f->parts[f->part_of[tok]].kv;
+    const struct kv_layer *l = &kv->layer[index];
+    size_t pos = f->pos[tok], place = pos % ATTN_TILE;
+    if (kv->type == KV_I16) {
+        f->k->attn_store_key.fn(kv_key(kv, l, head, pos - place), place, k, l->key_dim);
+        f->k->attn_store_value.fn(kv_value(kv, l, head, pos - place), place, v, l->value_dim);
+        return;
+    }
+    store_row(f, kv, kv_key(kv, l, head, pos), k, l->key_dim, l->key_row);
+    if (v)
+        store_row(f, kv, kv_value(kv, l, head, pos), v, l->value_dim, l->value_row);
+}
+
+void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step)
+{
+    size_t heads = f->parts[f->part_of[tok]].kv->layer[index].heads;
+    for (size_t head = 0; head < heads; head++)
+        store_head(f, index, tok, head, k + head * k_step, v ? v + head * v_step : NULL);
+}
+
+/* The rows of the block's own tokens that lie in a span. */
+static void store_block(const struct attend_stage *s, const struct block *b, size_t span)
+{
+    size_t heads = s->a->layer->kv_heads;
+    for (size_t tok = b->first; tok < b->first + b->toks; tok++)
+        if (s->f->pos[tok] / SPAN == span)
+            store_head(s->f, s->a->index, tok, b->head, s->a->k + (tok * heads + b->head) * s->shape->key_dim,
+                       s->a->v + (tok * heads + b->head) * s->shape->value_dim);
+}
+
+/* Tokens per block of queries. */
+static size_t block_tokens(size_t group) { return QUERIES / group ? QUERIES / group : 1; }
+
+bool attend_stores(const struct forward *f, const struct layer *l)
+{
+    for (size_t p = 0; p < f->part_count; p++)
+        if (f->parts[p].count > block_tokens(group_of(l)))
+            return false;
+    return true;
+}
+
 /* All tiles of one span, from nothing. With few queries, which wait for memory, several tiles are weighed before their values are
  * mixed: keys and values are then longer streams, and a tile's scores are under way during the softmax of the one before. */
 static void attend_span(const struct attend_stage *s, const struct block *b, size_t span, const float *q, float *scores,
@@ -210,6 +263,8 @@ static void attend_span(const struct attend_stage *s, const struct block *b, siz
     size_t n = b->toks * s->group, last = f->pos[b->first + b->toks - 1], most = tiles_at_once(n);
     size_t begin = span * SPAN, end = begin + SPAN < last + 1 ? begin + SPAN : last + 1;
     size_t seen = first_seen(f, s->a->layer, f->pos[b->first]);
+    if (s->a->k)
+        store_block(s, b, span);
     memset(rows->out, 0, n * s->shape->value_dim * sizeof *rows->out);
     for (size_t i = 0; i < n; i++) {
         rows->max[i] = -INFINITY;
@@ -381,7 +436,7 @@ void attend(struct forward *f, const struct attention *a)
 {
     struct attend_stage s = { .f = f, .a = a, .shape = &f->parts[0].kv->layer[a->index], .group = group_of(a->layer) };
     size_t longest = 0;
-    s.block = QUERIES / s.group ? QUERIES / s.group : 1;
+    s.block = block_tokens(s.group);
     for (size_t p = 0; p < f->part_count; p++) {
         size_t end = f->parts[p].kv->used + f->parts[p].count;
         longest = f->parts[p].count && end > longest ? end : longest;
@@ -395,32 +450,5 @@ void attend(struct forward *f, const struct attention *a)
         pool_run(f->pool, span_chunk, &s, f->threads);
     } else {
         pool_run(f->pool, attend_chunk, &s, s.blocks);
-    }
-}
-
-/* One head's row of keys or values, at `row`, from f32. */
-static void store_row(const struct forward *f, const struct kv *kv, unsigned char *row, const float *x, size_t dim,
-                      size_t row_bytes)
-{
-    if (kv->type == KV_F32)
-        memcpy(row, x, row_bytes);
-    else
-        f->k->quantize[kv_format(kv->type)].fn(row, x, dim);
-}
-
-void store_keys(const struct forward *f, size_t index, size_t tok, const float *k, size_t k_step, const float *v, size_t v_step)
-{
-    const struct kv *kv = f->parts[f->part_of[tok]].kv;
-    const struct kv_layer *l = &kv->layer[index];
-    size_t pos = f->pos[tok], place = pos % ATTN_TILE;
-    for (size_t head = 0; head < l->heads; head++) {
-        if (kv->type == KV_I16) {
-            f->k->attn_store_key.fn(kv_key(kv, l, head, pos - place), place, k + head * k_step, l->key_dim);
-            f->k->attn_store_value.fn(kv_value(kv, l, head, pos - place), place, v + head * v_step, l->value_dim);
-            continue;
-        }
-        store_row(f, kv, kv_key(kv, l, head, pos), k + head * k_step, l->key_dim, l->key_row);
-        if (v)
-            store_row(f, kv, kv_value(kv, l, head, pos), v + head * v_step, l->value_dim, l->value_row);
     }
 }

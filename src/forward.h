@@ -174,7 +174,8 @@ void delta_need(const struct model *m, const struct layer *l, struct mixer_need 
 void delta_mix(struct forward *f, const struct layer *l, size_t index);
 
 /* Attention proper. q: f32 [n][q_stride], head after head every head_step values, key_dim of each used. out: f32
- * [n][heads][value_dim]. The batch's keys and values are in the caches already. */
+ * [n][heads][value_dim]. The batch's keys and values are in the caches already (k NULL), or at k and v, f32 [n][kv_heads][key_dim]
+ * and [value_dim], and attend stores them: where attend_stores allows it. */
 struct attention {
     const struct layer *layer;
     size_t       index;
@@ -182,7 +183,11 @@ struct attention {
     size_t       q_stride, head_step;
     float       *out;
     size_t       out_stride;
+    const float *k, *v;
 };
+/* Whether no token of the batch needs a row of another block of queries: few tokens per sequence, as in decoding. The thread that
+ * reads a head's last rows then writes them too, and a line of the cache is not passed from core to core twice a step. */
+bool attend_stores(const struct forward *f, const struct layer *l);
 void attend(struct forward *f, const struct attention *a);
 /* Floats per thread, floats of f->partial, and counters in f->spans_left that attend needs. */
 size_t attend_scratch_floats(const struct model *m);

@@ -73,6 +73,7 @@ static float temperature(const struct hyper *h, size_t pos)
 struct position_stage {
     const struct layer *l;
     size_t index;
+    bool   store;              /* false: attend will */
 };
 
 /* Between the products and attention: everything that depends on the token's position, and its row of the cache. */
@@ -110,7 +111,8 @@ static void position_token(struct forward *f, const void *arg, size_t tok, size_
             q[i] *= factor;
     }
     /* Into the cache before any token attends: in a batch, token t reads the rows of tokens 0 to t. */
-    store_keys(f, s->index, tok, k, kd, v, vd);
+    if (s->store)
+        store_keys(f, s->index, tok, k, kd, v, vd);
 }
 
 /* After attention: the output gate (Qwen3-Next: a sigmoid per value, produced by the query's matrix), BitNet's norm, and ready for
@@ -142,11 +144,12 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
                                  .out = f->mix[i], .out_stride = w[i]->rows };
     expect_product(f, &l->out, NULL);
     run_products(f, p, 3);
-    struct position_stage s = { .l = l, .index = index };
+    struct position_stage s = { .l = l, .index = index, .store = !attend_stores(f, l) };
     enter_stage(f, STAGE_POSITION);
     run_tokens(f, position_token, &s, f->n);
     struct attention a = { .layer = l, .index = index, .q = f->mix[Q], .q_stride = q_width(f->m, l), .head_step = q_step(f->m),
-                           .out = f->mix[OUT], .out_stride = l->heads * h->value_dim };
+                           .out = f->mix[OUT], .out_stride = l->heads * h->value_dim,
+                           .k = s.store ? NULL : f->mix[K], .v = f->mix[V] };
     enter_stage(f, STAGE_ATTENTION);
     attend(f, &a);
     enter_stage(f, STAGE_NORM);

@@ -268,7 +268,9 @@ static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const
         scaled_weights(w, probs + j * ATTN_TILE, value_scale, nk);
 #pragma GCC unroll 2
         for (size_t i = 0; i < 4; i += 2) {
-            __m512i q = _mm512_packs_epi32(rounded(w[i], factor[j]), rounded(w[i + 1], factor[j]));
+            /* Where the factor is 0 the weights are too small or not finite; of the latter no integer matters, the scale is NaN. */
+            __m512i q = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(w[i], _mm512_set1_ps(factor[j]))),
+                                           _mm512_cvtps_epi32(_mm512_mul_ps(w[i + 1], _mm512_set1_ps(factor[j]))));
             _mm512_storeu_si512(to + 16 * i, _mm512_permutexvar_epi64(order, q));
         }
     }
