@@ -141,23 +141,83 @@ int cli_surplus(const char *word)
     return QUERN_EUSAGE;
 }
 
+/* ---- the first word --------------------------------------------------------------------------------------------- */
+
+static const struct verb *find_verb(const struct program *program, const char *name)
+{
+    for (size_t i = 0; i < program->count; i++)
+        if (strcmp(program->verbs[i]->name, name) == 0)
+            return program->verbs[i];
+    return NULL;
+}
+
+/* A word that is neither: said as what it looks like, with what it may have meant. It is shown as a terminal may show it: it can be
+ * anything. */
+static int unknown_word(const struct program *program, const char *word)
+{
+    enum { MOST = 32 };
+    static const char *const options[] = { "--help", "--version", "--cpu", "--generate" };
+    const char *names[MOST];
+    bool option = word[0] == '-';
+    size_t count = 0;
+    char shown[120];
+    for (; count < program->count && count < MOST; count++)
+        names[count] = program->verbs[count]->name;
+    const char *kind = option ? "option" : "verb";
+    const char *meant = option ? options_nearest(word, options, sizeof options / sizeof *options)
+                               : options_nearest(word, names, count);
+    text_escape(shown, sizeof shown, word, strlen(word));
+    if (meant)
+        fprintf(stderr, "%s: unknown %s '%s': did you mean '%s'?\n", program_name, kind, shown, meant);
+    else
+        fprintf(stderr, "%s: unknown %s '%s'; '%s --help' lists them%s\n", program_name, kind, shown, program_name,
+                option ? "; those of a verb stand behind it: quern run -m FILE" : "");
+    return QUERN_EUSAGE;
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* `help` and `help VERB`, in any of the three spellings. */
+static int help(const struct program *program, const char *name)
+{
+    const struct verb *verb = name && !is_help(name) ? find_verb(program, name) : program->single ? program->verbs[0] : NULL;
+    if (name && !verb && !is_help(name))
+        return unknown_word(program, name);
+    if (verb)
+        options_help(stdout, program, verb);
+    else
+        options_overview(stdout, program);
+    return cli_finish(0);
+}
+
+/* Words before any verb are few; everything else is a verb's own business, --help behind it too. */
 int cli_main(const struct program *program, int argc, char **argv)
 {
-    bool version = argc > 1 && strcmp(argv[1], "--version") == 0, generate = argc > 1 && strcmp(argv[1], "--generate") == 0;
-    int most = version ? 2 : generate ? 3 : argc;
     cli_start(program->name);
+    if (argc < 2 && !program->single) {
+        options_overview(stderr, program);
+        return QUERN_EUSAGE;
+    }
+    const char *word = argc > 1 ? argv[1] : "";
+    bool helps = is_help(word), version = strcmp(word, "--version") == 0, generate = strcmp(word, "--generate") == 0;
+    int most = version ? 2 : helps || generate ? 3 : argc;
     if (argc > most)
         return cli_surplus(argv[most]);
+    if (helps)
+        return help(program, argv[2]);
     if (version) {
         printf("%s %s\n", program->name, QUERN_VERSION);
         return cli_finish(0);
     }
     if (generate)
         return cli_generate(program, argv[2]);
-    for (size_t i = 1; i < program->count && argc > 1; i++)
-        if (strcmp(argv[1], program->verbs[i]->name) == 0)
-            return program->verbs[i]->main(argc - 1, argv + 1);
-    return program->verbs[0]->main(argc, argv);
+    const struct verb *verb = find_verb(program, word);
+    if (verb && !(program->single && verb == program->verbs[0]))
+        return verb->main(argc - 1, argv + 1);
+    return program->single ? program->verbs[0]->main(argc, argv) : unknown_word(program, word);
 }
 
 /* ---- terminal --------------------------------------------------------------------------------------------------- */

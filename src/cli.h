@@ -28,8 +28,8 @@ bool cli_begin(const struct program *program, const struct verb *verb, int argc,
 int cli_end(const struct verb *verb, void *settings, int code);
 /* Flush stdout; gives `code`, or 6 with a sentence when it was 0 and the output did not all arrive. */
 int cli_finish(int code);
-/* The main function of a program with one main purpose (verbs[0]) and perhaps other verbs; for quern's many main.c has its own.
- * Understands --version and --generate. */
+/* The main function of every program: cli_start, then what the first word asks for: `help [VERB]` (also --help, -h), --version,
+ * --generate, a verb. In a program with one main purpose (program->single) other words are its arguments, elsewhere errors. */
 int cli_main(const struct program *program, int argc, char **argv);
 /* `--generate man|bash|zsh|fish`: write that to stdout. */
 int cli_generate(const struct program *program, const char *what);

@@ -62,6 +62,17 @@ static void print_usage(FILE *out, const struct program *p, const struct verb *v
             verb->operands ? " " : "", verb->operands ? verb->operands : "");
 }
 
+/* The verbs that are called by name. */
+static void print_verbs(FILE *out, const struct program *p)
+{
+    fputs("\nVerbs:\n", out);
+    for (size_t i = p->single; i < p->count; i++) {
+        fprintf(out, "  %-14s", p->verbs[i]->name);
+        print_wrapped(out, p->verbs[i]->summary, 16, 16);
+    }
+    fprintf(out, "\n'%s help VERB' tells more of a verb", p->name);
+}
+
 void options_help(FILE *out, const struct program *program, const struct verb *verb)
 {
     struct option_walk walk = {0};
@@ -81,19 +92,18 @@ void options_help(FILE *out, const struct program *program, const struct verb *v
         fputc('\n', out);
         print_wrapped(out, verb->details, 0, 0);
     }
+    if (!is_named(program, verb) && program->count > 1) {
+        print_verbs(out, program);
+        fputs(".\n", out);
+    }
 }
 
 void options_overview(FILE *out, const struct program *program)
 {
     fprintf(out, "Usage: %s VERB [OPTIONS] [ARGUMENTS]\n\n", program->name);
     print_wrapped(out, program->summary, 0, 0);
-    fputs("\nVerbs:\n", out);
-    for (size_t i = 0; i < program->count; i++) {
-        fprintf(out, "  %-14s", program->verbs[i]->name);
-        print_wrapped(out, program->verbs[i]->summary, 16, 16);
-    }
-    fprintf(out, "\n'%s help VERB' tells more of a verb; '%s --version' and '%s --cpu' of this build and machine.\n", program->name,
-            program->name, program->name);
+    print_verbs(out, program);
+    fprintf(out, "; '%s --version' and '%s --cpu' of this build and machine.\n", program->name, program->name);
 }
 
 /* ---- settings --------------------------------------------------------------------------------------------------- */

@@ -37,20 +37,26 @@ for program in "$build"/quern "$build"/quern-*; do
                 grep -q "^$name: .*too many: .now" "$dir/err"'
     done
     check "$name --version" '"$program" --version | grep -qE "^$name [0-9]+\.[0-9]+\.[0-9]+"'
-    if [ "$name" = quern ]; then
-        for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
-            check "$verb --help is help $verb" \
-                '"$program" "$verb" --help >"$dir/$verb.help" && "$program" help "$verb" | cmp -s - "$dir/$verb.help"'
-            check "$verb: help ends with a sentence" '[ -n "$(tail -1 "$dir/$verb.help")" ]'
-            check "$verb is in the completions" \
-                'grep -q "^    $verb)" "$dir/quern.bash" && grep -q -- "-a $verb " "$dir/quern.fish"'
-            check "$verb: unknown option" '"$program" "$verb" --hepl 2>&1 | grep -q "unknown option .--hepl"'
-            check "$verb: help to a full disk" '"$program" "$verb" --help >/dev/full 2>/dev/null; [ $? -eq 6 ]'
-            compare quern "$verb" "$dir/$verb.help"
+    for words in help -h '--help help'; do
+        check "$name: $words is --help" '"$program" $words 2>/dev/null | cmp -s - "$dir/help"'
+    done
+    check "$name: help of an unknown verb" \
+        '"$program" help wrogn >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
+            grep -q "^$name: unknown verb .wrogn" "$dir/err"'
+    for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$dir/help"); do
+        "$program" "$verb" --help >"$dir/$verb.help"
+        for words in "help $verb" "--help $verb" "-h $verb" "$verb -h"; do
+            check "$name $words is $verb --help" '"$program" $words 2>/dev/null | cmp -s - "$dir/$verb.help"'
         done
-    else
-        compare "$name" "$name" "$dir/help"
-    fi
+        check "$verb: help ends with a sentence" '[ -n "$(tail -1 "$dir/$verb.help")" ]'
+        check "$verb: unknown option" '"$program" "$verb" --hepl 2>&1 | grep -q "unknown option .--hepl"'
+        check "$verb: help to a full disk" '"$program" "$verb" --help >/dev/full 2>/dev/null; [ $? -eq 6 ]'
+        check "$verb is in the completions" \
+            'grep -q "^ *$verb)" "$dir/$name.bash" && grep -q "^ *$verb)" "$dir/$name.zsh" &&
+                grep -q -- "-a $verb " "$dir/$name.fish"'
+        compare "$name" "$verb" "$dir/$verb.help"
+    done
+    if [ "$name" != quern ]; then compare "$name" "$name" "$dir/help"; fi
     if command -v groff >/dev/null; then
         check "$name: the manual is sound" '[ -z "$(groff -man -ww -z "$dir/$name.man" 2>&1)" ]'
     else
@@ -67,6 +73,9 @@ check 'an unknown instruction set, and which there are' \
 check 'unknown option before any verb' \
     '"$quern" --wrong >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] &&
         grep -q "unknown option .--wrong.;" "$dir/err"'
+verbs='run|eval|bench|logits|show|verify|tokenize|detokenize'
+check 'the verbs are listed' \
+    '[ "$("$quern" --help | grep -cE "^  ($verbs) ")" -eq 8 ] && "$quern-quantize" --help | grep -q "^  imprint "'
 for words in '--cpu now' 'help run now' '--help run now'; do
     check "a word too many: $words" \
         '"$quern" $words >"$dir/out" 2>"$dir/err"; [ $? -eq 2 ] && [ ! -s "$dir/out" ] && grep -q "too many: .now" "$dir/err"'

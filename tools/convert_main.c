@@ -64,6 +64,5 @@ static int convert(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    cli_start("quern-convert");
     return cli_main(&program, argc, argv);
 }
