@@ -1,13 +1,11 @@
 /* quern logits: every logit after every token of a list, for comparing engines. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "cmd.h"
 #include "cmd_engine.h"
+#include "output.h"
 #include "runner.h"
 #include "session.h"
 
@@ -42,7 +40,8 @@ const struct verb verb_logits = {
     .details =
         "The tokens are fed exactly as given: no beginning token is added. --batch N feeds them N at a time, which must not "
         "change the result. The cache has room for --context tokens, or as many as there are; --context matters where a model "
-        "chooses its rotation by the size of the context (longrope).",
+        "chooses its rotation by the size of the context (longrope).\n"
+        "A file of the output's name is replaced, when all rows are written and not before.",
 };
 
 /* Decimal numbers into a growing list. */
@@ -101,20 +100,15 @@ static bool load_ids(const char *name, int32_t **ids, size_t *count, struct quer
     return ok;
 }
 
-/* This machine's floats are little-endian or the build would not read GGUF files. */
-static bool compute(struct runner *r, const int32_t *ids, size_t count, FILE *out, const char *name, struct quern_error *err)
-{
-    size_t vocab = r->model->model.hyper.vocab, n;
-    for (size_t at = 0; at < count; at += n) {
-        n = count - at < r->shape.batch ? count - at : r->shape.batch;
-        struct batch_part part = {.kv = &r->kv[0], .tokens = ids + at, .count = n, .wanted = n};
-        if (!forward_run(&r->forward, &part, 1, r->logits, err))
-            return false;
-        if (fwrite(r->logits, sizeof(float), n * vocab, out) != n * vocab)
-            return ERR_ERRNO(err, "cannot write '%s'", name);
-    }
-    return true;
-}
+/* ---- where they go ---------------------------------------------------------------------------------------------- */
+
+/* A file appears whole or not at all: half a matrix would compare as wrong logits, not as a failed run. Pipes, devices and standard
+ * output get the rows as they come. */
+struct sink {
+    struct output file;
+    FILE         *stream;        /* NULL: the file */
+    const char   *name;
+};
 
 /* Is `name` the model or the list of tokens? Writing would destroy it. */
 static bool is_input(const char *name, const struct quern_model *model, const char *tokens, struct quern_error *err)
@@ -130,41 +124,62 @@ static bool is_input(const char *name, const struct quern_model *model, const ch
     return false;
 }
 
-/* Half a matrix compares as wrong logits rather than as a failed run: the file that was written, `fd`, is emptied, and removed
- * where the name is its own. Links stay, since /dev/stdout is one; pipes and devices are not ours to remove. */
-static void discard(const char *name, int fd)
+static bool open_sink(struct sink *to, const char *name, struct quern_error *err)
 {
-    struct stat written, named;
-    if (fd < 0 || fstat(fd, &written) != 0 || !S_ISREG(written.st_mode))
-        return;
-    if (ftruncate(fd, 0) != 0)
-        cli_warn("what was written to '%s' cannot be taken back: %s", name, strerror(errno));
-    if (lstat(name, &named) == 0 && named.st_dev == written.st_dev && named.st_ino == written.st_ino)
-        unlink(name);
+    struct stat target, out;
+    bool dash = strcmp(name, "-") == 0, there = !dash && stat(name, &target) == 0;
+    *to = (struct sink){.file = {.fd = -1}, .name = name};
+    /* /dev/stdout may lead to a file, which somebody else has open and goes on with: it must not get another inode. */
+    if (dash || (there && fstat(1, &out) == 0 && out.st_dev == target.st_dev && out.st_ino == target.st_ino)) {
+        to->stream = stdout;
+        to->name = "standard output";
+        return true;
+    }
+    if (there && !S_ISREG(target.st_mode))
+        return (to->stream = fopen(name, "wbe")) != NULL || ERR_ERRNO(err, "cannot write '%s'", name);
+    return output_open(&to->file, name, &(struct output_options){.force = true}, err);
 }
 
-/* Nothing is left of a file that did not become whole. fclose may be what fails, and may write before it does, so the file is kept
- * open by a second descriptor. */
+static bool put(struct sink *to, const float *x, size_t n, struct quern_error *err)
+{
+    if (!to->stream)
+        return output_write(&to->file, x, n * sizeof *x, err);
+    return fwrite(x, sizeof *x, n, to->stream) == n || ERR_ERRNO(err, "cannot write '%s'", to->name);
+}
+
+/* What went to stdout is flushed when the program ends. */
+static bool close_sink(struct sink *to, bool ok, struct quern_error *err)
+{
+    if (!to->stream) {
+        ok = ok && output_commit(&to->file, err);
+        output_close(&to->file);
+    } else if (to->stream != stdout && fclose(to->stream) != 0 && ok) {
+        ok = ERR_ERRNO(err, "cannot write '%s'", to->name);
+    }
+    return ok;
+}
+
+/* This machine's floats are little-endian or the build would not read GGUF files. */
+static bool compute(struct runner *r, const int32_t *ids, size_t count, struct sink *to, struct quern_error *err)
+{
+    size_t vocab = r->model->model.hyper.vocab, n;
+    for (size_t at = 0; at < count; at += n) {
+        n = count - at < r->shape.batch ? count - at : r->shape.batch;
+        struct batch_part part = {.kv = &r->kv[0], .tokens = ids + at, .count = n, .wanted = n};
+        if (!forward_run(&r->forward, &part, 1, r->logits, err) || !put(to, r->logits, n * vocab, err))
+            return false;
+    }
+    return true;
+}
+
 static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, const char *tokens,
                          struct quern_error *err)
 {
-    if (strcmp(name, "-") == 0)
-        return compute(r, ids, count, stdout, "standard output", err);
-    if (is_input(name, r->model, tokens, err))
+    struct sink to;
+    if (strcmp(name, "-") != 0 && is_input(name, r->model, tokens, err))
         return false;
-    FILE *out = fopen(name, "wbe");
-    if (!out)
-        return ERR_ERRNO(err, "cannot create '%s'", name);
-    int fd = fcntl(fileno(out), F_DUPFD_CLOEXEC, 0);
-    bool ok = (fd >= 0 || ERR_ERRNO(err, "cannot create '%s'", name)) && compute(r, ids, count, out, name, err);
-    errno = 0;
-    if (fclose(out) != 0 && ok)
-        ok = ERR_ERRNO(err, "cannot write '%s'", name);
-    if (!ok)
-        discard(name, fd);
-    if (fd >= 0)
-        close(fd);
-    return ok;
+    bool ok = open_sink(&to, name, err) && compute(r, ids, count, &to, err);
+    return close_sink(&to, ok, err);
 }
 
 static bool run(const struct logits_args *a, struct quern_error *err)

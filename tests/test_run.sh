@@ -156,11 +156,21 @@ else skip 'G5 no permission' 'root reads everything'; fi
 echo '1 2 3 4 5' >"$dir/ids"
 row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
 if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
-echo before >"$dir/target"; ln -s target "$dir/linked"
+whole() { "$quern" logits $model --tokens-file "$dir/ids" -o "$1" >"$dir/out" 2>"$dir/err"; }
+echo before >"$dir/target"; ln -s target "$dir/linked"; chmod 640 "$dir/target"
 row 'G9 file size limit, by a link' 6 'too large' \
     bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/linked'"
-if [ -f "$dir/target" ] && [ ! -s "$dir/target" ]; then ok; else fail 'G9 a part was left in the file of a link'; fi
-if [ -L "$dir/linked" ]; then ok; else fail 'G9 the link was removed'; fi
+if [ "$(cat "$dir/target")" = before ]; then ok; else fail 'G9 what was there is gone'; fi
+whole "$dir/linked"
+size=$((5 * 4096 * 4))
+if [ "$(stat -c '%s %a' "$dir/target")" = "$size 640" ] && [ -L "$dir/linked" ]; then ok; else fail 'replaced, by a link'; fi
+if ls -A "$dir" | grep -q '\.quern-'; then fail 'temporary files of logits are left'; else ok; fi
+{ "$quern" logits $model --tokens-file "$dir/ids" -o /dev/stdout 2>/dev/null; echo; } >"$dir/stdout"
+if [ "$(stat -c %s "$dir/stdout")" = $((size + 1)) ]; then ok; else fail '/dev/stdout is not another file'; fi
+cp "$dir/target" "$dir/kept"
+"$quern" logits $model --tokens-file <(seq 1 4000) --cpu ref -o "$dir/target" >/dev/null 2>&1 &
+pid=$!; sleep 0.3; kill -INT $pid 2>/dev/null; wait $pid; code=$?
+if [ $code -eq 130 ] && cmp -s "$dir/target" "$dir/kept"; then ok; else fail "G15 logits: exit $code, or the old file changed"; fi
 ln -s /dev/full "$dir/device"
 row 'G7 the output is a device that is full' 6 'No space' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/device"
 if [ -L "$dir/device" ] && [ -c /dev/full ]; then ok; else fail 'G7 the device was removed'; fi
