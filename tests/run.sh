@@ -41,8 +41,10 @@ if [ "$(uname -m)" = x86_64 ]; then      # the tiles of AMX in plain C: proves t
     build 'amx, emulated' make BUILD=build-amx CFLAGS='-O2 -g -DAMX_EMULATE' build-amx/tests/check_kernels
     add 'amx, emulated' build-amx/tests/check_kernels --rung amx
     # AVX-VNNI's two instructions in the form of AVX-512 (kernels/x86/dots_avxvnni.h); skipped by name where that is not there either
-    build 'avx_vnni, EVEX form' make BUILD=build-vnni CFLAGS='-O2 -g -DAVXVNNI_EVEX' build-vnni/tests/check_kernels
+    build 'avx_vnni, EVEX form' make BUILD=build-vnni CFLAGS='-O2 -g -DAVXVNNI_EVEX' build-vnni/tests/check_kernels \
+        build-vnni/tests/test_synthetic
     add 'avx_vnni, EVEX form' build-vnni/tests/check_kernels --rung avx2+vnni
+    add 'roofs of avx_vnni, EVEX form' build-vnni/tests/test_synthetic
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
