@@ -192,9 +192,23 @@ for last in --heldout "--tune --tune-stop" --save-recipe; do
         $last nowhere/file
     is I2 "... and nothing else" test "$(wc -l <said)" = 1
 done
-row I2 "--save-recipe: a folder" 6 "cannot write 'empty': Is a directory" \
-    "$quantize" m.gguf out $planned --save-recipe empty --force
-row I2 "--save-recipe: exists" 2 "'fit.txt' exists" "$quantize" m.gguf out $planned --save-recipe fit.txt
+recipe_to() {   # WHAT CODE WORDS PATH: refused before the work, and what was there stays
+    local had=$(cksum "$4" 2>&1)
+    row I2 "--save-recipe: $1" "$2" "--save-recipe: $3" "$quantize" m.gguf out $planned --save-recipe "$4" $5
+    is I2 "... nothing else is said, what was there stays" test "$(wc -l <said)" = 1 -a "$(cksum "$4" 2>&1)" = "$had"
+}
+ln m.gguf hard.gguf
+recipe_to "a folder" 6 "cannot write 'empty': it is there and is not a regular file" empty --force
+recipe_to "exists (G12)" 2 "'fit.txt' exists" fit.txt ""
+recipe_to "is the input (G11)" 2 "'hard.gguf' is the input itself" hard.gguf --force
+recipe_to "in a folder that cannot be written" 6 "cannot create '/proc/self/" /proc/self/recipe --force
+echo before >old.json
+row I2 "--save-recipe: a full disk (G7)" 6 "File too large" bash -c \
+    "set -o pipefail; (ulimit -f 0; exec '$quantize' m.gguf --dry-run $planned --save-recipe old.json --force) 2>&1 | cat"
+is I2 "... what was there stays" test "$(cat old.json)" = before
+for option in "--save-recipe new.json" "--recipe recipe.json" "--stats fit.txt"; do
+    row I2 "${option% *}: nothing is measured" 2 "${option% *} is for plans that are measured" "$quantize" m.gguf out $q4 $option
+done
 row I2 "held-out text = calibration" 2 "is the calibration text" "$quantize" m.gguf out --recipe recipe.json --no-feedback \
     --calibration fit.txt --heldout fit.txt
 "$quantize" imprint m.gguf fit.txt -o m.stats >/dev/null 2>&1

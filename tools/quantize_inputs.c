@@ -6,6 +6,7 @@
 
 #include "cpu_words.h"
 #include "receipt.h"
+#include "recipe.h"
 
 /* --type is said once for the mix and any number of times as REGEX=TYPE. */
 static bool read_types(struct run *r, struct quern_error *err)
@@ -47,6 +48,9 @@ static bool read_types(struct run *r, struct quern_error *err)
     if (!a->tune && (a->tune_tokens || a->tune_stop))
         return ERR(err, QUERN_EUSAGE, "--tune-tokens and --tune-stop say how --tune works, which is not given");
     r->adaptive = !a->plain && (!r->preset || format_find(r->preset->base)->block > 1);
+    if (!r->adaptive && (a->recipe || a->save_recipe || a->stats))
+        return ERR(err, QUERN_EUSAGE, "--%s is for plans that are measured; a mix of %s measures nothing",
+                   a->recipe ? "recipe" : a->save_recipe ? "save-recipe" : "stats", a->plain ? "--plain" : "unquantized types");
     return r->preset || sizes || a->recipe ||
            ERR(err, QUERN_EUSAGE, "how large? --type with the name of a mix (Q4_K_M, say), --size, --bpw or --ratio");
 }
@@ -113,6 +117,8 @@ bool run_check_twice(const struct run *r, struct quern_error *err)
 bool run_check_output(const struct run *r, struct quern_error *err)
 {
     struct gguf_writer_options options = { .force = r->args->force, .inputs = r->input.parts, .input_count = r->input.part_count };
+    if (r->args->save_recipe && !recipe_may_write(r->args->save_recipe, &r->input, r->args->force, err))
+        return false;
     if (r->args->dry_run)
         return true;
     struct gguf_writer *w = gguf_writer_open(r->args->args.operands[1], &options, err);

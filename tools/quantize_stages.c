@@ -115,8 +115,6 @@ bool run_decide(struct run *r, struct quern_error *err)
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
     size_t file, budget = 0;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, allocates, gathers;
-    if (a->save_recipe && !recipe_may_write(a->save_recipe, a->force, err))
-        return false;
     if (!(r->model = source_model(r->source.path, a->threads, err)) || !check_texts(r, err) || !run_check_space(r, err))
         return false;
     if (!r->have_matrix && importance_possible(r->model, r->pool)) {

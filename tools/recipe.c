@@ -1,15 +1,13 @@
 #include "recipe.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "formats.h"
 #include "json.h"
+#include "output.h"
 
 static const struct gguf_tensor *tensor_at(const struct plan *p, size_t i)
 {
@@ -29,20 +27,19 @@ static void add_tensor(struct text *out, const struct plan *p, size_t i)
     text_addf(out, "}}%s\n", i + 1 < p->count ? "," : "");
 }
 
-bool recipe_may_write(const char *path, bool force, struct quern_error *err)
+/* The model is mapped while the recipe is written: one over the other would end both. */
+static bool open_output(struct output *out, const char *path, const struct gguf *input, bool force, struct quern_error *err)
 {
-    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file >= 0) {
-        close(file);
-        unlink(path);
-        return true;
-    }
-    if (errno == EEXIST && !force)
-        return ERR(err, QUERN_EUSAGE, "'%s' exists (--force replaces it)", path);
-    if (errno != EEXIST || (file = open(path, O_WRONLY | O_CLOEXEC)) < 0)
-        return ERR_ERRNO(err, "cannot write '%s'", path);
-    close(file);
-    return true;
+    struct output_options options = { .force = force, .inputs = input->parts, .input_count = input->part_count };
+    return output_open(out, path, &options, err) || error_prefix(err, "--save-recipe");
+}
+
+bool recipe_may_write(const char *path, const struct gguf *input, bool force, struct quern_error *err)
+{
+    struct output out;
+    bool ok = open_output(&out, path, input, force, err);
+    output_close(&out);
+    return ok;
 }
 
 bool recipe_write(const struct plan *p, const char *path, const char *source, bool force, struct quern_error *err)
@@ -63,18 +60,10 @@ bool recipe_write(const struct plan *p, const char *path, const char *source, bo
         text_free(&out);
         return ERR(err, QUERN_EMEM, "no memory for the recipe");
     }
-    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (force ? O_TRUNC : O_EXCL), 0666);
-    bool ok = file >= 0 || (errno == EEXIST ? ERR(err, QUERN_EUSAGE, "'%s' exists (--force replaces it)", path)
-                                            : ERR_ERRNO(err, "cannot create '%s'", path));
-    for (size_t at = 0; ok && at < out.n;) {
-        ssize_t n = write(file, out.data + at, out.n - at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        ok = n > 0 || ERR_ERRNO(err, "cannot write '%s'", path);
-        at += ok ? (size_t)n : 0;
-    }
-    if (file >= 0 && close(file) != 0 && ok)
-        ok = ERR_ERRNO(err, "cannot write '%s'", path);
+    struct output file;
+    bool ok = open_output(&file, path, p->file, force, err) && output_write(&file, out.data, out.n, err) &&
+              output_commit(&file, err);
+    output_close(&file);
     text_free(&out);
     return ok;
 }
