@@ -348,6 +348,23 @@ static void wild_steps_change_nothing(void)
     bench_end(&t);
 }
 
+/* The first twentieth of the steps is the warm-up: small ones, in the direction of the others. The first of 40 must have gained, or
+ * patience ends it there. */
+static void first_steps_go_down(void)
+{
+    struct bench t;
+    struct quern_error err;
+    struct tune_result r;
+    bench_begin(&t);
+    struct pool *pool = pool_open(2, &err);
+    struct tune_options o = options_of(&t, pool);
+    o.batch = 8, o.tokens = 64 * 8 * 40, o.checks = 40, o.patience = 1;
+    CHECK(tune_file(&r, t.original, t.rounded, t.out, true, &o, &err), "%s", err.text);
+    CHECK(r.best_step >= 1 && r.after < r.before, "best after step %zu of %zu", r.best_step, r.steps);
+    pool_close(pool);
+    bench_end(&t);
+}
+
 static void refusals_leave_no_file(void)
 {
     struct bench t;
@@ -392,6 +409,7 @@ int main(void)
     TEST(tuning_lowers_the_divergence);
     TEST(codes_lower_it_further);
     TEST(wild_steps_change_nothing);
+    TEST(first_steps_go_down);
     TEST(refusals_leave_no_file);
     return test_end();
 }
