@@ -107,12 +107,33 @@ static bool prefill(struct bench *b, size_t from, size_t n, size_t wanted, struc
     return true;
 }
 
+/* Between what is timed only: writing to a terminal is work for the kernel and for whoever draws it. */
+static void show(const struct bench *b, const char *what, double share)
+{
+    if (b->plan.show)
+        b->plan.show(b->plan.show_arg, what, share);
+}
+
+/* The first cache, from nothing; of long prompts this is most of the work. */
+static bool fill(struct bench *b, size_t depth, struct quern_error *err)
+{
+    static const char what[] = "filling the cache";
+    show(b, what, 0);
+    for (size_t at = 0, now; at < depth; at += now) {
+        now = depth - at < b->plan.pass ? depth - at : b->plan.pass;
+        if (!prefill(b, at, now, 0, err))
+            return false;
+        show(b, what, (double)(at + now) / (double)depth);
+    }
+    return true;
+}
+
 /* Bring every sequence of the test to `depth` tokens. A recurrent state cannot be cut back, so it is computed again. */
 static bool set_depth(struct bench *b, size_t depth, size_t sequences, struct quern_error *err)
 {
     struct kv *first = &b->runner.kv[0];
     bool there = first->used >= depth && !first->recurrent;
-    if (!kv_rewind(first, there ? depth : 0, err) || (!there && depth && !prefill(b, 0, depth, 0, err)))
+    if (!kv_rewind(first, there ? depth : 0, err) || (!there && !fill(b, depth, err)))
         return false;
     for (size_t i = 1; i < sequences; i++) {
         struct kv *kv = &b->runner.kv[i];
@@ -166,8 +187,10 @@ static bool time_repetitions(struct bench *b, struct bench_row *row, struct spre
 {
     double *seconds = mem_take(row->reps, sizeof *seconds, "timings", err);
     bool ok = seconds && repetition(b, row, &row->first, err);
-    for (size_t i = 0; ok && i < row->reps; i++)
+    for (size_t i = 0; ok && i < row->reps; i++) {
+        show(b, row->test, (double)(i + 1) / (double)(row->reps + 1));
         ok = repetition(b, row, &seconds[i], err);
+    }
     if (ok) {
         size_t half = row->reps / 2;
         qsort(seconds, row->reps, sizeof *seconds, ascending);
@@ -279,6 +302,7 @@ bool bench_profile(struct bench *b, const struct bench_row *row, struct bench_st
     bool ok = timed != NULL;
     b->runner.forward.clock = &b->clock;
     for (size_t i = 0; ok && i < row->reps; i++) {
+        show(b, "stages", (double)i / (double)row->reps);
         ok = repetition(b, row, &timed[i].total, err);
         memcpy(timed[i].seconds, b->clock.seconds, sizeof timed[i].seconds);
         memcpy(timed[i].worked, b->clock.worked, sizeof timed[i].worked);

@@ -16,6 +16,8 @@ struct bench_plan {
     enum kv_type kv;
     double       load;               /* seconds that opening the model took, for the rows */
     const volatile int *stop;
+    void (*show)(void *arg, const char *what, double share);   /* progress, never while time is taken; NULL: none */
+    void        *show_arg;
 };
 
 struct bench {

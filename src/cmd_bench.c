@@ -160,13 +160,17 @@ static bool one(struct bench *b, const struct bench_args *a, struct bench_row *r
                 struct quern_error *err)
 {
     struct bench_stage stages[STAGES];
+    struct progress *progress = b->plan.show_arg;
     size_t count = 0;
     if (row->n == 0)
         return true;
-    if (!bench_measure(b, row, err) || (a->stages && !bench_profile(b, row, stages, &count, err)))
-        return false;
-    bench_print_row(out, row, stages, count);
-    return true;
+    bool ok = bench_measure(b, row, err) && (!a->stages || bench_profile(b, row, stages, &count, err));
+    if (progress->what)
+        progress_end(progress);
+    progress->what = NULL;           /* the next row's time counts from its own begin */
+    if (ok)
+        bench_print_row(out, row, stages, count);
+    return ok;
 }
 
 /* Everything for one number of threads. *last: the last row that was measured. */
@@ -254,11 +258,12 @@ static bool run_threads(const struct bench_args *a, const struct quern_model *mo
 {
     size_t tokens = most(&a->prompt) > most(&a->gen) ? most(&a->prompt) : most(&a->gen), cache, scratch;
     struct engine_args engine = {.mem_limit = a->mem_limit};
+    struct progress progress = {0};
     struct bench bench;
     struct bench_plan plan = {
         .threads = threads ? threads : quern_default_threads(), .sequences = most(&a->batch), .pass = a->pass,
         .context = most(&a->depth) + tokens, .kv = session_kv(model, (enum quern_kv)a->kv), .load = load,
-        .stop = cli_catch_signals(),
+        .stop = cli_catch_signals(), .show = progress_step, .show_arg = &progress,
     };
     if (!bench_bytes(&cache, &scratch, model, &plan, err) || !engine_plan_bytes(model, &engine, plan.kv, cache, scratch, err) ||
         !bench_open(&bench, model, &plan, err))

@@ -95,7 +95,8 @@ static void print_head(const struct bench_output *out)
     else if (out->format == BENCH_CSV)
         puts(out->stages ? "test,n,batch,depth,threads,stage,seconds,share,waiting,bytes,ops,gbps,gops,share_of_roof"
                          : "test,n,batch,depth,threads,tps_median,tps_min,tps_max,bytes_per_token,gbps,gops,roof_gbps,roof_gops,"
-                           "share_of_roof,ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict");
+                           "share_of_roof,ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict,"
+                           "huge_pages");
     else if (out->format == BENCH_JSON)
         puts("[");
 }
@@ -112,10 +113,10 @@ static void print_line(const struct bench_output *out, const struct bench_row *r
         printf("| %s | %zu | %zu | %zu | %zu | %.2f | %s | %.1f | %.0f | %.1f %% | %.3f | %s |\n", r->test, r->n, r->batch,
                r->depth, r->threads, r->tps_median, spread, r->gbps, r->gops, 100 * r->share, r->ttft, r->verdict);
     else
-        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%.6f,%.6f,%.6f,%zu,%s,%s,%zu,%d,%s\n", r->test,
-               r->n, r->batch, r->depth, r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps, r->gops,
-               r->roof_gbps, r->roof_gops, r->share, r->ttft, r->load, r->first, r->peak_memory, r->isa, r->kv, r->reps, r->noisy,
-               r->verdict);
+        printf("%s,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.3f,%.4f,%.6f,%.6f,%.6f,%zu,%s,%s,%zu,%d,%s,%.3f\n",
+               r->test, r->n, r->batch, r->depth, r->threads, r->tps_median, r->tps_min, r->tps_max, r->bytes_per_token, r->gbps,
+               r->gops, r->roof_gbps, r->roof_gops, r->share, r->ttft, r->load, r->first, r->peak_memory, r->isa, r->kv, r->reps,
+               r->noisy, r->verdict, r->huge);
 }
 
 void bench_print_row(struct bench_output *out, const struct bench_row *row, const struct bench_stage *stages, size_t count)

@@ -10,6 +10,11 @@ refused() { "$quern" bench "${@:2}" >"$dir/out" 2>"$dir/err" </dev/null; check "
 
 "$quern" bench --synthetic tiny:q4_0 -p 8 -n 4 -b 1,2 -d 0,32 -t 1 -r 2 --json >"$dir/rows" 2>"$dir/err"
 check 'exit 0' "[ $? -eq 0 ]"
+check 'no progress where no terminal is' '! grep -q "filling\|decode" "$dir/err"'
+env -u NO_COLOR TERM=xterm "$(dirname "$quern")/tests/gen_terminal" "$quern" bench --synthetic tiny:q4_0 -p 0 -n 2 -d 600 -t 1 \
+    -r 2 >"$dir/terminal" </dev/null
+check 'progress on a terminal, cleared before the row' \
+    'grep -q "filling the cache \[###" "$dir/terminal" && grep -q "\[Ktest " "$dir/terminal"'
 check 'a row per test' '[ "$(wc -l <"$dir/rows")" -eq 6 ]'
 for field in test n batch depth threads tps_median tps_min tps_max bytes_per_token gbps gops roof_gbps roof_gops share_of_roof \
              ttft_seconds load_seconds first_seconds peak_memory isa kv reps; do
@@ -45,6 +50,8 @@ check 'json is a list' '[ "$(head -1 "$dir/json")" = "[" ] && [ "$(tail -1 "$dir
 check 'csv columns' '[ "$(sed -n 1p "$dir/csv" | tr -cd , | wc -c)" = "$(sed -n 2p "$dir/csv" | tr -cd , | wc -c)" ]'
 check 'csv has the times' \
     'head -1 "$dir/csv" | grep -q "ttft_seconds,load_seconds,first_seconds,peak_memory,isa,kv,reps,noisy,verdict"'
+check 'csv has the huge pages' 'awk -F, "NR == 1 { ok = \$NF == \"huge_pages\" } NR == 2 { ok = ok && \$NF ~ /^[01]\.[0-9]+\$/ }
+    END { exit !ok }" "$dir/csv"'
 check 'the roofs of each number of threads' \
     '"$quern" bench --synthetic tiny:bf16 -p 4 -n 2 -t 1,2 -r 1 --kv f16 2>/dev/null |
         grep -cE "^roofs of [12] threads? .* GB/s, bf16 .* f32" | grep -qx 2'

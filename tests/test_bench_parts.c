@@ -160,6 +160,34 @@ static void test_profile(void)
     }
 }
 
+/* What was shown of a row's work. */
+struct shown { size_t fillings, tests; double last; bool falls; };
+
+static void note(void *arg, const char *what, double share)
+{
+    struct shown *s = arg;
+    bool filling = strcmp(what, "filling the cache") == 0;
+    s->falls = s->falls || share < 0 || share > 1 || (filling && s->fillings && share < s->last);
+    s->last = share;
+    *(filling ? &s->fillings : &s->tests) += 1;
+}
+
+/* A cache of 100 tokens is filled in four passes; then each repetition tells that it begins, and the cache stays filled. */
+static void test_progress(void)
+{
+    struct quern_error err = {0};
+    struct bench_row row = {.test = "decode", .n = 2, .batch = 1, .depth = 100, .reps = 3};
+    struct shown shown = {0};
+    struct tiny t;
+    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
+    t.bench.plan.show = note;
+    t.bench.plan.show_arg = &shown;
+    CHECK(bench_measure(&t.bench, &row, &err), "%s", err.text);
+    CHECK(shown.fillings == 5 && !shown.falls, "%zu times of filling, up to %g", shown.fillings, shown.last);
+    CHECK(shown.tests == 3 && shown.last == 0.75, "%zu repetitions, the last at %g", shown.tests, shown.last);
+    close_tiny(&t);
+}
+
 struct nap { double seconds; };
 static void nap(void *arg, size_t index, size_t thread)
 {
@@ -201,6 +229,7 @@ int main(void)
     TEST(test_attention_kind);
     TEST(test_kinds_and_ideal);
     TEST(test_profile);
+    TEST(test_progress);
     TEST(test_clock);
     return test_end();
 }
