@@ -12,7 +12,9 @@ void roof_init(struct roof *roof, const struct cpu *cpu)
 {
     *roof = (struct roof){.read = roof_read_ref};
     serve(roof, "ref", roof_dot_ref, ROOF_OPS_REF, roof_fma_ref, ROOF_FMA_OPS_REF);
-#if defined(__x86_64__)
+#if defined(QUERN_REFERENCE_ONLY)
+    (void)cpu;
+#elif defined(__x86_64__)
     if (cpu_has(cpu, CPU_AVX2)) {
         roof->read = roof_read_avx2;
         serve(roof, "avx2", roof_dot_avx2, ROOF_OPS_AVX2, roof_fma_avx2, ROOF_FMA_OPS_AVX2);
