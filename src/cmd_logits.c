@@ -110,21 +110,7 @@ struct sink {
     const char   *name;
 };
 
-/* Is `name` the model or the list of tokens? Writing would destroy it. */
-static bool is_input(const char *name, const struct quern_model *model, const char *tokens, struct quern_error *err)
-{
-    struct stat out, in;
-    if (stat(name, &out) != 0)
-        return false;
-    for (size_t i = 0; i < model->gguf.part_count; i++)
-        if (out.st_dev == model->gguf.parts[i].device && out.st_ino == model->gguf.parts[i].inode)
-            return !ERR(err, QUERN_EUSAGE, "the output '%s' is the model", name);
-    if (stat(tokens, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-        return !ERR(err, QUERN_EUSAGE, "the output '%s' is the list of tokens", name);
-    return false;
-}
-
-static bool open_sink(struct sink *to, const char *name, struct quern_error *err)
+static bool open_sink(struct sink *to, const char *name, const struct gguf *model, const char *tokens, struct quern_error *err)
 {
     struct stat target, out;
     bool dash = strcmp(name, "-") == 0, there = !dash && stat(name, &target) == 0;
@@ -137,7 +123,9 @@ static bool open_sink(struct sink *to, const char *name, struct quern_error *err
     }
     if (there && !S_ISREG(target.st_mode))
         return (to->stream = fopen(name, "wbe")) != NULL || ERR_ERRNO(err, "cannot write '%s'", name);
-    return output_open(&to->file, name, &(struct output_options){.force = true}, err);
+    struct output_options how = {.force = true, .inputs = model->parts, .input_count = model->part_count, .texts = &tokens,
+                                 .text_count = 1};
+    return output_open(&to->file, name, &how, err);
 }
 
 static bool put(struct sink *to, const float *x, size_t n, struct quern_error *err)
@@ -176,9 +164,7 @@ static bool write_logits(struct runner *r, const int32_t *ids, size_t count, con
                          struct quern_error *err)
 {
     struct sink to;
-    if (strcmp(name, "-") != 0 && is_input(name, r->model, tokens, err))
-        return false;
-    bool ok = open_sink(&to, name, err) && compute(r, ids, count, &to, err);
+    bool ok = open_sink(&to, name, &r->model->gguf, tokens, err) && compute(r, ids, count, &to, err);
     return close_sink(&to, ok, err);
 }
 

@@ -130,6 +130,8 @@ struct gguf_writer_options {
     uint32_t version;                /* 0: 3 */
     const struct map *inputs;        /* files that the target must not be (same device and inode): QUERN_EUSAGE */
     size_t input_count;
+    const char *const *texts;        /* more of them by name, NULLs are passed over (output.h) */
+    size_t text_count;
     bool unpadded;                   /* end with the last byte of content, as some files do, not with padding */
     bool resume;                     /* go on where a killed run with the same keys and tensors ended (.TARGET.quern-partial) */
 };

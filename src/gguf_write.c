@@ -105,7 +105,8 @@ struct gguf_writer *gguf_writer_open(const char *path, const struct gguf_writer_
     if (!w)
         return NULL;
     struct output_options where = { .force = options->force, .resume = options->resume, .inputs = options->inputs,
-                                    .input_count = options->input_count };
+                                    .input_count = options->input_count, .texts = options->texts,
+                                    .text_count = options->text_count };
     w->alignment = options->alignment;
     w->unpadded = options->unpadded;
     w->resume = options->resume;

@@ -129,6 +129,19 @@ static bool open_partial(struct output *o, const char *base, size_t base_n, stru
     return false;
 }
 
+static bool is_input(const struct stat *target, const struct output_options *options)
+{
+    struct stat text;
+    for (size_t i = 0; i < options->input_count; i++)
+        if (options->inputs[i].device == target->st_dev && options->inputs[i].inode == target->st_ino)
+            return true;
+    for (size_t i = 0; i < options->text_count; i++)
+        if (options->texts[i] && stat(options->texts[i], &text) == 0 && text.st_dev == target->st_dev &&
+            text.st_ino == target->st_ino)
+            return true;
+    return false;
+}
+
 /* May the target be written? It must not be an input, nor be replaced unasked. */
 static bool check_target(struct output *o, const struct output_options *options, struct quern_error *err)
 {
@@ -140,9 +153,8 @@ static bool check_target(struct output *o, const struct output_options *options,
     }
     if (!S_ISREG(st.st_mode))
         return ERR(err, QUERN_EIO, "cannot write '%s': it is there and is not a regular file", o->path);
-    for (size_t i = 0; i < options->input_count; i++)
-        if (options->inputs[i].device == st.st_dev && options->inputs[i].inode == st.st_ino)
-            return ERR(err, QUERN_EUSAGE, "'%s' is the input itself: choose another output", o->path);
+    if (is_input(&st, options))
+        return ERR(err, QUERN_EUSAGE, "'%s' is an input itself: choose another output", o->path);
     if (!options->force)
         return ERR(err, QUERN_EUSAGE, "'%s' exists already (--force replaces it)", o->path);
     o->mode = st.st_mode & 0777;

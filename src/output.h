@@ -21,6 +21,8 @@ struct output_options {
     bool resume;                         /* go on in .TARGET.quern-partial, whatever is there        */
     const struct map *inputs;            /* files that the target must not be (same device and inode): QUERN_EUSAGE */
     size_t input_count;
+    const char *const *texts;            /* the same by name, for small files that are not held open; may be NULL each */
+    size_t text_count;
 };
 
 /* Checks target and directory, and creates the temporary file. output_close frees, also after a failure. */

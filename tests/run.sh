@@ -40,7 +40,7 @@ add fuzz bash tests/fuzz.sh
 if [ "$(uname -m)" = x86_64 ]; then      # the tiles of AMX in plain C: proves that they are used rightly, says nothing of speed
     build 'amx, emulated' make BUILD=build-amx CFLAGS='-O2 -g -DAMX_EMULATE' build-amx/tests/check_kernels
     add 'amx, emulated' build-amx/tests/check_kernels --rung amx
-    # AVX-VNNI's two instructions in the form of AVX-512 (kernels/x86/dots_avxvnni.h); skipped by name where that is not there either
+    # AVX-VNNI's two instructions in the form of AVX-512 (kernels/x86/dots_avxvnni.h); skipped by name where there is none either
     build 'avx_vnni, EVEX form' make BUILD=build-vnni CFLAGS='-O2 -g -DAVXVNNI_EVEX' build-vnni/tests/check_kernels \
         build-vnni/tests/test_synthetic
     add 'avx_vnni, EVEX form' build-vnni/tests/check_kernels --rung avx2+vnni

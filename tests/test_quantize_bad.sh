@@ -194,18 +194,31 @@ for last in --heldout "--tune --tune-stop" --save-recipe; do
 done
 recipe_to() {   # WHAT CODE WORDS PATH: refused before the work, and what was there stays
     local had=$(cksum "$4" 2>&1)
-    row I2 "--save-recipe: $1" "$2" "--save-recipe: $3" "$quantize" m.gguf out $planned --save-recipe "$4" $5
+    row I2 "--save-recipe: $1" "$2" "--save-recipe: $3" "$quantize" m.gguf out $planned --save-recipe "$4" ${5:-}
     is I2 "... nothing else is said, what was there stays" test "$(wc -l <said)" = 1 -a "$(cksum "$4" 2>&1)" = "$had"
 }
 ln m.gguf hard.gguf
 recipe_to "a folder" 6 "cannot write 'empty': it is there and is not a regular file" empty --force
-recipe_to "exists (G12)" 2 "'fit.txt' exists" fit.txt ""
-recipe_to "is the input (G11)" 2 "'hard.gguf' is the input itself" hard.gguf --force
+recipe_to "exists (G12)" 2 "'plain' exists already" plain
+recipe_to "is the input (G11)" 2 "'hard.gguf' is an input itself" hard.gguf --force
+recipe_to "is the calibration text (G11)" 2 "'fit.txt' is an input itself" fit.txt --force
 recipe_to "in a folder that cannot be written" 6 "cannot create '/proc/self/" /proc/self/recipe --force
 echo before >old.json
 row I2 "--save-recipe: a full disk (G7)" 6 "File too large" bash -c \
     "set -o pipefail; (ulimit -f 0; exec '$quantize' m.gguf --dry-run $planned --save-recipe old.json --force) 2>&1 | cat"
 is I2 "... what was there stays" test "$(cat old.json)" = before
+row I2 "--save-recipe: where the model goes" 2 "both the model and the recipe" "$quantize" m.gguf out $planned --save-recipe out
+into() {    # WHAT FILE COMMAND...: a file that is read is no output, whatever --force says
+    local what=$1 file=$2 had=$(cksum <"$2")
+    shift 2
+    row G11 "output is $what" 2 "'$file' is an input itself" "$@" --force
+    is G11 "... which stays what it was" test "$(cksum <"$file")" = "$had"
+}
+into "the calibration text" fit.txt "$quantize" m.gguf fit.txt --bpw 6 --calibration fit.txt --heldout held.txt
+into "the held-out text" held.txt "$quantize" m.gguf held.txt --bpw 6 --calibration fit.txt --heldout held.txt
+into "the recipe" recipe.json "$quantize" m.gguf recipe.json $planned
+into "the importances" poor.gguf "$quantize" m.gguf poor.gguf $q4 --imatrix poor.gguf
+into "the text of an imprint" fit.txt "$quantize" imprint m.gguf fit.txt -o fit.txt
 for option in "--save-recipe new.json" "--recipe recipe.json" "--stats fit.txt"; do
     row I2 "${option% *}: nothing is measured" 2 "${option% *} is for plans that are measured" "$quantize" m.gguf out $q4 $option
 done

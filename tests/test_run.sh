@@ -176,9 +176,10 @@ row 'G7 the output is a device that is full' 6 'No space' "$quern" logits $model
 if [ -L "$dir/device" ] && [ -c /dev/full ]; then ok; else fail 'G7 the device was removed'; fi
 row 'G10 no such folder' 6 'No such' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/no/where"
 fresh; ln "$dir/copy.gguf" "$dir/link.gguf"
-row 'G11 output is the model' 2 'is the model' "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf"
+row 'G11 output is the model' 2 'link.gguf. is an input itself' \
+    "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf"
 if cmp -s "$dir/copy.gguf" $model; then ok; else fail 'G11 the model was changed'; fi
-row 'G11 output is the list' 2 'list of tokens' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids"
+row 'G11 output is the list' 2 'ids. is an input itself' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids"
 row 'token ids: text' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 x') -o "$dir/x"
 row 'token ids: out of range' 2 'token 2 has the id 4096' "$quern" logits $model --tokens-file <(echo '1 2 4096') -b 1 -o -
 if [ -s "$dir/out" ]; then fail 'token ids: logits before a bad id'; else ok; fi

@@ -132,7 +132,7 @@ static void test_input_is_not_overwritten(void)
         snprintf(target, sizeof target, "%s", names[i]);
         snprintf(source, sizeof source, "%s/in.gguf", folder());
         bool ok = copy_gguf(source, target, true, 4096, &err);
-        expect_refused(ok, QUERN_EUSAGE, "is the input itself", target, in_folder("was.gguf"));
+        expect_refused(ok, QUERN_EUSAGE, "is an input itself", target, in_folder("was.gguf"));
     }
     remove(in_folder("hard.gguf"));
     remove(in_folder("soft.gguf"));

@@ -162,7 +162,8 @@ static bool convert_folder(const char *folder, const char *output, const struct 
     if (!check_not_inside(folder, output, err) || !hf_open(&h, folder, err))
         return false;
     uint32_t type = how->type == FORMAT_COUNT ? folder_type(&h) : how->type;
-    struct gguf_writer_options options = { .force = how->force, .inputs = h.weights.parts, .input_count = h.weights.part_count };
+    struct gguf_writer_options options = { .force = how->force, .inputs = h.weights.parts, .input_count = h.weights.part_count,
+                                           .texts = &how->vocab_from, .text_count = 1 };
     struct gguf_writer *w = gguf_writer_open(output, &options, err);
     bool ok = w && (how->name || folder_name(folder, name, sizeof name, err)) && hf_plan(&plan, &h, type, kernels, err) &&
               hf_write_keys(&plan, &h, how->name ? how->name : name, file_type_of(type), w, err) &&

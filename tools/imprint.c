@@ -544,7 +544,7 @@ static bool gather(struct imprint *m, const char *path, struct quern_error *err)
 {
     const struct gguf *g = &m->source->gguf;
     struct gguf_writer_options options = { .force = m->options->force, .inputs = g->parts, .input_count = g->part_count,
-                                           .resume = true };
+                                           .texts = &m->options->calibration, .text_count = 1, .resume = true };
     struct need need;
     if (!lay_out(m, err))
         return false;

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "cpu_words.h"
+#include "output.h"
 #include "receipt.h"
-#include "recipe.h"
 
 /* --type is said once for the mix and any number of times as REGEX=TYPE. */
 static bool read_types(struct run *r, struct quern_error *err)
@@ -114,16 +114,26 @@ bool run_check_twice(const struct run *r, struct quern_error *err)
                r->args->args.operands[0], shown, format_find(twice->type)->name);
 }
 
+/* By doing what is done in the end, but for the file. */
+static bool may_write(const char *path, const struct output_options *options, struct quern_error *err)
+{
+    struct output out;
+    bool ok = output_open(&out, path, options, err);
+    output_close(&out);
+    return ok;
+}
+
 bool run_check_output(const struct run *r, struct quern_error *err)
 {
-    struct gguf_writer_options options = { .force = r->args->force, .inputs = r->input.parts, .input_count = r->input.part_count };
-    if (r->args->save_recipe && !recipe_may_write(r->args->save_recipe, &r->input, r->args->force, err))
-        return false;
-    if (r->args->dry_run)
-        return true;
-    struct gguf_writer *w = gguf_writer_open(r->args->args.operands[1], &options, err);
-    gguf_writer_close(w);
-    return w != NULL;
+    const struct quantize_args *a = r->args;
+    const char *const texts[] = { a->imatrix, a->calibration, a->heldout, a->stats, a->recipe, a->tune_stop };
+    struct output_options options = { .force = a->force, .inputs = r->input.parts, .input_count = r->input.part_count,
+                                      .texts = texts, .text_count = sizeof texts / sizeof *texts };
+    if (a->save_recipe && a->args.operand_count > 1 && !strcmp(a->save_recipe, a->args.operands[1]))
+        return ERR(err, QUERN_EUSAGE, "'%s' cannot be both the model and the recipe", a->save_recipe);
+    if (a->save_recipe && !may_write(a->save_recipe, &options, err))
+        return error_prefix(err, "--save-recipe");
+    return a->dry_run || may_write(a->args.operands[1], &options, err);
 }
 
 /* Threads change nothing and are left out, so a run may be taken up again with fewer. */

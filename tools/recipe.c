@@ -27,21 +27,6 @@ static void add_tensor(struct text *out, const struct plan *p, size_t i)
     text_addf(out, "}}%s\n", i + 1 < p->count ? "," : "");
 }
 
-/* The model is mapped while the recipe is written: one over the other would end both. */
-static bool open_output(struct output *out, const char *path, const struct gguf *input, bool force, struct quern_error *err)
-{
-    struct output_options options = { .force = force, .inputs = input->parts, .input_count = input->part_count };
-    return output_open(out, path, &options, err) || error_prefix(err, "--save-recipe");
-}
-
-bool recipe_may_write(const char *path, const struct gguf *input, bool force, struct quern_error *err)
-{
-    struct output out;
-    bool ok = open_output(&out, path, input, force, err);
-    output_close(&out);
-    return ok;
-}
-
 bool recipe_write(const struct plan *p, const char *path, const char *source, bool force, struct quern_error *err)
 {
     struct text out = { 0 };
@@ -61,7 +46,8 @@ bool recipe_write(const struct plan *p, const char *path, const char *source, bo
         return ERR(err, QUERN_EMEM, "no memory for the recipe");
     }
     struct output file;
-    bool ok = open_output(&file, path, p->file, force, err) && output_write(&file, out.data, out.n, err) &&
+    struct output_options options = { .force = force, .inputs = p->file->parts, .input_count = p->file->part_count };
+    bool ok = output_open(&file, path, &options, err) && output_write(&file, out.data, out.n, err) &&
               output_commit(&file, err);
     output_close(&file);
     text_free(&out);

@@ -13,10 +13,8 @@
 
 #include "plan.h"
 
-/* The file appears whole or not at all. Errors as of recipe_may_write. */
+/* The file appears whole or not at all. QUERN_EUSAGE: it exists, or is the model; QUERN_EIO. */
 bool recipe_write(const struct plan *p, const char *path, const char *source, bool force, struct quern_error *err);
-/* Before the work: could recipe_write make this file? QUERN_EUSAGE: it exists, or is a part of `input`; QUERN_EIO. */
-bool recipe_may_write(const char *path, const struct gguf *input, bool force, struct quern_error *err);
 /* Types and losses into a plan from plan_init. *measured: every type of every tensor has a loss. QUERN_EFORMAT: no recipe, a tensor
  * of the plan is missing, a type that it cannot have; names that the model lacks are errors too. */
 bool recipe_read(struct plan *p, const char *path, bool *measured, struct quern_error *err);
