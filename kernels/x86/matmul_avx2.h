@@ -188,7 +188,7 @@ static ALWAYS_INLINE __m256i scale_of_64(__m256i scales, int k, const struct pan
 }
 
 /* dot_super's sums with VNNI. Dots of four fit int16 up to 63 (4 * 63 * 127 = 32,004): those of 64 columns are packed and
- * multiplied by their scales at once. Dots of two fit for seven bits; for eight, whole lanes are multiplied. */
+ * multiplied by their scales at once. Of seven bits and of signed bytes dots of two fit. */
 static ALWAYS_INLINE void dot_super_vnni(__m256i total[DECODE_TOKS], const struct run *w, const int8_t *const *x, const int toks,
                                          const struct panel_shape shape)
 {
@@ -199,21 +199,16 @@ static ALWAYS_INLINE void dot_super_vnni(__m256i total[DECODE_TOKS], const struc
 #pragma GCC unroll 8
     for (int k = 0; k < 8; k += shape.top <= 63 ? 2 : 1) {
         __m256i scale = shape.top <= 63 ? scale_of_64(scales, k, shape) : scale_of_32(scales, k, shape);
-        if (shape.top > 127)
-            scale = _mm256_srai_epi32(scale, 16);
 #pragma GCC unroll 4
         for (int t = 0; t < toks; t++) {
-            __m256i v = _mm256_loadu_si256((const __m256i *)(x[t] + 32 * k));
-            __m256i a = _mm256_setzero_si256(), b = _mm256_setzero_si256();
+            const int8_t *v = x[t] + 32 * k;
             if (shape.top <= 63) {
-                add_dots_of_4(&a, w->q[k], v);
-                add_dots_of_4(&b, w->q[k + 1], _mm256_loadu_si256((const __m256i *)(x[t] + 32 * k + 32)));
+                __m256i a = _mm256_setzero_si256(), b = _mm256_setzero_si256();
+                add_dots_of_4(&a, w->q[k], _mm256_loadu_si256((const __m256i *)v));
+                add_dots_of_4(&b, w->q[k + 1], _mm256_loadu_si256((const __m256i *)(v + 32)));
                 add_dots_of_2(&total[t], _mm256_packs_epi32(a, b), scale);
-            } else if (shape.top <= 127) {
-                add_dots_of_2(&total[t], _mm256_maddubs_epi16(w->q[k], v), scale);
             } else {
-                add_dots_of_4(&a, w->q[k], v);
-                total[t] = _mm256_add_epi32(total[t], _mm256_mullo_epi32(a, scale));
+                add_dots_of_2(&total[t], pairs_at(w->q[k], v, shape), scale);
             }
         }
     }
@@ -536,12 +531,19 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
 static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, size_t rows, run_fn *unpack,
                                         const struct panel_shape shape)
 {
-    /* several tokens by a super format: the weights' magnitudes are taken once for all of them */
-    struct panel_shape several = shape;
-    if (shape.kind == PANEL_SUPER && takes_signs(shape))
+    /* A super format's signed bytes: with VNNI too they are multiplied as pairs, whose widening brings the scales; 128 to be taken
+     * off and vpmulld cost more, and for one token a chain of eight vpdpwssd does. Several tokens: the weights' magnitudes are
+     * taken once for all of them. */
+    struct panel_shape one = shape, several;
+    if (shape.kind == PANEL_SUPER && shape.offset == 128)
+        one.offset = 0;
+    several = one;
+    if (shape.kind == PANEL_SUPER && takes_signs(one)) {
+        one.vnni = false;
         several.top = 255;
+    }
     switch (job->toks) {
-    case 1:  decode_rows(job, row, rows, 1, unpack, shape); break;
+    case 1:  decode_rows(job, row, rows, 1, unpack, one); break;
     case 2:  decode_rows(job, row, rows, 2, unpack, several); break;
     case 3:  decode_rows(job, row, rows, 3, unpack, several); break;
     default: decode_rows(job, row, rows, 4, unpack, several); break;
