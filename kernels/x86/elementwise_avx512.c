@@ -216,8 +216,8 @@ static float softmax_any(float *scores, size_t n, float *max, float *sum)
 
 /* e^x for x <= 0 and -infinity; NaN passes. In powers of two, y = x / ln 2: 2^(y - floor y) by a polynomial of relative error
  * 8e-8 on [0, 1] (1 at 0, fitted to the least largest error), then times 2^floor(y), which is what scalef does with y itself;
- * reduce gives 0 for infinity. Beside the terms of exp_within this is ten instructions for sixteen. The rounding of y, |x| * 2^-24
- * at most, and that of x - max, are the contract's |x - max|. */
+ * reduce gives 0 for infinity. Ten instructions where exp_within takes sixteen. The rounding of y, |x| * 2^-24 at most, and that of
+ * x - max are the contract's |x - max|. */
 static ALWAYS_INLINE __m512 falling_exp(__m512 x)
 {
     const __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
@@ -261,9 +261,9 @@ float softmax_step_avx512(float *scores, size_t n, float *max, float *sum)
     return n == ATTN_TILE ? softmax_tile(scores, max, sum) : softmax_any(scores, n, max, sum);
 }
 
-/* The same for n <= 16 rows of a tile, phase by phase: largest scores, exponentials, sums. In softmax_tile each phase waits for the
- * one before, and with its hundred and thirty instructions only two rows fit the processor's window. Attention of a prefill at
- * depth 4096 takes 3 % less time so, of 16 sequences at once 9 % less (bench/results/2026-11-21-depth.md). */
+/* The same for n <= most rows of a tile, most 4 or 16, phase by phase: largest scores, exponentials, sums. In softmax_tile each
+ * phase waits for the one before, and with its hundred instructions only a few rows fit the processor's window. Attention of a
+ * prefill at depth 4096 takes 3 % less time so, of 16 sequences at once 9 % less (bench/results/2026-11-21-depth.md). */
 static ALWAYS_INLINE void softmax_some(float *scores, size_t n, float *max, float *sum, float *factor, size_t most)
 {
     const __mmask16 rows = lanes_16(n);
