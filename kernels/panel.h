@@ -34,19 +34,22 @@ enum panel_kind { PANEL_SUPER, PANEL_SMALL };
 /* In which order an unpacker delivers a run's sixteen units of 16 columns, four to a group of 64: as they come, or as packed
  * nibbles fall out, the low ones of 64 bytes and then the high ones.
  *   halves     0 1 4 5, 2 3 6 7, ...    nibbles of 32 bytes stand 32 columns apart (the k-quants)
- *   quarters   0 2 4 6, 1 3 5 7, ...    nibbles of 16 bytes stand 16 columns apart (the blocks of 32) */
-enum panel_order { ORDER_PLAIN, ORDER_HALVES, ORDER_QUARTERS };
+ *   quarters   0 2 4 6, 1 3 5 7, ...    nibbles of 16 bytes stand 16 columns apart (the blocks of 32)
+ *   planes     0 1 8 9, 2 3 10 11, ...  pairs of bits of 64 bytes: twice 32 bytes whose pairs stand 32 columns apart */
+enum panel_order { ORDER_PLAIN, ORDER_HALVES, ORDER_QUARTERS, ORDER_PLANES };
 
 /* What the shared parts must know of a format. Compile-time constants: they choose code. */
 struct panel_shape {
     enum panel_kind kind;
     unsigned        sub;        /* columns per scale and minimum: 16 or 32                             */
-    unsigned        offset;     /* added to the values: a power of two, 0 where they are unsigned      */
+    unsigned        offset;     /* added to the values: a power of two, 0 where they are unsigned; scaled: any */
     bool            mins;
     enum panel_order order;
     bool            narrow;     /* the dot of four values and activations fits int16: values up to 63, or eight up to 15 */
     bool            nibbles;    /* values are nibbles as they stand in the file, no more to be done    */
     unsigned        planes;     /* super, sub 16: bits of values whose lower two stand four to a byte; 0: otherwise. AVX-512 */
+    bool            scaled;     /* super: the bytes of panels and of five to sixteen tokens are value times scale, plus the
+                                 * offset, so that a run has one dot; `sub` counts for the minimums alone. AVX-512, AMX */
     float           factor;     /* super: of d and dmin                                                */
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */
     unsigned        bytes;      /* of a run in the file                                                */

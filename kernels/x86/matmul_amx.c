@@ -7,7 +7,7 @@
  * run are exact and the float steps are the same, so the results are those of AVX-512 to the bit, and few tokens go there.
  *
  * Tiles: 0-3 sums of 2 x 16 tokens by 2 panels, 4-5 activations, 6-7 weights. Each sub-block's sums are stored and scaled by
- * vectors. */
+ * vectors; scaled values have one sum for the run, in tiles of 64 columns. */
 enum { GROUP = 32, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512, MANY = 16 };
 
 struct many_scratch {
@@ -23,8 +23,19 @@ size_t matmul_scratch_amx(void)
     return (sizeof(struct many_scratch) + 63) & ~(size_t)63;
 }
 
+/* Columns that a tile takes at once, and columns whose sums stay in the tiles. */
+static unsigned tile_cols(const struct panel_shape *shape)
+{
+    return shape->scaled ? 64 : shape->sub;
+}
+
+static unsigned sum_cols(const struct panel_shape *shape)
+{
+    return shape->scaled ? PANEL_COLS : shape->sub;
+}
+
 /* Shapes for a group of tokens: the second half of a short group has fewer rows, or none. */
-static void configure(struct amx *amx, size_t toks, unsigned sub)
+static void configure(struct amx *amx, size_t toks, unsigned cols)
 {
     struct amx_config config = { 0 };
     size_t halves[2] = { toks < 16 ? toks : 16, toks < 16 ? 0 : toks - 16 };
@@ -32,40 +43,45 @@ static void configure(struct amx *amx, size_t toks, unsigned sub)
         if (halves[h]) {
             amx_config_tile(&config, 2 * h, halves[h], 64);
             amx_config_tile(&config, 2 * h + 1, halves[h], 64);
-            amx_config_tile(&config, 4 + h, halves[h], sub);
+            amx_config_tile(&config, 4 + h, halves[h], cols);
         }
-    amx_config_tile(&config, 6, sub / 4, 64);
-    amx_config_tile(&config, 7, sub / 4, 64);
+    amx_config_tile(&config, 6, cols / 4, 64);
+    amx_config_tile(&config, 7, cols / 4, 64);
     AMX_CONFIGURE(amx, &config);
 }
 
-/* The integer dots of one sub-block: two panels by a group of tokens. x: the first token's first column. */
+/* The integer dots of columns that share a scale, from the c-th on: two panels by a group of tokens. x: the first token's run. */
 static void tile_dots(struct many_scratch *scratch, struct amx *amx, const struct panel *p, const int8_t *x, size_t stride,
-                      size_t toks,
-                      size_t group)
+                      size_t toks, size_t c, const struct panel_shape *shape)
 {
     enum { STEP = PANEL_ROWS * 4 };
-    AMX_LOAD(amx, 6, p[0].q[group], STEP);
-    AMX_LOAD(amx, 7, p[1].q[group], STEP);
     AMX_ZERO(amx, 0);
     AMX_ZERO(amx, 1);
-    AMX_LOAD(amx, 4, x, stride);
-    AMX_DOT_SU(amx, 0, 4, 6);
-    AMX_DOT_SU(amx, 1, 4, 7);
+    if (toks > 16) {
+        AMX_ZERO(amx, 2);
+        AMX_ZERO(amx, 3);
+    }
+    for (size_t end = c + sum_cols(shape); c < end; c += tile_cols(shape)) {
+        AMX_LOAD(amx, 6, p[0].q[c / 4], STEP);
+        AMX_LOAD(amx, 7, p[1].q[c / 4], STEP);
+        AMX_LOAD(amx, 4, x + c, stride);
+        AMX_DOT_SU(amx, 0, 4, 6);
+        AMX_DOT_SU(amx, 1, 4, 7);
+        if (toks > 16) {
+            AMX_LOAD(amx, 5, x + c + 16 * stride, stride);
+            AMX_DOT_SU(amx, 2, 5, 6);
+            AMX_DOT_SU(amx, 3, 5, 7);
+        }
+    }
     AMX_STORE(amx, 0, scratch->dots[0][0], STEP);
     AMX_STORE(amx, 1, scratch->dots[1][0], STEP);
     if (toks <= 16)
         return;
-    AMX_ZERO(amx, 2);
-    AMX_ZERO(amx, 3);
-    AMX_LOAD(amx, 5, x + 16 * stride, stride);
-    AMX_DOT_SU(amx, 2, 5, 6);
-    AMX_DOT_SU(amx, 3, 5, 7);
     AMX_STORE(amx, 2, scratch->dots[0][16], STEP);
     AMX_STORE(amx, 3, scratch->dots[1][16], STEP);
 }
 
-/* Scale one sub-block's dots: super formats add to the run's totals, small ones to the accumulators. */
+/* Scale the dots of sub-block s: super formats add to the run's totals, small ones to the accumulators. */
 static void scale_dots(struct many_scratch *scratch, const struct panel *p, size_t first, size_t toks, size_t column, unsigned s,
                        const struct panel_shape *shape)
 {
@@ -76,7 +92,7 @@ static void scale_dots(struct many_scratch *scratch, const struct panel *p, size
             __m512i dot = _mm512_add_epi32(_mm512_loadu_si512(scratch->dots[half][t]), _mm512_set1_epi32(token->init[s]));
             if (shape->kind == PANEL_SUPER) {
                 int32_t *total = scratch->totals[half][t];
-                __m512i scaled = _mm512_mullo_epi32(dot, scale);
+                __m512i scaled = shape->scaled ? dot : _mm512_mullo_epi32(dot, scale);
                 _mm512_storeu_si512(total, s == 0 ? scaled : _mm512_add_epi32(_mm512_loadu_si512(total), scaled));
                 continue;
             }
@@ -128,9 +144,9 @@ static void multiply_group(struct many_scratch *scratch, struct amx *amx, const 
         token_run_init(&scratch->tokens[t], acts + t * job->act_stride, layout, run, *shape);
     for (size_t p = 0; p < panels; p += 2) {
         const struct panel *pair = &scratch->panels[p];
-        for (unsigned s = 0; s < PANEL_COLS / shape->sub; s++) {
-            const int8_t *x = (const int8_t *)acts + run * PANEL_COLS + s * shape->sub;
-            tile_dots(scratch, amx, pair, x, job->act_stride, toks, s * shape->sub / 4);
+        for (unsigned s = 0; s < PANEL_COLS / sum_cols(shape); s++) {
+            const int8_t *x = (const int8_t *)acts + run * PANEL_COLS;
+            tile_dots(scratch, amx, pair, x, job->act_stride, toks, s * sum_cols(shape), shape);
             scale_dots(scratch, pair, first, toks, p * PANEL_ROWS, s, shape);
         }
         if (shape->kind == PANEL_SUPER)
@@ -152,7 +168,7 @@ static void multiply_block(struct many_scratch *scratch, struct amx *amx, const 
         for (size_t t = 0; t < toks; t += GROUP) {
             size_t n = at_most(toks - t, GROUP);
             if (n != configured)
-                configure(amx, n, shape->sub);
+                configure(amx, n, tile_cols(shape));
             configured = n;
             multiply_group(scratch, amx, job, &layout, tok, t, n, run, panels, shape);
         }

@@ -17,9 +17,10 @@
 /* 256 columns of a row, in the format's order of columns. */
 struct run {
     __m512i  q[4];          /* u8, value + offset                                            */
-    __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves; shape.planes: see split_planes */
+    __m512i  raw[2];        /* shape.nibbles: q two to a byte, q[0] and q[2] in the low halves; shape.planes: as they stand in the
+                             * file (matmul_planes_avx512.h) */
     __m512   scale;         /* small: per sub-block                                          */
-    __m128i  codes;         /* small, sub 32: what the scales are made of, words: F16 or (shape.exponents) E8M0 */
+    __m128i  codes;         /* small, sub 32: what the scales are made of, words: F16 or (shape.exponents) E8M0; planes: bytes */
     __m256   low;           /* small with minimums: per 32 columns                           */
     __m128i  low_codes;     /* the same as F16                                               */
     __m128i  scales, mins;  /* super: int8 and uint8 per sub-block                           */
@@ -29,7 +30,7 @@ typedef void run_fn(struct run *out, const uint8_t *bytes);
 
 /* What a token's activations offer for one run. */
 struct token_run {
-    int32_t init[16];       /* -offset * sum of x per sub-block: the dots' start values     */
+    int32_t init[16];       /* -offset * sum of x per sub-block: the dots' start values; scaled: [0], of the run */
     int16_t sums[16];       /* super: sums of x per sub-block                                   */
     float   dx[8];          /* super: dx[0]; small: per 32 columns                              */
     float   dsum[8];        /* small with minimums: dx * sum of x                               */
@@ -103,9 +104,13 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
     __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
     __m512i wide = shape.sub == 16 ? _mm512_cvtepi16_epi32(sums) : _mm512_zextsi256_si512(sums_32(sums));
     const unsigned shift = (unsigned)__builtin_ctz(shape.offset | 0x10000);
-    __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, shift))
-                                : _mm512_setzero_si512();
-    _mm512_store_si512(out->init, init);
+    if (shape.scaled) {
+        out->init[0] = shape.offset ? -(int32_t)shape.offset * _mm512_reduce_add_epi32(wide) : 0;
+    } else {
+        __m512i init = shape.offset ? _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, shift))
+                                    : _mm512_setzero_si512();
+        _mm512_store_si512(out->init, init);
+    }
     if (shape.kind == PANEL_SUPER) {
         memcpy(&out->dx[0], act + layout->scales + run * 4, 4);
         if (shape.mins || shape.narrow) {
@@ -127,16 +132,15 @@ static ALWAYS_INLINE void token_run_init(struct token_run *out, const uint8_t *a
 /* What up to 16 rows leave behind in one run: dots waiting to be summed across lanes, scales waiting to become columns. The dots of
  * four rows are folded as far as four rows can be. */
 struct decode_quads {
-    __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i. Planes of pairs: lanes are
-                                 * parts of the sums, their dwords rows 4 i to 4 i + 3. Small: [part][i], the same, lanes are
-                                 * sub-blocks */
+    __m512i quad[4][4];         /* super: [0][i], lanes of 128 bits are rows i, 4 + i, 8 + i, 12 + i. Planes: lanes are parts of the
+                                 * sums, their dwords rows 4 i to 4 i + 3. Small: [part][i], the same, lanes are sub-blocks */
 };
 
 struct decode_rest {
     float    scale[2][16][8];                    /* small, sub 16                             */
     uint16_t codes[16][8], low_codes[16][8];     /* small, sub 32: rows as in mins            */
     uint32_t d[16];                              /* super                                     */
-    uint8_t  mins[16][16];                       /* super: row r at r % 4 * 4 + r / 4         */
+    uint8_t  mins[16][16];                       /* super: row r at r % 4 * 4 + r / 4; sub 16: in the upper halves of bytes */
 } __attribute__((aligned(64)));
 
 /* A run of the tokens, and what 16 rows left in it. */
@@ -194,133 +198,6 @@ static ALWAYS_INLINE __m512i dot_super_narrow(const struct run *w, const __m512i
         total = _mm512_sub_epi32(total, _mm512_zextsi256_si512(sums));
     }
     return total;
-}
-
-/* ---- pairs of bits, multiplied where they stand ---- */
-
-/* Plane p of a byte holds column 32 p of the byte's half of a run, so a half's 32 bytes are its 128 columns, and 128 bits are 16
- * columns of each of four sub-blocks. The planes are masked out, not shifted down.
- *
- * Pairs alone: in vector k dword j of each 128 bits is plane j of dword (j + k) % 4, all by one mask. So every lane of 32 bits
- * stays with one sub-block, whose 16 products it sums over the four vectors. Shifted down, two rows' sums are packed to words,
- * multiplied by their scales and added in one step.
- *
- * With third bits (raw[1]: 32 bytes, in both halves; bit 4 half + p): vector p is plane p, and above it its third bit, turned to
- * where it belongs; values are lifted by 1, 4, 4 and 16, which the scales even out to 16. Three shifts in place of eight. */
-static ALWAYS_INLINE int lift_of(int p)
-{
-    return p == 0 ? 1 : p == 3 ? 16 : 4;
-}
-
-static ALWAYS_INLINE __m512i own_planes(void)
-{
-    return _mm512_broadcast_i32x4(_mm_setr_epi32(0x03030303, 0x0c0c0c0c, 0x30303030, (int)0xc0c0c0c0));
-}
-
-static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
-{
-    enum { A_OR_B_AND_C = 0xf8 };
-    return _mm512_ternarylogic_epi32(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b),
-                                     A_OR_B_AND_C);
-}
-
-/* q from raw. */
-static ALWAYS_INLINE void split_planes(struct run *w, const struct panel_shape shape)
-{
-    __m512i v = w->raw[0];
-    if (shape.planes == 2) {
-        w->q[0] = _mm512_and_si512(v, own_planes());
-        w->q[1] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_ADCB), own_planes());
-        w->q[2] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_BADC), own_planes());
-        w->q[3] = _mm512_and_si512(_mm512_shuffle_epi32(v, _MM_PERM_CBAD), own_planes());
-    } else {
-        const __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 30, 30, 30, 30, 30, 30, 30, 30);
-        __m512i down = _mm512_srli_epi16(v, 2), even = _mm512_rolv_epi32(w->raw[1], turn);
-        __m512i odd = _mm512_rolv_epi32(w->raw[1], _mm512_add_epi32(turn, _mm512_set1_epi32(1)));
-        w->q[0] = two_masks(v, 0x03, even, 0x04);
-        w->q[1] = two_masks(v, 0x0c, odd, 0x10);
-        w->q[2] = two_masks(down, 0x0c, even, 0x10);
-        w->q[3] = two_masks(down, 0x30, odd, 0x40);
-    }
-}
-
-/* Dword d of each 128 bits from plane (d - k) % 4. */
-static ALWAYS_INLINE __m512i diagonal(const __m512i plane[4], int k)
-{
-    __m512i a = _mm512_mask_blend_epi32(0xaaaa, plane[-k & 3], plane[(1 - k) & 3]);
-    __m512i b = _mm512_mask_blend_epi32(0xaaaa, plane[(2 - k) & 3], plane[(3 - k) & 3]);
-    return _mm512_mask_blend_epi32(0xcccc, a, b);
-}
-
-/* A token's run in this order, and after it the dots' start values, which take the offset off. */
-static ALWAYS_INLINE void load_planes(__m512i x[8], const int8_t *from, const struct panel_shape shape)
-{
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i plane[4];
-    for (int p = 0; p < 4; p++)
-        plane[p] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(from + 32 * p))),
-                                      _mm256_loadu_si256((const __m256i *)(from + 128 + 32 * p)), 1);
-    if (shape.planes == 2) {
-        const __m512i offset = _mm512_and_si512(own_planes(), _mm512_set1_epi8(0x55));   /* 1 in each plane */
-        x[0] = diagonal(plane, 0);
-        x[1] = _mm512_shuffle_epi32(diagonal(plane, 1), _MM_PERM_ADCB);
-        x[2] = _mm512_shuffle_epi32(diagonal(plane, 2), _MM_PERM_BADC);
-        x[3] = _mm512_shuffle_epi32(diagonal(plane, 3), _MM_PERM_CBAD);
-        x[4] = zero;
-        if (shape.offset == 1)
-            x[4] = dot_64(dot_64(dot_64(dot_64(zero, offset, x[0]), offset, x[1]), offset, x[2]), offset, x[3]);
-        x[4] = _mm512_sub_epi32(zero, x[4]);
-        return;
-    }
-    for (int p = 0; p < 4; p++) {
-        __m512i offset = _mm512_set1_epi8((char)(lift_of(p) * (int)shape.offset));
-        x[p] = plane[p];
-        x[4 + p] = _mm512_sub_epi32(zero, dot_64(zero, offset, plane[p]));
-    }
-}
-
-/* Sums of 16 products per sub-block, sub-block 8 half + 2 p + b in dword p of lane 2 half + b; they fit int16. */
-static ALWAYS_INLINE __m512i dot_pairs(const struct run *w, const __m512i x[8])
-{
-    __m512i dot = x[4];
-    for (int k = 0; k < 4; k++)
-        dot = dot_64(dot, w->q[k], x[k]);
-    return _mm512_srav_epi32(dot, _mm512_broadcast_i32x4(_mm_setr_epi32(0, 2, 4, 6)));
-}
-
-/* Two rows' scales as words in the order in which two such vectors are packed. */
-static ALWAYS_INLINE __m512i pair_scales(__m128i a, __m128i b)
-{
-    const __m256i bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
-    __m256i both = _mm256_shuffle_epi8(_mm256_setr_m128i(a, b), bytes);
-    return _mm512_cvtepi8_epi16(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-}
-
-/* Four rows' such dots times scales; each lane of 128 bits has a part of all four rows' sums. */
-static ALWAYS_INLINE __m512i sum_pairs(const __m512i dots[4], const __m128i scales[4])
-{
-    const __m512i zero = _mm512_setzero_si512();
-    __m512 sums[2];
-    for (int i = 0; i < 2; i++) {
-        __m512i pair = _mm512_packs_epi32(dots[2 * i], dots[2 * i + 1]);
-        sums[i] = _mm512_castsi512_ps(_mm512_dpwssd_epi32(zero, pair, pair_scales(scales[2 * i], scales[2 * i + 1])));
-    }
-    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(sums[0], sums[1], 0x88)),
-                            _mm512_castps_si512(_mm512_shuffle_ps(sums[0], sums[1], 0xdd)));
-}
-
-/* With third bits: 16 times what dot_super_narrow gives. The offset comes off before four products are packed: 4 * 16 * 127 * 4 =
- * 32512 just fits int16. */
-static ALWAYS_INLINE __m512i dot_triples(const struct run *w, const __m512i x[8])
-{
-    const __m512i places = _mm512_set_epi16(11, 11, 11, 11, 9, 9, 9, 9, 10, 10, 10, 10, 8, 8, 8, 8, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2,
-                                            2, 2, 0, 0, 0, 0);
-    const __m256i lift = _mm256_setr_epi16(4, 4, 2, 2, 2, 2, 0, 0, 4, 4, 2, 2, 2, 2, 0, 0);
-    __m512i wide = _mm512_castsi256_si512(_mm256_sllv_epi16(_mm256_cvtepi8_epi16(w->scales), lift));
-    __m512i first = _mm512_packs_epi32(dot_64(x[4], w->q[0], x[0]), dot_64(x[5], w->q[1], x[1]));
-    __m512i second = _mm512_packs_epi32(dot_64(x[6], w->q[2], x[2]), dot_64(x[7], w->q[3], x[3]));
-    __m512i total = _mm512_dpwssd_epi32(_mm512_setzero_si512(), first, _mm512_permutexvar_epi16(places, wide));
-    return _mm512_dpwssd_epi32(total, second, _mm512_permutexvar_epi16(_mm512_add_epi16(places, _mm512_set1_epi16(4)), wide));
 }
 
 static ALWAYS_INLINE __m512i dot_super_wide(const struct run *w, const __m512i *x, const struct token_run *token,
@@ -383,13 +260,14 @@ static ALWAYS_INLINE __m512i sum_mins(const struct decode_rest *rest, const stru
 {
     __m512i quad[4];
     if (shape.sub == 16) {
-        /* minimums of four bits: as bytes, times the sums' lower four bits and, lifted, times their upper ones, at most 127 */
+        /* minimums of four bits, the upper half of each byte: times the sums' lower four bits and, where they stand, times the
+         * upper ones, at most 127 */
         const __m256i sums = _mm256_load_si256((const __m256i *)token->sums);
         __m512i low = _mm512_broadcast_i32x4(_mm256_cvtepi16_epi8(_mm256_and_si256(sums, _mm256_set1_epi16(15))));
         __m512i high = _mm512_broadcast_i32x4(_mm256_cvtepi16_epi8(_mm256_srai_epi16(sums, 4)));
         for (int i = 0; i < 4; i++) {
-            __m512i mins = _mm512_load_si512(rest->mins[4 * i]);
-            quad[i] = dot_64(dot_64(_mm512_setzero_si512(), mins, low), _mm512_slli_epi16(mins, 4), high);
+            __m512i mins = _mm512_and_si512(_mm512_load_si512(rest->mins[4 * i]), _mm512_set1_epi8((char)0xf0));
+            quad[i] = dot_64(dot_64(_mm512_setzero_si512(), _mm512_srli_epi16(mins, 4), low), mins, high);
         }
     } else {
         __m512i sums = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)token->sums));
@@ -417,8 +295,6 @@ static ALWAYS_INLINE __m512 finish_totals(__m512 acc, __m512i total, const struc
                                           const struct panel_shape shape)
 {
     __m512 dx = _mm512_set1_ps(token->dx[0]);
-    if (shape.planes == 3)
-        total = _mm512_srai_epi32(total, 4);
     acc = _mm512_fmadd_ps(_mm512_mul_ps(scales_of(rest->d, false, shape.factor), dx), _mm512_cvtepi32_ps(total), acc);
     if (shape.mins) {
         __m512 dmin = scales_of(rest->d, true, shape.factor);
@@ -458,8 +334,7 @@ static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *
     const __m512i *quad = quads->quad[0];
     if (shape.kind == PANEL_SMALL)
         return finish_small(acc, quads, scale, min, token, shape);
-    return finish_totals(acc, shape.planes == 2 ? fold_four(quad[0], quad[1], quad[2], quad[3])
-                                                : sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
+    return finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
 }
 
 /* Ask for the lines of a run that will be read soon. */
@@ -487,7 +362,7 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
     if (shape.kind == PANEL_SUPER) {
         rest->d[r] = w->d;
         if (shape.mins)
-            _mm_store_si128((__m128i *)rest->mins[r % 4 * 4 + r / 4], w->mins);
+            _mm_store_si128((__m128i *)rest->mins[r % 4 * 4 + r / 4], shape.sub == 16 ? w->codes : w->mins);
     } else if (shape.sub == 16) {
         _mm256_store_ps(rest->scale[0][r], _mm512_castps512_ps256(w->scale));
         _mm256_store_ps(rest->scale[1][r], _mm512_extractf32x8_ps(w->scale, 1));
@@ -534,15 +409,14 @@ static ALWAYS_INLINE void ask_soon(const struct ask *ask, size_t run, size_t i, 
         prefetch_run(ask->next + four + begin, (unsigned)(end - begin));
 }
 
-/* One row of four, `k`, to dots[token][part][k]. */
-static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct decode_rest *rest, size_t r, size_t k,
-                                     const uint8_t *bytes, const __m512i (*x)[8], const struct token_run *token, size_t toks,
-                                     run_fn *unpack, const struct panel_shape shape)
+/* Row r to dots[token][part][r % 4]; super: [token][r / 4][r % 4]. */
+static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct decode_rest *rest, size_t r, const uint8_t *bytes,
+                                     const __m512i (*x)[8], const struct token_run *token, size_t toks, run_fn *unpack,
+                                     const struct panel_shape shape)
 {
+    const size_t k = r % 4;
     struct run w;
     unpack(&w, bytes);
-    if (shape.planes)
-        split_planes(&w, shape);
     for (size_t t = 0; t < toks; t++) {
         if (shape.kind == PANEL_SMALL) {
             __m512i part[4];
@@ -550,9 +424,8 @@ static ALWAYS_INLINE void decode_row(__m512i dots[DECODE_TOKS][4][4], struct dec
             for (size_t p = 0; p < (shape.sub == 16 ? 4 : 2); p++)
                 dots[t][p][k] = part[p];
         } else {
-            dots[t][0][k] = shape.planes ? dot_triples(&w, x[t])
-                            : shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
-                                           : dot_super_wide(&w, x[t], &token[t], shape);
+            dots[t][r / 4][k] = shape.narrow ? dot_super_narrow(&w, x[t], &token[t], shape)
+                                             : dot_super_wide(&w, x[t], &token[t], shape);
         }
     }
     keep_rest(rest, r, &w, shape);
@@ -564,29 +437,8 @@ static ALWAYS_INLINE void fold_small(struct decode_quads *quads, size_t i, const
         quads->quad[p][i] = sum_lanes(dots[p][0], dots[p][1], dots[p][2], dots[p][3]);
 }
 
-/* Four rows of pairs, from row 4 i on. */
-static ALWAYS_INLINE void decode_four_pairs(struct decode_run *out, size_t i, const uint8_t *from, const size_t place[PANEL_ROWS],
-                                            const __m512i (*x)[8], size_t toks, run_fn *unpack, const struct panel_shape shape)
-{
-    __m512i dots[DECODE_TOKS][4];
-    __m128i scales[4];
-#pragma GCC unroll 4
-    for (size_t k = 0; k < 4; k++) {
-        struct run w;
-        unpack(&w, from + place[4 * i + k]);
-        split_planes(&w, shape);
-        for (size_t t = 0; t < toks; t++)
-            dots[t][k] = dot_pairs(&w, x[t]);
-        scales[k] = w.scales;
-        keep_rest(&out->rest, 4 * i + k, &w, shape);
-    }
-    for (size_t t = 0; t < toks; t++)
-        out->quads[t].quad[0][i] = sum_pairs(dots[t], scales);
-}
-
-/* The rows' run, `from[place[r]]`, to `out`. Small formats and planes take four rows at a time, for one token as straight code;
- * small ones fold their dots in registers (Q4_0 21 cycles per 256 weights instead of 24), by which super formats, with half as
- * much, lose. Pairs are packed two rows to a vector (Q2_K 12.9 cycles instead of 13.6). */
+/* The rows' run, `from[place[r]]`, to `out`. Small formats take four rows at a time, for one token as straight code, and fold their
+ * dots in registers (Q4_0 21 cycles per 256 weights instead of 24), by which super formats, with half as much, lose. */
 static ALWAYS_INLINE void decode_run(struct decode_run *out, const uint8_t *from, const size_t place[PANEL_ROWS],
                                      const struct ask *ask, size_t run, const __m512i (*x)[8], size_t toks, run_fn *unpack,
                                      const struct panel_shape shape)
@@ -595,36 +447,30 @@ static ALWAYS_INLINE void decode_run(struct decode_run *out, const uint8_t *from
     struct decode_rest *rest = &out->rest;
     const struct token_run *token = out->token;
     const bool spread = toks == 1 && shape.kind == PANEL_SMALL;
-    __m512i dots[4][DECODE_TOKS][4][4];      /* super: [r / 4] .. [r % 4]; small: [0] .. [k]  */
+    __m512i dots[DECODE_TOKS][4][4];
 #pragma GCC unroll 1
     for (size_t i = 0; i < 4; i++) {
-        __m512i (*four)[4][4] = dots[shape.kind == PANEL_SUPER ? i : 0];
         for (size_t k = 0; ask->own && k < 4; k++)
             prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes);
         if (!spread)
             ask_soon(ask, run, i, 0, 1, shape);
-        if (shape.planes == 2) {
-            decode_four_pairs(out, i, from, place, x, toks, unpack, shape);
-            continue;
-        }
-        if (toks == 1 && (shape.kind == PANEL_SMALL || shape.planes)) {
+        if (spread) {
 #pragma GCC unroll 4
             for (size_t k = 0; k < 4; k++) {
-                if (spread)
-                    ask_soon(ask, run, i, k, 4, shape);
-                decode_row(four, rest, 4 * i + k, k, from + place[4 * i + k], x, token, 1, unpack, shape);
+                ask_soon(ask, run, i, k, 4, shape);
+                decode_row(dots, rest, 4 * i + k, from + place[4 * i + k], x, token, 1, unpack, shape);
             }
         } else {
 #pragma GCC unroll 1
             for (size_t k = 0; k < 4; k++)
-                decode_row(four, rest, 4 * i + k, k, from + place[4 * i + k], x, token, toks, unpack, shape);
+                decode_row(dots, rest, 4 * i + k, from + place[4 * i + k], x, token, toks, unpack, shape);
         }
         for (size_t t = 0; shape.kind == PANEL_SMALL && t < toks; t++)
-            fold_small(&quads[t], i, (const __m512i (*)[4])four[t], shape);
+            fold_small(&quads[t], i, (const __m512i (*)[4])dots[t], shape);
     }
-    for (size_t t = 0; shape.kind == PANEL_SUPER && shape.planes != 2 && t < toks; t++)
+    for (size_t t = 0; shape.kind == PANEL_SUPER && t < toks; t++)
         for (size_t i = 0; i < 4; i++)
-            quads[t].quad[0][i] = fold_four(dots[0][t][0][i], dots[1][t][0][i], dots[2][t][0][i], dots[3][t][0][i]);
+            quads[t].quad[0][i] = fold_four(dots[t][0][i], dots[t][1][i], dots[t][2][i], dots[t][3][i]);
 }
 
 /* Rows beyond the last are the last one again; what comes of them is not stored. */
@@ -680,10 +526,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
             for (size_t t = 0; t < toks; t++) {
                 const uint8_t *act = (const uint8_t *)job->acts + t * job->act_stride;
                 token_run_init(&now->token[t], act, &layout, run, shape);
-                if (shape.planes)
-                    load_planes(x[t], (const int8_t *)act + run * PANEL_COLS, shape);
-                else
-                    load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
+                load_acts(x[t], (const int8_t *)act + run * PANEL_COLS, shape.order);
                 if (shape.kind == PANEL_SMALL)
                     small_starts(x[t] + 4, &now->token[t], shape);
             }

@@ -63,6 +63,13 @@ static void arrange_init(struct few_run *out, const struct panel_shape *shape, i
 {
     const size_t subs = PANEL_COLS / shape->sub, steps = shape->sub / 4 / (size_t)G;
     const unsigned shift = (unsigned)__builtin_ctz(shape->offset);
+    if (shape->scaled) {
+        __m512i sum = _mm512_setzero_si512();
+        for (size_t i = 0; i < PANEL_COLS / 4 / (size_t)G; i++)
+            sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), _mm512_load_si512(out->x[i]));
+        _mm512_store_si512(out->init[0], _mm512_mullo_epi32(sum, _mm512_set1_epi32(-(int)shape->offset)));
+        return;
+    }
     for (size_t s = 0; s < subs; s++) {
         __m512i sum = _mm512_setzero_si512();
         for (size_t i = 0; i < steps; i++)

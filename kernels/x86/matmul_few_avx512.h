@@ -9,7 +9,7 @@
  * 4, where a dot occupies both multipliers for half a cycle each, loads that broadcast up to 8 bytes run at two per cycle and the
  * unpacker's shifts and shuffles in other ports: the next eight rows are unpacked between the dots of these, one or two in each
  * step, and cost little. What is left beside the dots is one multiplication by the scale per sub-block and vector (of 32 columns:
- * 8/9 of the peak with 16 tokens, 4/5 with 8), or one per two sub-blocks where few_pairs says so. */
+ * 8/9 of the peak with 16 tokens, 4/5 with 8), one per two sub-blocks where few_pairs says so, none where values are scaled. */
 #ifndef QUERN_MATMUL_FEW_AVX512_H
 #define QUERN_MATMUL_FEW_AVX512_H
 
@@ -31,7 +31,7 @@ struct few_rows {
 /* A run of all tokens. Lane j is of token j / G; x and sums go on with lane j's next 4 G bytes in the next vector. */
 struct few_run {
     int8_t  x[PANEL_COLS / 4][64];
-    int32_t init[16][16];       /* [sub-block]: -offset * sum of the lane's columns of x               */
+    int32_t init[16][16];       /* [sub-block]: -offset * sum of the lane's columns of x; scaled: [0], of the run */
     int32_t sums[8][16];        /* super with minimums: pairs of sums per sub-block, as int16          */
     float   dx[8][16];          /* super: dx[0]; small: per 32 columns                                 */
     float   dsum[8][16];        /* small with minimums: dx * sum of x                                  */
@@ -89,7 +89,8 @@ static ALWAYS_INLINE void fold_lanes(__m512i *out, const __m512i *v, const int G
 static ALWAYS_INLINE bool few_pairs(const struct panel_shape shape, const int G)
 {
     const int top = (int)shape.top, below = (int)shape.offset, above = top - below;
-    return shape.kind == PANEL_SUPER && shape.sub == 16 && top > 0 && (above > below ? above : below) * 127 * 16 / G <= INT16_MAX;
+    return shape.kind == PANEL_SUPER && !shape.scaled && shape.sub == 16 && top > 0 &&
+           (above > below ? above : below) * 127 * 16 / G <= INT16_MAX;
 }
 
 /* ---- eight rows ------------------------------------------------------------------------------------------------- */
@@ -107,9 +108,9 @@ static ALWAYS_INLINE void few_unpack(struct few_rows *to, size_t r, const uint8_
         to->halves[r] = w.d;
         if (few_pairs(shape, G))
             _mm256_store_si256((__m256i *)to->scale.pairs[r], _mm256_cvtepi8_epi16(w.scales));
-        else if (shape.sub == 16)
+        else if (!shape.scaled && shape.sub == 16)
             _mm512_store_si512(to->scale.i[r], _mm512_cvtepi8_epi32(w.scales));
-        else
+        else if (!shape.scaled)
             _mm256_store_si256((__m256i *)to->scale.i[r], _mm256_cvtepi8_epi32(w.scales));
         if (shape.mins && shape.sub == 16)
             _mm256_store_si256((__m256i *)to->min.i[r], _mm256_cvtepu8_epi16(w.mins));
@@ -173,6 +174,8 @@ static ALWAYS_INLINE void few_rows_finish(struct few_rows *to, const struct pane
 static ALWAYS_INLINE size_t sub_place(size_t s, const struct panel_shape shape)
 {
     size_t four = s / 4 * 128, in = s % 4;
+    if (shape.order == ORDER_PLANES)
+        return s / 2 % 4 * 64 + s / 8 * 32 + s % 2 * 16;
     return shape.order == ORDER_PLAIN    ? s * shape.sub
            : shape.order == ORDER_HALVES ? four + in % 2 * 64 + in / 2 * 32
                                          : four + in * 16;
@@ -199,8 +202,8 @@ static ALWAYS_INLINE void few_unpack_row(struct few_rows *to, size_t r, const st
         prefetch_run(weights + FEW_BLOCK * job->row_bytes, shape.bytes);
     if (row < from->unasked)
         prefetch_run(weights + shape.bytes, shape.bytes);
-    /* Super blocks are whole runs; with pairs the call, though never made, would spill vectors. */
-    if (!few_pairs(shape, G))
+    /* Super blocks are whole runs; the call, though never made, would spill vectors where there are many. */
+    if (!few_pairs(shape, G) && !shape.scaled)
         weights = whole_run(from->copy, weights - from->run * shape.bytes, from->run, job, shape.bytes);
     few_unpack(to, r, weights, unpack, shape, G);
 }
@@ -284,22 +287,42 @@ static ALWAYS_INLINE void few_add_pairs(__m512i *total, const __m512i *first, co
     }
 }
 
+/* total += the dots of scaled values, sub-blocks s and s + 1 of 16 columns; they are side by side in every order. */
+static ALWAYS_INLINE void few_dots_scaled(__m512i *total, const struct few_rows *w, const struct few_run *t, size_t s,
+                                          const struct panel_shape shape, const int G)
+{
+    const int steps = 8 / G;
+    const uint8_t *q = w->q[0] + sub_place(s, shape);
+#pragma GCC unroll 8
+    for (int i = 0; i < steps; i++) {
+        __m512i x = _mm512_load_si512(t->x[s / 2 * (size_t)steps + (size_t)i]);
+#pragma GCC unroll 8
+        for (int r = 0; r < FEW_ROWS; r++)
+            total[r] = _mm512_dpbusd_epi32(total[r], spread(q + r * PANEL_COLS + 4 * G * i, G), x);
+    }
+}
+
 /* acc += eight rows' run by all tokens; meanwhile the next eight are unpacked. */
 static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *w, const struct few_run *t, struct few_rows *next,
                                        const struct few_source *from, run_fn *unpack, const struct panel_shape shape, const int G)
 {
     const int groups = FEW_ROWS / G;
-    const size_t subs = PANEL_COLS / shape.sub, step = few_pairs(shape, G) ? 2 : 1;
+    const size_t subs = PANEL_COLS / shape.sub, step = shape.scaled || few_pairs(shape, G) ? 2 : 1;
     __m512i total[FEW_ROWS], idot[FEW_ROWS];
     __m512 sum[FEW_ROWS];
 #pragma GCC unroll 8
     for (int r = 0; r < FEW_ROWS; r++)
-        total[r] = _mm512_setzero_si512();
+        total[r] = shape.scaled && shape.offset ? _mm512_load_si512(t->init[0]) : _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int p = 0; p < groups; p++)
         sum[p] = _mm512_load_ps(acc[p]);
 #pragma GCC unroll 1
     for (size_t s = 0; s < subs; s += step) {
+        if (shape.scaled) {
+            few_dots_scaled(total, w, t, s, shape, G);
+            few_unpack_row(next, s / 2, from, unpack, shape, G);
+            continue;
+        }
         few_dots(idot, w, t, s, shape, G);
         if (few_pairs(shape, G))
             few_add_pairs(total, idot, w, t, s, shape, G);

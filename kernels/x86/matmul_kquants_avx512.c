@@ -1,27 +1,21 @@
+#include "k_scales.h"
 #include "matmul_few_avx512.h"
 #include "matmul_one_avx512.h"
+#include "matmul_planes_avx512.h"
 
 _Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS),
                "a product's scratch is large enough for few");
 
 /* The k-quants (and TQ, of their shape) on AVX-512: one function per format from the file's bytes to a run in registers. */
 
-/* Q4_K and Q5_K begin with d, dmin and twelve bytes of eight 6-bit scales and minimums: 0-3 hold scales 0-3 and 4-7 minimums 0-3 in
- * their lower six bits; 8-11 the lower nibbles of scales 4-7 and, above them, of minimums 4-7, whose upper two bits are the upper
- * two of bytes 0-3 and 4-7. */
 static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
 {
-    __m128i head = _mm_loadu_si128((const __m128i *)bytes);
-    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(3, 2, 3, 1)), _mm_setr_epi32(0, 0, 0, 4));
-    __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(2, 2, 1, 1)), 2);
-    low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
-    high = _mm_and_si128(high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
     out->d = load_u32(bytes);
-    out->scales = _mm_or_si128(low, high);
+    out->scales = k_scales_and_mins(bytes);
     out->mins = _mm_unpackhi_epi64(out->scales, out->scales);
 }
 
-/* Then 4 x 32 bytes: low nibbles sub-block 2i, high nibbles 2i + 1. */
+/* After 16 bytes of d, dmin, scales and minimums (k_scales.h) 4 x 32 bytes: low nibbles sub-block 2i, high nibbles 2i + 1. */
 static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
 {
     k_scales(out, bytes);
@@ -138,26 +132,28 @@ void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }
 
-/* Four planes of two bits in 32 bytes, lowest plane first: 128 values. */
-static ALWAYS_INLINE void pairs_of_32(__m512i q[2], const uint8_t *bytes)
+/* Twice 32 bytes of four planes of two bits, lowest plane first, each half 128 values: q[p] is plane p of both. */
+static ALWAYS_INLINE void split_pairs(__m512i q[4], __m512i bytes)
 {
-    const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
-    const __m512i second = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 6, 6, 6, 6, 6, 6, 6, 6);
-    __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
-    q[0] = _mm512_and_si512(_mm512_srlv_epi32(twice, first), _mm512_set1_epi8(3));
-    q[1] = _mm512_and_si512(_mm512_srlv_epi32(twice, second), _mm512_set1_epi8(3));
+    for (unsigned p = 0; p < 4; p++)
+        q[p] = _mm512_and_si512(_mm512_srli_epi16(bytes, 2 * p), _mm512_set1_epi8(3));
+}
+
+/* Two rows' scales from their codes. */
+static ALWAYS_INLINE __m256i q2_k_scales(__m256i codes)
+{
+    return _mm256_and_si256(codes, _mm256_set1_epi8(15));
 }
 
 /* 16 bytes: scale in the low nibble, minimum in the high one; 64 bytes of pairs; d, dmin. */
 static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
+    const __m128i nibble = _mm_set1_epi8(15);
     out->d = load_u32(bytes + 80);
-    out->scales = _mm_and_si128(scales, nibble);
-    out->mins = _mm_and_si128(_mm_srli_epi16(scales, 4), nibble);
+    out->codes = _mm_loadu_si128((const __m128i *)bytes);
+    out->scales = _mm_and_si128(out->codes, nibble);
+    out->mins = _mm_and_si128(_mm_srli_epi16(out->codes, 4), nibble);
     out->raw[0] = _mm512_loadu_si512(bytes + 16);
-    pairs_of_32(out->q, bytes + 16);
-    pairs_of_32(out->q + 2, bytes + 48);
 }
 
 #define SHAPE_Q2_K { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 3, .bytes = 84, .factor = 1, .mins = true, \
@@ -165,104 +161,167 @@ static ALWAYS_INLINE void run_q2_k_avx512(struct run *out, const uint8_t *bytes)
 
 static void decode_q2_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+    planes_format(job, row, all, run_q2_k_avx512, q2_k_scales, (struct panel_shape)SHAPE_Q2_K);
 }
+
+/* Values times scales, at most 3 * 15, looked up: in each plane a lane of 128 bits is a sub-block, 8 half + 2 p + b in lane 2 half
+ * + b, and its table has four entries for each of the four planes: a scale times 0x0100 and times 0x0302 is two of them each. */
+static ALWAYS_INLINE void run_q2_k_scaled_avx512(struct run *out, const uint8_t *bytes)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
+    const __m512i places = _mm512_or_si512(_mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16)),
+                                           _mm512_broadcast_i32x4(_mm_setr_epi32((int)0x80008000, (int)0x80028002,
+                                                                                 (int)0x80048004, (int)0x80068006)));
+    run_q2_k_avx512(out, bytes);
+    split_pairs(out->q, out->raw[0]);
+    __m512i table = _mm512_mullo_epi16(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(out->scales), places),
+                                       _mm512_set1_epi32(0x03020100));
+    for (int p = 0; p < 4; p++)
+        out->q[p] = _mm512_shuffle_epi8(table, _mm512_or_si512(out->q[p], _mm512_set1_epi8((char)(4 * p))));
+}
+
+#define SHAPE_Q2_K_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 45, .bytes = 84, .factor = 1, .mins = true, \
+        .order = ORDER_PLANES, .scaled = true }
 
 static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
 }
 
 static void few_q2_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
-    few_format(job, all, scratch, run_q2_k_avx512, (struct panel_shape)SHAPE_Q2_K);
+    few_format(job, all, scratch, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
 }
 
-const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512 };
+const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K_SCALED, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512 };
 
 void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q2_k_avx512);
 }
 
-/* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. Scales have six
- * bits and an offset of 32: four upper-pair planes in the last four bytes above the nibbles of the first eight. */
+static ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
+{
+    enum { A_OR_B_AND_C = 0xf8 };
+    return _mm512_ternarylogic_epi32(a, b, mask, A_OR_B_AND_C);
+}
+
+/* Scales have six bits and an offset of 32: in the last four of 12 bytes four planes of upper pairs, in the first eight the nibbles
+ * below them. The codes are the 12 bytes, after two others and before d: dwords 0 to 2 are shifted to 1 to 3 by two bytes of pairs,
+ * which pshufb undoes. */
+static ALWAYS_INLINE __m256i q3_k_scales(__m256i codes)
+{
+    const __m256i nibbles = _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
+    const __m256i pairs = _mm256_broadcastsi128_si256(_mm_set1_epi32(0x0d0c0b0a));
+    __m256i low = _mm256_srlv_epi32(_mm256_shuffle_epi8(codes, nibbles), _mm256_setr_epi32(0, 0, 4, 4, 0, 0, 4, 4));
+    __m256i high = _mm256_rolv_epi32(_mm256_shuffle_epi8(codes, pairs), _mm256_setr_epi32(4, 2, 0, 30, 4, 2, 0, 30));
+    low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+    return _mm256_sub_epi8(_mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30))), _mm256_set1_epi8(32));
+}
+
+/* 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. */
 static ALWAYS_INLINE void run_q3_k_avx512(struct run *out, const uint8_t *bytes)
 {
-    /* the last 16 bytes: dwords 0 to 2 are shifted to 1 to 3 by two bytes of pairs, which pshufb undoes */
-    __m128i tail = _mm_loadu_si128((const __m128i *)(bytes + 94));
-    __m128i low = _mm_shuffle_epi8(tail, _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
-    __m128i high_2 = _mm_shuffle_epi8(tail, _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13));
-    low = _mm_and_si128(_mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 4, 4)), _mm_set1_epi8(15));
-    high_2 = _mm_and_si128(_mm_rolv_epi32(high_2, _mm_setr_epi32(4, 2, 0, 30)), _mm_set1_epi8(0x30));
+    out->codes = _mm_loadu_si128((const __m128i *)(bytes + 94));
     out->d = load_u16(bytes + 108);
-    out->scales = _mm_sub_epi8(_mm_or_si128(low, high_2), _mm_set1_epi8(32));
+    out->scales = _mm256_castsi256_si128(q3_k_scales(_mm256_castsi128_si256(out->codes)));
     out->raw[0] = _mm512_loadu_si512(bytes + 32);
-    pairs_of_32(out->q, bytes + 32);
-    pairs_of_32(out->q + 2, bytes + 64);
-
-    /* turns bit 0 (bit 1 in the upper half) of each byte to bit 2 */
-    __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1);
-    __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
-    out->raw[1] = high;
-    for (int k = 0; k < 4; k++) {
-        out->q[k] = _mm512_or_si512(out->q[k], _mm512_and_si512(_mm512_rolv_epi32(high, turn), _mm512_set1_epi8(4)));
-        turn = _mm512_sub_epi32(turn, _mm512_set1_epi32(2));
-    }
+    out->raw[1] = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)bytes));
 }
 
 #define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .top = 7, .bytes = 110, .factor = 1, .planes = 3 }
 
 static void decode_q3_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+    planes_format(job, row, all, run_q3_k_avx512, q3_k_scales, (struct panel_shape)SHAPE_Q3_K);
 }
+
+/* Values times scales as in Q2_K: -4 * 31 to -4 * -32, plus 124. One table for planes 0 and 2, eight entries each, and one for 1
+ * and 3, whose third bits stand beyond the bit that tells the planes apart: a turn of the third bits serves two planes. An entry is
+ * a byte, but with 124 added no byte is negative, so that pairs of them come of one multiplication. */
+static ALWAYS_INLINE void run_q3_k_scaled_avx512(struct run *out, const uint8_t *bytes)
+{
+    const __m512i turn = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 30, 30, 30, 30, 30, 30, 30, 30);
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
+    const __m512i twice = _mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16));
+    const __m512i even_places = _mm512_add_epi32(twice, _mm512_broadcast_i32x4(_mm_setr_epi16(0, 0, 0, 0, 4, 4, 4, 4)));
+    const __m512i odd_places = _mm512_add_epi32(twice, _mm512_broadcast_i32x4(_mm_setr_epi16(2, 2, 6, 6, 2, 2, 6, 6)));
+    enum { MINUS_4_3 = -3 * 256 - 4, MINUS_2_1 = -1 * 256 - 2, PLUS_0_1 = 256, PLUS_2_3 = 3 * 256 + 2 };
+    const __m128i even_values = _mm_setr_epi16(MINUS_4_3, MINUS_2_1, PLUS_0_1, PLUS_2_3, MINUS_4_3, MINUS_2_1, PLUS_0_1, PLUS_2_3);
+    const __m128i odd_values = _mm_setr_epi16(MINUS_4_3, MINUS_2_1, MINUS_4_3, MINUS_2_1, PLUS_0_1, PLUS_2_3, PLUS_0_1, PLUS_2_3);
+    const __m512i four = _mm512_set1_epi8(4), eight = _mm512_set1_epi8(8), offset = _mm512_set1_epi8(124);
+
+    run_q3_k_avx512(out, bytes);
+    split_pairs(out->q, out->raw[0]);
+    __m512i scales = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(out->scales));
+    __m512i even = _mm512_add_epi16(offset, _mm512_mullo_epi16(_mm512_permutexvar_epi16(even_places, scales),
+                                                               _mm512_broadcast_i32x4(even_values)));
+    __m512i odd = _mm512_add_epi16(offset, _mm512_mullo_epi16(_mm512_permutexvar_epi16(odd_places, scales),
+                                                              _mm512_broadcast_i32x4(odd_values)));
+    __m512i low = _mm512_rolv_epi32(out->raw[1], turn);      /* third bits of planes 0 and 1 at bits 2 and 3 */
+    __m512i high = _mm512_rolv_epi32(out->raw[1], _mm512_sub_epi32(turn, _mm512_set1_epi32(2)));
+    out->q[0] = _mm512_shuffle_epi8(even, or_masked(out->q[0], low, four));
+    out->q[1] = _mm512_shuffle_epi8(odd, or_masked(out->q[1], low, eight));
+    out->q[2] = _mm512_shuffle_epi8(even, or_masked(_mm512_or_si512(out->q[2], eight), high, four));
+    out->q[3] = _mm512_shuffle_epi8(odd, or_masked(_mm512_or_si512(out->q[3], four), high, eight));
+}
+
+#define SHAPE_Q3_K_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 124, .top = 252, .bytes = 110, .factor = 1, \
+        .order = ORDER_PLANES, .scaled = true }
 
 static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+    fill_panel(out, bytes, stride, rows, ahead, run_q3_k_scaled_avx512, (struct panel_shape)SHAPE_Q3_K_SCALED);
 }
 
 static void few_q3_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
-    few_format(job, all, scratch, run_q3_k_avx512, (struct panel_shape)SHAPE_Q3_K);
+    few_format(job, all, scratch, run_q3_k_scaled_avx512, (struct panel_shape)SHAPE_Q3_K_SCALED);
 }
 
-const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512 };
+const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K_SCALED, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512 };
 
 void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q3_k_avx512);
 }
 
+static ALWAYS_INLINE __m256i tq2_0_scales(__m256i codes)
+{
+    (void)codes;
+    return _mm256_set1_epi8(1);
+}
+
 /* 64 bytes of pairs, d. */
 static ALWAYS_INLINE void run_tq2_0_avx512(struct run *out, const uint8_t *bytes)
 {
     out->d = load_u16(bytes + 64);
-    out->scales = _mm_set1_epi8(1);
+    out->codes = out->scales = _mm_set1_epi8(1);
     out->raw[0] = _mm512_loadu_si512(bytes);
-    pairs_of_32(out->q, bytes);
-    pairs_of_32(out->q + 2, bytes + 32);
+    split_pairs(out->q, out->raw[0]);
 }
 
+/* Its scales are all one. */
 #define SHAPE_TQ2_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 66, .factor = 1, .planes = 2 }
+#define SHAPE_TQ2_0_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 66, .factor = 1, \
+        .order = ORDER_PLANES, .scaled = true }
 
 static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+    planes_format(job, row, all, run_tq2_0_avx512, tq2_0_scales, (struct panel_shape)SHAPE_TQ2_0);
 }
 
 static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0_SCALED);
 }
 
 static void few_tq2_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
-    few_format(job, all, scratch, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0);
+    few_format(job, all, scratch, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0_SCALED);
 }
 
-const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512 };
+const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0_SCALED, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512 };
 
 void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -303,6 +362,7 @@ static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes
 }
 
 #define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .narrow = true }
+#define SHAPE_TQ1_0_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .scaled = true }
 
 static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -311,15 +371,15 @@ static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct
 
 static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+    fill_panel(out, bytes, stride, rows, ahead, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0_SCALED);
 }
 
 static void few_tq1_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
-    few_format(job, all, scratch, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
+    few_format(job, all, scratch, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0_SCALED);
 }
 
-const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512 };
+const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0_SCALED, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512 };
 
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -95,6 +95,8 @@ static ALWAYS_INLINE size_t unit_of(int k, int i, enum panel_order order)
 {
     static const uint8_t halves[8] = { 0, 1, 4, 5, 2, 3, 6, 7 }, quarters[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
     int at = k % 2 * 4 + i;
+    if (order == ORDER_PLANES)
+        return (size_t)(8 * (i / 2) + 2 * k + i % 2);
     return (size_t)(k / 2 * 8 + (order == ORDER_PLAIN ? at : order == ORDER_HALVES ? halves[at] : quarters[at]));
 }
 
@@ -133,13 +135,15 @@ static ALWAYS_INLINE void fill_mins(struct panel *out, const __m512i columns[4],
     }
 }
 
-/* A super format's scales and minimums to the panel. With eight of each both fit one transposition. */
+/* A super format's scales and minimums to the panel. With eight of each both fit one transposition; where the values are scaled
+ * already, the scales are left out. */
 static ALWAYS_INLINE void fill_super(struct panel *out, const __m128i scales[16], const __m128i mins[16], const uint32_t d[16],
                                      const struct panel_shape shape)
 {
     __m512i columns[4];
-    transpose_bytes(columns, scales);
-    for (int s = 0; s < (shape.sub == 16 ? 16 : 8); s++)
+    if (!shape.scaled)
+        transpose_bytes(columns, scales);
+    for (int s = 0; !shape.scaled && s < (shape.sub == 16 ? 16 : 8); s++)
         _mm512_store_si512(out->scale.i[s], _mm512_cvtepi8_epi32(lane_of(columns[s % 4], s / 4)));
     if (shape.mins && shape.sub == 16) {
         transpose_bytes(columns, mins);

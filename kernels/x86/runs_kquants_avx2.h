@@ -1,22 +1,20 @@
 /* runs_kquants_avx2.h - the k-quants and IQ4_XS: from the file's bytes to a run in registers, for AVX2 and its additions.
- * matmul_kquants_avx512.c describes the blocks. */
+ * Before each stands what its block looks like. */
 #ifndef QUERN_RUNS_KQUANTS_AVX2_H
 #define QUERN_RUNS_KQUANTS_AVX2_H
 
+#include "k_scales.h"
 #include "matmul_avx2.h"
 
 static ALWAYS_INLINE void k_scales(struct run *out, const uint8_t *bytes)
 {
-    __m128i head = _mm_loadu_si128((const __m128i *)bytes);
-    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(3, 2, 3, 1)), _mm_setr_epi32(0, 0, 0, 4));
-    __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(head, _MM_SHUFFLE(2, 2, 1, 1)), 2);
-    low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
-    high = _mm_and_si128(high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+    __m128i both = k_scales_and_mins(bytes);
     out->d = load_u32(bytes);
-    out->mins = _mm_srli_si128(_mm_or_si128(low, high), 8);
-    out->scales = _mm_move_epi64(_mm_or_si128(low, high));
+    out->mins = _mm_srli_si128(both, 8);
+    out->scales = _mm_move_epi64(both);
 }
 
+/* Q4_K: d, dmin, scales and minimums (k_scales.h), 4 x 32 bytes: low nibbles sub-block 2k, high nibbles 2k + 1. */
 static ALWAYS_INLINE void run_q4_k_avx2(struct run *out, const uint8_t *bytes)
 {
     k_scales(out, bytes);
@@ -26,6 +24,7 @@ static ALWAYS_INLINE void run_q4_k_avx2(struct run *out, const uint8_t *bytes)
 
 #define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true }
 
+/* Q5_K: as Q4_K, but 32 bytes of fifth bits before the nibbles: bit s of byte i belongs to value i of sub-block s. */
 static ALWAYS_INLINE void run_q5_k_avx2(struct run *out, const uint8_t *bytes)
 {
     const __m256i bit = _mm256_set1_epi8(16);
@@ -43,6 +42,8 @@ static ALWAYS_INLINE void run_q5_k_avx2(struct run *out, const uint8_t *bytes)
 
 #define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 31, .bytes = 176, .factor = 1, .mins = true }
 
+/* Q6_K: 128 bytes of lower nibbles, 64 of upper pairs, 16 signed scales, d. Per 128 values 64 bytes, low nibbles first, and 32
+ * bytes whose pairs of bits belong to the four groups of 32. */
 static ALWAYS_INLINE void run_q6_k_avx2(struct run *out, const uint8_t *bytes)
 {
     const __m256i pair = _mm256_set1_epi8(0x30);
@@ -70,6 +71,7 @@ static ALWAYS_INLINE void pairs_of_32(__m256i q[4], const uint8_t *bytes)
         q[i] = _mm256_and_si256(_mm256_srli_epi16(all, 2 * i), mask);
 }
 
+/* Q2_K: 16 bytes, scale in the low nibble and minimum in the high one; 64 bytes of pairs; d, dmin. */
 static ALWAYS_INLINE void run_q2_k_avx2(struct run *out, const uint8_t *bytes)
 {
     __m128i scales = _mm_loadu_si128((const __m128i *)bytes), nibble = _mm_set1_epi8(15);
@@ -94,6 +96,7 @@ static ALWAYS_INLINE __m128i q3_k_scales(const uint8_t *bytes)
     return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
 }
 
+/* Q3_K: 32 bytes of third bits (bit s of byte i: value i of 32-value group s), 64 bytes of pairs, 12 bytes of scales, d. */
 static ALWAYS_INLINE void run_q3_k_avx2(struct run *out, const uint8_t *bytes)
 {
     __m256i high = _mm256_loadu_si256((const __m256i *)bytes);
@@ -110,6 +113,7 @@ static ALWAYS_INLINE void run_q3_k_avx2(struct run *out, const uint8_t *bytes)
 
 #define SHAPE_Q3_K { .kind = PANEL_SUPER, .sub = 16, .offset = 4, .top = 7, .bytes = 110, .factor = 1 }
 
+/* IQ4_XS: d, two bytes of upper pairs and four of lower nibbles of eight scales with an offset of 32, 8 x 16 bytes of nibbles. */
 static ALWAYS_INLINE void run_iq4_xs_avx2(struct run *out, const uint8_t *bytes)
 {
     uint64_t scales = _pdep_u64(load_u32(bytes + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(load_u16(bytes + 2), 0x3030303030303030);
