@@ -397,6 +397,14 @@ static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row,
                          .own = first ? RUNS_AHEAD * shape.bytes : 0 };
 }
 
+/* A call's first rows: their first runs, which nobody has asked for either. */
+static ALWAYS_INLINE void ask_first(const struct ask *ask, const uint8_t *weights, size_t rows, size_t row_bytes,
+                                    const struct panel_shape shape)
+{
+    for (size_t r = 0; ask->own && r < rows; r++)
+        prefetch_run(weights + r * row_bytes, RUNS_AHEAD * shape.bytes);
+}
+
 /* Part k of `parts` of the lines that take the place of four rows' runs, from row 4 i of a block on. */
 static ALWAYS_INLINE void ask_soon(const struct ask *ask, size_t run, size_t i, size_t k, size_t parts,
                                    const struct panel_shape shape)
@@ -497,6 +505,14 @@ static ALWAYS_INLINE void finish_left(__m512 acc[DECODE_TOKS], const struct deco
         acc[t] = finish_quads(acc[t], &done->quads[t], &done->rest, scales, lows, &done->token[t], shape);
 }
 
+/* The results of up to 16 rows, from `row` on. */
+static ALWAYS_INLINE void store_rows(const struct matmul_job *job, size_t row, size_t rows, const __m512 acc[DECODE_TOKS],
+                                     size_t toks)
+{
+    for (size_t t = 0; t < toks; t++)
+        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+}
+
 /* A small format's run is finished after the next one's rows: what it left must have reached the cache before it can be read in
  * vectors of another width, and the additions to an accumulator wait for each other (Q4_0 17.9 cycles per 256 weights instead of
  * 18.6). Super formats have less to do there and lose by it; so does Q8_0, which waits for memory (74 to 79 % of the roof, not 83
@@ -517,8 +533,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    for (size_t r = 0; ask.own && r < rows; r++)
-        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
+    ask_first(&ask, weights, rows, job->row_bytes, shape);
     row_places(place, rows, job->row_bytes);
     for (size_t run = 0; run < runs + wait; run++) {
         struct decode_run *now = &left[wait ? run % 2 : 0];
@@ -545,8 +560,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         if (run >= wait)
             finish_left(acc, &left[wait ? (run + 1) % 2 : 0], toks, shape);
     }
-    for (size_t t = 0; t < toks; t++)
-        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+    store_rows(job, row, rows, acc, toks);
 }
 
 static ALWAYS_INLINE void decode_format(const struct matmul_job *job, size_t row, struct row_range all, run_fn *unpack,

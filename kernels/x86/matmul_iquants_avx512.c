@@ -308,8 +308,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    for (size_t r = 0; ask.own && r < rows; r++)
-        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
+    ask_first(&ask, weights, rows, job->row_bytes, shape);
     if (rows < PANEL_ROWS) {
         memset(dots, 0, sizeof dots);
         memset(&rest, 0, sizeof rest);
@@ -338,8 +337,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
         for (size_t t = 0; t < toks; t++)
             acc[t] = finish_totals(acc[t], sum_16_rows(dots[t]), &rest, &token[t], shape);
     }
-    for (size_t t = 0; t < toks; t++)
-        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+    store_rows(job, row, rows, acc, toks);
 }
 
 static ALWAYS_INLINE void decode_iq1_toks(const struct matmul_job *job, size_t row, struct row_range all, iq1_fn *find,

@@ -232,8 +232,7 @@ static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row,
         for (size_t t = 0; t < toks; t++)
             acc[t] = finish_pairs(acc[t], scratch->sums[t], d, token[t].dx, shape);
     }
-    for (size_t t = 0; t < toks; t++)
-        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+    store_rows(job, row, rows, acc, toks);
 }
 
 static ALWAYS_INLINE void decode_by_pairs(const struct matmul_job *job, struct row_range call, struct pair_scratch *scratch,

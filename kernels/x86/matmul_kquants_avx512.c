@@ -200,12 +200,6 @@ void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q2_k_avx512);
 }
 
-static ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
-{
-    enum { A_OR_B_AND_C = 0xf8 };
-    return _mm512_ternarylogic_epi32(a, b, mask, A_OR_B_AND_C);
-}
-
 /* Scales have six bits and an offset of 32: in the last four of 12 bytes four planes of upper pairs, in the first eight the nibbles
  * below them. The codes are the 12 bytes, after two others and before d: dwords 0 to 2 are shifted to 1 to 3 by two bytes of pairs,
  * which pshufb undoes. */

@@ -38,11 +38,15 @@ static ALWAYS_INLINE __m512i settled(__m512i value)
     return value;
 }
 
-static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
+static ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
 {
     enum { A_OR_B_AND_C = 0xf8 };
-    return _mm512_ternarylogic_epi32(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b),
-                                     A_OR_B_AND_C);
+    return _mm512_ternarylogic_epi32(a, b, mask, A_OR_B_AND_C);
+}
+
+static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
+{
+    return or_masked(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b));
 }
 
 /* q from raw. */
@@ -185,8 +189,7 @@ static ALWAYS_INLINE void planes_rows(const struct matmul_job *job, size_t row, 
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    for (size_t r = 0; ask.own && r < rows; r++)
-        prefetch_run(weights + r * job->row_bytes, RUNS_AHEAD * shape.bytes);
+    ask_first(&ask, weights, rows, job->row_bytes, shape);
     row_places(place, rows, job->row_bytes);
     for (size_t run = 0; run < runs; run++) {
         const uint8_t *from = weights + run * shape.bytes;
@@ -209,8 +212,7 @@ static ALWAYS_INLINE void planes_rows(const struct matmul_job *job, size_t row, 
             acc[t] = finish_totals(acc[t], total, &now.rest, &now.token[t], shape);
         }
     }
-    for (size_t t = 0; t < toks; t++)
-        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, (__mmask16)(0xffff >> (PANEL_ROWS - rows)), acc[t]);
+    store_rows(job, row, rows, acc, toks);
 }
 
 static ALWAYS_INLINE void planes_format(const struct matmul_job *job, size_t row, struct row_range all, run_fn *unpack,
