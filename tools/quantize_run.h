@@ -68,6 +68,8 @@ bool run_check_twice(const struct run *r, struct quern_error *err);
 /* Everything that the rounded file depends on: program, processor, command, files. */
 void run_hash(const struct run *r, char key[65]);
 
+/* What a tensor of so many bytes takes in the file: the next one begins at a multiple of the alignment. */
+size_t run_padded_bytes(size_t bytes);
 /* Bytes of the file with the types that the plan has now, without what the receipt adds. */
 size_t run_file_bytes(const struct run *r);
 /* How many bytes the file may have: as asked, or as many as the mix has. */

@@ -5,11 +5,16 @@
 
 #include "adaptive.h"
 
+size_t run_padded_bytes(size_t bytes)
+{
+    return (bytes + 31) / 32 * 32;
+}
+
 size_t run_file_bytes(const struct run *r)
 {
     size_t sum = r->input.data_offset;
     for (size_t i = 0; i < r->input.tensor_count; i++)
-        sum += (quantize_tensor_bytes(&r->job, i) + 31) / 32 * 32;
+        sum += run_padded_bytes(quantize_tensor_bytes(&r->job, i));
     return sum;
 }
 

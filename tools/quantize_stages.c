@@ -82,11 +82,6 @@ static bool check_texts(const struct run *r, struct quern_error *err)
     return receipt_possible(r->model, &receipt, err) && (!a->tune || tune_stage_texts(r->model, &stage, err));
 }
 
-static size_t padded(size_t bytes)
-{
-    return (bytes + 31) / 32 * 32;
-}
-
 /* What the chosen types may take of a file of `file` bytes. Refused here, before the hours of measuring, when even the smallest
  * types are more. */
 static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct quern_error *err)
@@ -97,8 +92,8 @@ static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct
         size_t smallest = t->choice[0].bytes;
         for (size_t c = 1; c < t->count; c++)
             smallest = t->choice[c].bytes < smallest ? t->choice[c].bytes : smallest;
-        fixed += padded(smallest) - smallest;
-        fixed -= padded(quantize_tensor_bytes(&r->job, t->tensor));
+        fixed += run_padded_bytes(smallest) - smallest;
+        fixed -= run_padded_bytes(quantize_tensor_bytes(&r->job, t->tensor));
         least += smallest;
     }
     if (fixed + least > file)
