@@ -171,7 +171,7 @@ static int unknown_word(const struct program *program, const char *word)
         fprintf(stderr, "%s: unknown %s '%s': did you mean '%s'?\n", program_name, kind, shown, meant);
     else
         fprintf(stderr, "%s: unknown %s '%s'; '%s --help' lists them%s\n", program_name, kind, shown, program_name,
-                option ? "; those of a verb stand behind it: quern run -m FILE" : "");
+                option && !program->single ? "; those of a verb stand behind it: quern run -m FILE" : "");
     return QUERN_EUSAGE;
 }
 
