@@ -170,8 +170,9 @@ static void refused(const struct subject *s, const char *data, size_t n, const s
         stats_close(&stats);
 }
 
-/* Replace the first occurrence of a word by one of the same length. */
-static void refused_with(const struct subject *s, const char *data, size_t n, const char *word, const char *by, const char *words)
+/* Replace the first occurrence of a word by one of the same length. `model`: as stats_open has it. */
+static void refused_with(const struct subject *s, const char *data, size_t n, const struct gguf *model, const char *word,
+                         const char *by, const char *words)
 {
     char *copy = malloc(n), *at = copy;
     memcpy(copy, data, n);
@@ -179,7 +180,7 @@ static void refused_with(const struct subject *s, const char *data, size_t n, co
         at++;
     CHECK(at + strlen(word) <= copy + n, "'%s' stands in the file", word);
     memcpy(at, by, strlen(word));
-    refused(s, copy, n, NULL, QUERN_EFORMAT, words);
+    refused(s, copy, n, model, QUERN_EFORMAT, words);
     free(copy);
 }
 
@@ -203,12 +204,13 @@ static void bad_files_are_refused(void)
     for (size_t cut = 1; cut < n; cut = cut * 3 + 5)
         refused(&s, data, cut, NULL, QUERN_EFORMAT, "");
     refused(&s, data, n - 64, NULL, QUERN_EFORMAT, "");
-    refused_with(&s, data, n, "quern.stats.rows", "quern.stats.rowz", "lists");
-    refused_with(&s, data, n, "quern.stats.version", "quern.stats.versioN", "version");
-    refused_with(&s, data, n, "quern.stats.calls", "quern.stats.callz", "calls");
-    refused_with(&s, data, n, "blk.1.attn.x_held", "blk.1.attn.x_hold", "blk.1.attn_q.weight");
-    refused_with(&s, data, n, "blk.0.ffn.1.hg", "blk.0.ffn.7.hg", "blk.0.ffn_up.weight");
-    refused_with(&s, data, n, "call.1.gradients", "call.9.gradients", "call 1");
+    refused_with(&s, data, n, &s.model->gguf, "quern.stats.model_sha256", "quern.stats.model_sha25X", "model_sha256 is missing");
+    refused_with(&s, data, n, NULL, "quern.stats.rows", "quern.stats.rowz", "lists");
+    refused_with(&s, data, n, NULL, "quern.stats.version", "quern.stats.versioN", "version");
+    refused_with(&s, data, n, NULL, "quern.stats.calls", "quern.stats.callz", "calls");
+    refused_with(&s, data, n, NULL, "blk.1.attn.x_held", "blk.1.attn.x_hold", "blk.1.attn_q.weight");
+    refused_with(&s, data, n, NULL, "blk.0.ffn.1.hg", "blk.0.ffn.7.hg", "blk.0.ffn_up.weight");
+    refused_with(&s, data, n, NULL, "call.1.gradients", "call.9.gradients", "call 1");
     free(data), free(model);
     close_subject(&s);
     close_subject(&other);

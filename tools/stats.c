@@ -152,9 +152,11 @@ static bool check_contents(struct stats *s, struct quern_error *err)
 
 static bool check_model(struct stats *s, const struct gguf *model, struct pool *pool, struct quern_error *err)
 {
-    struct gguf_string noted;
+    struct gguf_string noted = { "", 0 };
     char hash[65];
     if (!gguf_read_string(&s->file, "quern.stats.model_sha256", &noted, err))
+        return false;
+    if (noted.n == 0)
         return ERR(err, QUERN_EFORMAT, "key quern.stats.model_sha256 is missing");
     if (!stats_model_hash(model, pool, hash, err))
         return false;
