@@ -84,7 +84,8 @@ static const float *vector3(struct loader *ld, const char *name, int required, s
         return (const float *)(const void *)t->data;
     dequantize_fn *decode = t->type < FORMAT_COUNT ? ld->kernels->dequantize[t->type].fn : NULL;
     if (!decode) {
-        ld->failed = !ERR(ld->err, QUERN_EUNSUPPORTED, "tensor 'blk.%zu.%s': type %u cannot be decoded", ld->layer, name, t->type);
+        ld->failed = !ERR(ld->err, QUERN_EUNSUPPORTED, "tensor '%.*s': type %u cannot be decoded", (int)t->name.n, t->name.text,
+                          t->type);
         return NULL;
     }
     float *out = arena_take(&ld->m->arena, a * b * c, sizeof *out, "a decoded vector", ld->err);
