@@ -261,8 +261,10 @@ bool hf_write_keys(const struct hf_plan *plan, const struct hf *h, const char *n
     struct keys k = { plan, h, w, err };
     float eps = 1e-6f;
     uint32_t inner = 0;
-    if (!hf_get(h, "intermediate_size") || !hf_u32(h, "intermediate_size", &inner, err))
-        return ERR(err, QUERN_EFORMAT, "%s/config.json: no usable intermediate_size", h->path);
+    if (!hf_get(h, "intermediate_size"))
+        return ERR(err, QUERN_EFORMAT, "%s/config.json: intermediate_size is missing", h->path);
+    if (!hf_u32(h, "intermediate_size", &inner, err))
+        return false;
     warn_of_losses(&k);
     return hf_f32(h, "rms_norm_eps", &eps, err) && gguf_writer_text(w, "general.architecture", plan->family->arch, err) &&
            gguf_writer_text(w, "general.type", "model", err) && gguf_writer_text(w, "general.name", name, err) &&

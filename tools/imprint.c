@@ -501,8 +501,6 @@ static bool cut_text(struct imprint *m, struct quern_error *err)
         return ERR(err, QUERN_EUSAGE, "sequences of %zu tokens, the model takes 2 to %zu", m->length, trained);
     if (!calibration_open(&m->text, m->options->calibration, CALIBRATION_FIT, m->source, m->length, err))
         return false;
-    if (memchr(m->text.text, 0, m->text.bytes))
-        return ERR(err, QUERN_EUSAGE, "%s: the calibration text holds NUL bytes", m->text.name);
     most = most ? most : imprint_tokens(m->source);
     m->sequences = (m->text.count < most ? m->text.count : most) / m->length;
     m->per_call = call / m->length ? call / m->length : 1;
