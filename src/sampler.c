@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random.h"
+
 struct candidate {
     float   key;       /* what the list is sorted by, largest first: the logit, or for typical minus the deviation */
     float   logit;
@@ -46,15 +48,6 @@ static double exp_negative(double x)
     for (int i = 13; i > 0; i--)
         sum = 1 + sum * r / i;
     return ldexp(sum, (int)k);
-}
-
-/* splitmix64 (Steele, Lea and Flood 2014): in [0, 1). */
-static double random_unit(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
 /* ---- the list of candidates ------------------------------------------------------------------------------------- */
@@ -148,7 +141,7 @@ static double list_sum(const struct quern_sampler *s, float max)
 
 /* ---- the filters ------------------------------------------------------------------------------------------------ */
 
-/* Keep the shortest prefix whose probabilities reach p; false when the whole list does not reach `target`. */
+/* Keep the shortest beginning of the list whose sum of exp(logit - max) reaches `target`; false when all of it does not. */
 static bool cut_at(struct quern_sampler *s, float max, double target)
 {
     double sum = 0;

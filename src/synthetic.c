@@ -9,6 +9,7 @@
 #include "formats.h"
 #include "gguf.h"
 #include "json.h"
+#include "random.h"
 
 struct shape {
     const char *name, *arch;
@@ -192,14 +193,6 @@ static void add_tensors(struct builder *b)
 
 /* ---- random blocks ---------------------------------------------------------------------------------------------- */
 
-static uint64_t random_next(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Where a block keeps numbers that random bytes would make huge or NaN, and what to put there. f16 scales are given as bit
  * patterns of powers of two such that the values have a standard deviation near 0.02. */
 struct scale_field { uint32_t format; uint8_t offset; uint16_t f16; };
@@ -214,17 +207,17 @@ static const struct scale_field scale_fields[] = {
 };
 
 /* A float near zero: uniform in +-0.035. */
-static float small_float(uint64_t *state) { return 0.035f * ((float)(random_next(state) >> 40) * 0x1p-23f - 1); }
+static float small_float(uint64_t *state) { return 0.035f * ((float)(random_bits(state) >> 40) * 0x1p-23f - 1); }
 
 /* Random blocks of a format: n bytes, a whole number of blocks. */
 static void fill_blocks(uint8_t *out, size_t n, const struct format *format, uint64_t *state)
 {
     for (size_t i = 0; i + 8 <= n; i += 8) {
-        uint64_t r = random_next(state);
+        uint64_t r = random_bits(state);
         memcpy(out + i, &r, 8);
     }
     for (size_t i = n / 8 * 8; i < n; i++)
-        out[i] = (uint8_t)random_next(state);
+        out[i] = (uint8_t)random_bits(state);
     for (uint8_t *block = out; block < out + n; block += format->bytes) {
         for (size_t i = 0; i < sizeof scale_fields / sizeof *scale_fields; i++)
             if (scale_fields[i].format == format->id) {
