@@ -1,10 +1,11 @@
 #include "importance.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backward.h"
+#include "labels.h"
+#include "random.h"
 
 /* Sequences that go through the model together, fewer where their logits would take more than so many bytes. */
 enum { TOGETHER = 4 };
@@ -115,40 +116,17 @@ static void see_expert(void *arg, size_t id, size_t expert, const uint32_t *slot
         add_tokens(arg, id, expert, slots, x, dy, n);
 }
 
-/* One of 2^53 numbers in [0, 1): splitmix64. */
-static double draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
 struct drawing { const float *logits; float *dlogits; const double *at; size_t vocab; };
 
-/* Gradient of -log p(label) of one token, where the label is drawn from p: p - [label]. */
+/* A row of logits, and the gap behind it, to a row of gradients. */
 static void draw_gradient(void *arg, size_t token, size_t thread)
 {
     const struct drawing *d = arg;
-    size_t vocab = d->vocab, stride = dense_stride(vocab), label = vocab - 1;
-    const float *logits = d->logits + token * stride;
-    float *out = d->dlogits + token * stride, top = logits[0];
-    double sum = 0, at;
-    bool found = false;
+    size_t stride = dense_stride(d->vocab);
+    float *out = d->dlogits + token * stride;
     (void)thread;
-    memset(out + vocab, 0, (stride - vocab) * sizeof *out);
-    for (size_t i = 1; i < vocab; i++)
-        top = logits[i] > top ? logits[i] : top;
-    for (size_t i = 0; i < vocab; i++)
-        sum += out[i] = expf(logits[i] - top);
-    at = d->at[token] * sum;
-    for (size_t i = 0; i < vocab; i++) {
-        at -= out[i];
-        if (at < 0 && !found)
-            label = i, found = true;
-        out[i] = (float)(out[i] / sum);
-    }
-    out[label] -= 1;
+    memset(out + d->vocab, 0, (stride - d->vocab) * sizeof *out);
+    label_gradient(out, d->logits + token * stride, d->vocab, d->at[token]);
 }
 
 struct passes {
@@ -173,7 +151,7 @@ static bool run_passes(struct gathering *g, struct passes *p, const struct calib
         if (g->fisher) {
             struct drawing d = { p->logits, p->dlogits, p->drawn, vocab };
             for (size_t t = 0; t < n; t++)
-                p->drawn[t] = draw(&state);
+                p->drawn[t] = random_unit(&state);
             pool_run(o->pool, draw_gradient, &d, n);
             backward_run(&p->b, p->logits, p->dlogits, &hooks);
         }

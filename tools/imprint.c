@@ -1,7 +1,7 @@
 /* Calibration in two passes, each in bounded memory, each taken up where a killed run ended:
  *
  *     backward (with `fisher`)  call after call, all layers forth and back: per token and map the mean squared gradient of the
- * map's outputs (a guide), per output the sum over the call's tokens
+ *                               map's outputs (a guide), per output the sum over the call's tokens
  *     forward                   layer after layer: the residuals of all tokens are held, and the second moments of one layer's
  *                               inputs at a time, which go to the file before the next layer begins
  *
@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "imprint_parts.h"
+#include "labels.h"
+#include "random.h"
 
 /* Tokens per call, about, and bytes of its logits at most. */
 enum { CALL_TOKENS = 2048 };
@@ -137,34 +139,18 @@ static void on_expert_back(void *arg, size_t id, size_t expert, const uint32_t *
         see_gradient(arg, id, expert, slots, x, dy, n);
 }
 
-static double next_unit(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
-/* Gradient of -log p(label), the label drawn from p: p - [label]. Nothing at first positions. One token has a seed of its own, so
- * that calls and threads may come in any order. */
+/* Nothing at first positions. One token has a seed of its own, so that calls and threads may come in any order. */
 static void draw_label(void *arg, size_t token, size_t thread)
 {
     struct imprint *m = arg;
-    size_t vocab = m->model->hyper.vocab, stride = dense_stride(vocab), label = 0;
-    const float *x = m->logits + token * stride;
-    float *p = m->dlogits + token * stride, top = x[0];
+    size_t vocab = m->model->hyper.vocab, stride = dense_stride(vocab);
+    float *gradient = m->dlogits + token * stride;
     uint64_t seed = (m->options->seed + 1) * 0x9e3779b97f4a7c15u ^ (m->first_token + token) << 20;
-    double sum = 0, at = next_unit(&seed);
     (void)thread;
-    for (size_t i = 1; i < vocab; i++)
-        top = x[i] > top ? x[i] : top;
-    for (size_t i = 0; i < vocab; i++)
-        sum += p[i] = expf(x[i] - top);
-    at *= sum;
-    while (label + 1 < vocab && at >= p[label])
-        at -= p[label++];
-    for (size_t i = 0; i < vocab; i++)
-        p[i] = token % m->length ? (float)(p[i] / sum) - (i == label) : 0;
+    if (token % m->length)
+        label_gradient(gradient, m->logits + token * stride, vocab, random_unit(&seed));
+    else
+        memset(gradient, 0, vocab * sizeof *gradient);
 }
 
 /* Set the call at hand; gives its tokens. */
