@@ -16,23 +16,28 @@ struct shape {
     uint32_t layers, width, ff, heads, kv_heads, head_dim, vocab, context;
     float    rope_base;
     bool     tied;
+    uint32_t experts, used;              /* 0: a dense feed-forward part; otherwise ff is one expert's */
 };
 
-/* Llama 3.2 1B, 3B, 3.1 8B and Qwen3 0.6B, 4B as published; the small ones are for tests and for scaling curves. */
+/* Llama 3.2 1B, 3B, 3.1 8B, Qwen3 0.6B, 4B and OLMoE 1B-7B as published; of Qwen3 30B-A3B 8 of 48 layers, which every machine has
+ * room for. The small ones are for tests and for scaling curves. */
 static const struct shape shapes[] = {
-    {"tiny",       "llama", 2,  256,  512,   4,  2,  64,  512,    2048,   10000,   true},
-    {"0.1b",       "llama", 12, 768,  2048,  12, 4,  64,  32000,  8192,   500000,  true},
-    {"0.3b",       "llama", 16, 1024, 4096,  16, 4,  64,  64000,  8192,   500000,  true},
-    {"0.5b",       "llama", 16, 1536, 6144,  24, 8,  64,  64000,  8192,   500000,  true},
-    {"1b",         "llama", 16, 2048, 8192,  32, 8,  64,  128256, 131072, 500000,  true},
-    {"3b",         "llama", 28, 3072, 8192,  24, 8,  128, 128256, 131072, 500000,  true},
-    {"8b",         "llama", 32, 4096, 14336, 32, 8,  128, 128256, 131072, 500000,  false},
-    {"qwen3-0.6b", "qwen3", 28, 1024, 3072,  16, 8,  128, 151936, 40960,  1000000, true},
-    {"qwen3-4b",   "qwen3", 36, 2560, 9728,  32, 8,  128, 151936, 40960,  1000000, true},
+    {"tiny",         "llama",    2,  256,  512,   4,  2,  64,  512,    2048,   10000,   true,  0,   0},
+    {"0.1b",         "llama",    12, 768,  2048,  12, 4,  64,  32000,  8192,   500000,  true,  0,   0},
+    {"0.3b",         "llama",    16, 1024, 4096,  16, 4,  64,  64000,  8192,   500000,  true,  0,   0},
+    {"0.5b",         "llama",    16, 1536, 6144,  24, 8,  64,  64000,  8192,   500000,  true,  0,   0},
+    {"1b",           "llama",    16, 2048, 8192,  32, 8,  64,  128256, 131072, 500000,  true,  0,   0},
+    {"3b",           "llama",    28, 3072, 8192,  24, 8,  128, 128256, 131072, 500000,  true,  0,   0},
+    {"8b",           "llama",    32, 4096, 14336, 32, 8,  128, 128256, 131072, 500000,  false, 0,   0},
+    {"qwen3-0.6b",   "qwen3",    28, 1024, 3072,  16, 8,  128, 151936, 40960,  1000000, true,  0,   0},
+    {"qwen3-4b",     "qwen3",    36, 2560, 9728,  32, 8,  128, 151936, 40960,  1000000, true,  0,   0},
+    {"tiny-moe",     "olmoe",    2,  256,  256,   4,  4,  64,  512,    2048,   10000,   false, 8,   2},
+    {"olmoe-1b-7b",  "olmoe",    16, 2048, 1024,  16, 16, 128, 50304,  4096,   10000,   false, 64,  8},
+    {"qwen3-a3b-8l", "qwen3moe", 8,  2048, 768,   32, 4,  128, 151936, 40960,  1000000, false, 128, 8},
 };
 
 /* What is being built: the header grows in `head`; tensors are listed first and filled once the header's size is known. */
-struct tensor { char name[64]; uint32_t type; size_t shape[2], dims, offset, bytes; };
+struct tensor { char name[64]; uint32_t type; size_t shape[3], dims, offset, bytes; };
 struct builder {
     const struct shape *shape;
     const struct format *base, *more;    /* of most matrices; of those that deserve more bits (NULL: the same) */
@@ -42,7 +47,7 @@ struct builder {
     size_t          count, bytes;
 };
 
-enum { ALIGNMENT = 64, TILE_BYTES = 1 << 20 };
+enum { ALIGNMENT = 64, TILE_BYTES = 1 << 20, LAYER_TENSORS = 12, OTHER_TENSORS = 3 };
 
 /* ---- keys ------------------------------------------------------------------------------------------------------- */
 
@@ -143,39 +148,59 @@ static void add_keys(struct builder *b, const char *name)
     key_u32(b, ".vocab_size", s->vocab);
     key_f32(b, ".rope.freq_base", s->rope_base);
     key_f32(b, ".attention.layer_norm_rms_epsilon", 1e-5f);
+    if (s->experts) {
+        key_u32(b, ".expert_count", s->experts);
+        key_u32(b, ".expert_used_count", s->used);
+        key_u32(b, ".expert_feed_forward_length", s->ff);
+    }
     add_tokenizer(b);
 }
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
-static void add_tensor(struct builder *b, const char *name, const struct format *format, size_t cols, size_t rows)
+/* rows 0: a vector of `cols`; slices 0: a matrix, otherwise a stack of them, one per expert. */
+struct extent { size_t cols, rows, slices; };
+
+static void add_tensor(struct builder *b, const char *name, const struct format *format, struct extent e)
 {
     struct tensor *t = &b->tensors[b->count++];
-    *t = (struct tensor){.type = format->id, .shape = {cols, rows ? rows : 1}, .dims = rows ? 2 : 1, .offset = b->bytes};
+    *t = (struct tensor){.type = format->id, .shape = {e.cols, e.rows ? e.rows : 1, e.slices ? e.slices : 1}, .offset = b->bytes,
+                         .dims = e.slices ? 3 : e.rows ? 2 : 1};
     snprintf(t->name, sizeof t->name, "%s", name);
-    t->bytes = cols / format->block * format->bytes * t->shape[1];
+    t->bytes = e.cols / format->block * format->bytes * t->shape[1] * t->shape[2];
     b->bytes += (t->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 /* Which layers get more bits in the _m mixes: the first and last eighth and every third between. */
 static bool deserves_more(size_t i, size_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
 
+/* Names of experts' tensors end in "_exps"; their router is kept in full, as published files do. */
 static void add_layer(struct builder *b, uint32_t i)
 {
     const struct shape *s = b->shape;
     const struct format *f32 = format_find(FORMAT_F32), *more = b->more && deserves_more(i, s->layers) ? b->more : b->base;
-    size_t q = (size_t)s->heads * s->head_dim, kv = (size_t)s->kv_heads * s->head_dim;
-    const struct { const char *name; const struct format *format; size_t cols, rows; } list[] = {
-        {"attn_norm", f32, s->width, 0},      {"attn_q", b->base, s->width, q},      {"attn_k", b->base, s->width, kv},
-        {"attn_v", more, s->width, kv},       {"attn_output", b->base, q, s->width}, {"ffn_norm", f32, s->width, 0},
-        {"ffn_gate", b->base, s->width, s->ff}, {"ffn_up", b->base, s->width, s->ff}, {"ffn_down", more, s->ff, s->width},
-        {"attn_q_norm", f32, s->head_dim, 0}, {"attn_k_norm", f32, s->head_dim, 0},
+    const size_t q = (size_t)s->heads * s->head_dim, kv = (size_t)s->kv_heads * s->head_dim;
+    const bool norm_head = strncmp(s->arch, "qwen3", 5) == 0, norm_whole = strcmp(s->arch, "olmoe") == 0;
+    const struct { const char *name; const struct format *format; struct extent extent; bool left_out; } list[LAYER_TENSORS] = {
+        {"attn_norm", f32, {s->width, 0, 0}, false},
+        {"attn_q", b->base, {s->width, q, 0}, false},
+        {"attn_k", b->base, {s->width, kv, 0}, false},
+        {"attn_v", more, {s->width, kv, 0}, false},
+        {"attn_output", b->base, {q, s->width, 0}, false},
+        {"ffn_norm", f32, {s->width, 0, 0}, false},
+        {"ffn_gate_inp", f32, {s->width, s->experts, 0}, !s->experts},
+        {"ffn_gate", b->base, {s->width, s->ff, s->experts}, false},
+        {"ffn_up", b->base, {s->width, s->ff, s->experts}, false},
+        {"ffn_down", more, {s->ff, s->width, s->experts}, false},
+        {"attn_q_norm", f32, {norm_whole ? q : s->head_dim, 0, 0}, !norm_whole && !norm_head},
+        {"attn_k_norm", f32, {norm_whole ? kv : s->head_dim, 0, 0}, !norm_whole && !norm_head},
     };
-    size_t n = sizeof list / sizeof *list - (strcmp(s->arch, "qwen3") == 0 ? 0 : 2);
-    for (size_t k = 0; k < n; k++) {
+    for (size_t k = 0; k < LAYER_TENSORS; k++) {
         char name[64];
-        snprintf(name, sizeof name, "blk.%u.%s.weight", i, list[k].name);
-        add_tensor(b, name, list[k].format, list[k].cols, list[k].rows);
+        if (list[k].left_out)
+            continue;
+        snprintf(name, sizeof name, "blk.%u.%s%s.weight", i, list[k].name, list[k].extent.slices ? "_exps" : "");
+        add_tensor(b, name, list[k].format, list[k].extent);
     }
 }
 
@@ -183,12 +208,12 @@ static void add_tensors(struct builder *b)
 {
     const struct shape *s = b->shape;
     const struct format *f32 = format_find(FORMAT_F32), *head = b->more ? b->more : b->base;
-    add_tensor(b, "token_embd.weight", s->tied ? head : b->base, s->width, s->vocab);
+    add_tensor(b, "token_embd.weight", s->tied ? head : b->base, (struct extent){s->width, s->vocab, 0});
     for (uint32_t i = 0; i < s->layers; i++)
         add_layer(b, i);
-    add_tensor(b, "output_norm.weight", f32, s->width, 0);
+    add_tensor(b, "output_norm.weight", f32, (struct extent){s->width, 0, 0});
     if (!s->tied)
-        add_tensor(b, "output.weight", head, s->width, s->vocab);
+        add_tensor(b, "output.weight", head, (struct extent){s->width, s->vocab, 0});
 }
 
 /* ---- random blocks ---------------------------------------------------------------------------------------------- */
@@ -305,7 +330,8 @@ static bool parse_spec(struct builder *b, const char *spec, struct quern_error *
 /* Header, directory, and the place of every tensor. */
 static bool lay_out(struct builder *b, const char *name, struct text *head, struct quern_error *err)
 {
-    if (!(b->tensors = mem_take(3 + 11 * (size_t)b->shape->layers, sizeof *b->tensors, "a list of tensors", err)))
+    size_t most = OTHER_TENSORS + LAYER_TENSORS * (size_t)b->shape->layers;
+    if (!(b->tensors = mem_take(most, sizeof *b->tensors, "a list of tensors", err)))
         return false;
     add_tensors(b);
     add_keys(b, name);

@@ -22,6 +22,6 @@ void synthetic_free(struct synthetic *s);
 bool synthetic_save(const struct synthetic *s, const char *path, bool force, struct quern_error *err);
 
 /* "0.1b, 1b, 3b, ...": for messages and help. */
-#define SYNTHETIC_SHAPES "0.1b, 0.3b, 0.5b, 1b, 3b, 8b, qwen3-0.6b, qwen3-4b"
+#define SYNTHETIC_SHAPES "0.1b, 0.3b, 0.5b, 1b, 3b, 8b, qwen3-0.6b, qwen3-4b, olmoe-1b-7b, qwen3-a3b-8l"
 
 #endif

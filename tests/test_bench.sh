@@ -41,6 +41,12 @@ awk '
           print field("bytes_per_token"), weights * 18 / 32 + cache; exit 4 } }
     ' "$dir/rows"
 check "figures agree" "[ $? -eq 0 ]"
+# A token meets two of eight experts: two layers of 4 x 256 x 256 + 2 x 3 x 256 x 256 weights and 256 x 8 floats of the router.
+"$quern" bench --synthetic tiny-moe:q4_0 -p 24 -n 4 -b 1,3 -t 2 -r 1 --json >"$dir/experts" 2>"$dir/err"
+check 'a model of experts' '[ "$(grep -c "\"test\":" "$dir/experts")" -eq 3 ]'
+check 'its bytes per token' 'awk "/\"decode\",\"n\":4,\"batch\":1,/ { match(\$0, /bytes_per_token\":[0-9.]+/)
+    got = substr(\$0, RSTART + 17, RLENGTH - 17); want = (2 * 10 * 65536 + 131072) * 18 / 32 + 2 * 8192 + 2 * 2.5 * 512 * 2
+    exit !(got > want * 0.98 && got < want * 1.02) }" "$dir/experts"'
 for format in table md csv json; do
     check "format $format" '"$quern" bench models/tiny-books-q8_0.gguf -p 4 -n 0 -t 1 -r 1 --format $format \
         >"$dir/$format" 2>/dev/null && [ -s "$dir/$format" ]'

@@ -70,40 +70,70 @@ static void test_mix_and_shape(void)
     synthetic_free(&s);
 }
 
+/* A model of experts: their matrices in stacks, the router as floats; what stands in the header is what the tensors are. */
+static void test_experts(void)
+{
+    struct quern_error err = {0};
+    struct synthetic s;
+    struct gguf g;
+    CHECK(synthetic_make(&s, "tiny-moe:q4_k_m", &err) && gguf_view(&g, s.data, s.size, s.name, NULL, &err), "%s", err.text);
+    static const struct { const char *name; uint32_t type; size_t dims, shape[3]; } expected[] = {
+        {"blk.0.ffn_gate_inp.weight", FORMAT_F32, 2, {256, 8, 1}},   {"blk.0.ffn_gate_exps.weight", FORMAT_Q4_K, 3, {256, 256, 8}},
+        {"blk.1.ffn_up_exps.weight", FORMAT_Q4_K, 3, {256, 256, 8}}, {"blk.1.ffn_down_exps.weight", FORMAT_Q6_K, 3, {256, 256, 8}},
+        {"blk.1.attn_q_norm.weight", FORMAT_F32, 1, {256, 1, 1}},    {"output.weight", FORMAT_Q6_K, 2, {256, 512, 1}},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        const struct gguf_tensor *t = gguf_find_tensor(&g, expected[i].name);
+        CHECK(t && t->type == expected[i].type && t->dims == expected[i].dims &&
+              memcmp(t->shape, expected[i].shape, t->dims * sizeof *t->shape) == 0, "%s", expected[i].name);
+    }
+    CHECK(!gguf_find_tensor(&g, "blk.0.ffn_up.weight"), "no dense part beside the experts");
+    CHECK(g.tensor_count == 3 + 2 * 12, "%zu tensors", g.tensor_count);
+    gguf_close(&g);
+    synthetic_free(&s);
+}
+
 /* A synthetic model is a model: its words come back, and every type gives finite logits that are not all alike. */
-static void test_every_type_runs(void)
+static void run_spec(const char *spec)
 {
     static const char text[] = "hello, you there \xc3\xa9";
+    struct quern_error err = {0};
+    struct synthetic random;
+    int32_t *ids = NULL;
+    size_t count = 0;
+    CHECK(synthetic_make(&random, spec, &err), "%s", err.text);
+    struct quern_model_options one = {.threads = 1};
+    struct quern_model *m = quern_view_model(random.data, random.size, random.name, &one, &err);
+    struct quern_session *s = m ? quern_open_session(m, NULL, &err) : NULL;
+    bool ok = s && quern_encode_text(m, text, sizeof text - 1, true, false, &ids, &count, &err) &&
+              quern_sync_session(s, ids, count, &err);
+    CHECK(ok, "%s: %s", spec, err.text);
+    if (ok) {
+        char back[64] = "", *end = back;
+        for (size_t i = 0; i < count; i++)
+            end += quern_decode_token(m, ids[i], end, (size_t)(back + sizeof back - end));
+        CHECK(strcmp(back, text) == 0, "%s: '%s'", spec, back);
+        const float *logits = quern_session_logits(s);
+        CHECK(fabsf(logits[0] - logits[1]) > 1e-6f && fabsf(logits[0]) < 100, "%s: %g %g", spec, (double)logits[0],
+              (double)logits[1]);
+    }
+    free(ids);
+    quern_close_session(s);
+    quern_close_model(m);
+    synthetic_free(&random);
+}
+
+static void test_every_type_runs(void)
+{
     for (uint32_t id = 0; id < FORMAT_COUNT; id++) {
         const struct format *f = format_find(id);
-        struct quern_error err = {0};
-        struct synthetic random;
         char spec[64];
-        int32_t *ids = NULL;
-        size_t count = 0;
         if (!f || !f->weights)
             continue;
         snprintf(spec, sizeof spec, "tiny:%s", f->name);
-        CHECK(synthetic_make(&random, spec, &err), "%s", err.text);
-        struct quern_model_options one = {.threads = 1};
-        struct quern_model *m = quern_view_model(random.data, random.size, random.name, &one, &err);
-        struct quern_session *s = m ? quern_open_session(m, NULL, &err) : NULL;
-        bool ok = s && quern_encode_text(m, text, sizeof text - 1, true, false, &ids, &count, &err) &&
-                  quern_sync_session(s, ids, count, &err);
-        CHECK(ok, "%s: %s", f->name, err.text);
-        if (ok) {
-            char back[64] = "", *end = back;
-            for (size_t i = 0; i < count; i++)
-                end += quern_decode_token(m, ids[i], end, (size_t)(back + sizeof back - end));
-            CHECK(strcmp(back, text) == 0, "%s: '%s'", f->name, back);
-            const float *logits = quern_session_logits(s);
-            CHECK(fabsf(logits[0] - logits[1]) > 1e-6f && fabsf(logits[0]) < 100, "%s: %g %g", f->name,
-                  (double)logits[0], (double)logits[1]);
-        }
-        free(ids);
-        quern_close_session(s);
-        quern_close_model(m);
-        synthetic_free(&random);
+        run_spec(spec);
+        snprintf(spec, sizeof spec, "tiny-moe:%s", f->name);
+        run_spec(spec);
     }
 }
 
@@ -115,6 +145,21 @@ static void test_refusals(void)
         struct synthetic s;
         CHECK(!synthetic_make(&s, bad[i], &err) && err.code == QUERN_EUSAGE, "'%s': %d %s", bad[i], err.code, err.text);
     }
+}
+
+/* Every shape that the help lists is one: what is wrong with the last word is then the type. */
+static void test_listed_shapes(void)
+{
+    char list[] = SYNTHETIC_SHAPES;
+    size_t n = 0;
+    for (char *name = strtok(list, ", "); name; name = strtok(NULL, ", "), n++) {
+        struct quern_error err = {0};
+        struct synthetic s;
+        char spec[64];
+        snprintf(spec, sizeof spec, "%s:nothing", name);
+        CHECK(!synthetic_make(&s, spec, &err) && strstr(err.text, "is no type"), "%s: %s", name, err.text);
+    }
+    CHECK(n >= 10, "%zu shapes", n);
 }
 
 /* The dot loops are what their comments say: time grows with rounds and the rate is a plausible one. */
@@ -148,8 +193,10 @@ int main(void)
 {
     TEST(test_every_type);
     TEST(test_mix_and_shape);
+    TEST(test_experts);
     TEST(test_every_type_runs);
     TEST(test_refusals);
+    TEST(test_listed_shapes);
     TEST(test_roofs);
     return test_end();
 }
