@@ -8,6 +8,7 @@
 #include "cmd_engine.h"
 #include "cpu_words.h"
 #include "machine.h"
+#include "pool.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -245,6 +246,9 @@ static bool check_lists(const struct bench_args *a, struct quern_error *err)
     for (size_t i = 0; i < a->batch.count; i++)
         if (a->batch.items[i] < 1 || a->batch.items[i] > 256)
             return ERR(err, QUERN_EUSAGE, "--batch %zu, 1 to 256 are allowed", a->batch.items[i]);
+    for (size_t i = 0; i < a->threads.count; i++)
+        if (a->threads.items[i] && !pool_allows(a->threads.items[i], err))
+            return false;
     if (a->reps < 1 || a->pass < 1)
         return ERR(err, QUERN_EUSAGE, "--reps and --pass must be at least 1");
     if (most(&a->prompt) == 0 && most(&a->gen) == 0)

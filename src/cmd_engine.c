@@ -14,7 +14,7 @@
 /* Names and letters are llama.cpp's where it has the same thing (-m, -t, -c, -b, --ctx-size), so that habits carry over. */
 #define OFFSET(field) offsetof(struct engine_args, field)
 const struct option engine_options[] = {
-    {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = OFFSET(model), .arg = "FILE",
+    {.name = "model", .letter = 'm', .kind = OPTION_OPERAND, .offset = OFFSET(model), .arg = "FILE",
      .help = "the model, a GGUF file; it may also stand as an argument of its own"},
     {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = OFFSET(threads), .arg = "N", .fallback = "0",
      .help = "threads; 0: the physical fast cores within the affinity mask and the CPU quota"},

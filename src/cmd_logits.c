@@ -14,6 +14,7 @@ struct logits_args {
     struct engine_args engine;
     const char        *tokens, *output;
     int                kv;
+    bool               force;
 };
 
 #define OFFSET(field) offsetof(struct logits_args, field)
@@ -22,6 +23,7 @@ static const struct option options[] = {
      .help = "token ids as decimal text, separated by blanks, line breaks or commas; - is standard input"},
     {.name = "output", .letter = 'o', .kind = OPTION_FILE, .offset = OFFSET(output), .arg = "FILE",
      .help = "where to write: raw little-endian 32-bit floats, one row per token; - is standard output"},
+    {.name = "force", .kind = OPTION_SWITCH, .offset = OFFSET(force), .help = "replace an existing output that is not empty"},
     {.name = "kv", .kind = OPTION_CHOICE, .offset = OFFSET(kv), .arg = "TYPE", .fallback = "f32", .choices = KV_CHOICES,
      .help = KV_HELP},
     {.name = "engine", .kind = OPTION_GROUP, .offset = OFFSET(engine), .group = engine_options, .help = "Engine"},
@@ -41,7 +43,8 @@ const struct verb verb_logits = {
         "The tokens are fed exactly as given: no beginning token is added. --batch N feeds them N at a time, which must not "
         "change the result. The cache has room for --context tokens, or as many as there are; --context matters where a model "
         "chooses its rotation by the size of the context (longrope).\n"
-        "A file of the output's name is replaced, when all rows are written and not before.",
+        "The output appears, or with --force replaces what was there, when all rows are written and not before. An empty file (as "
+        "mktemp makes) is replaced unasked.",
 };
 
 /* Decimal numbers into a growing list. */
@@ -110,8 +113,9 @@ struct sink {
     const char   *name;
 };
 
-static bool open_sink(struct sink *to, const char *name, const struct gguf *model, const char *tokens, struct quern_error *err)
+static bool open_sink(struct sink *to, const struct logits_args *a, const struct gguf *model, struct quern_error *err)
 {
+    const char *name = a->output;
     struct stat target, out;
     bool dash = strcmp(name, "-") == 0, there = !dash && stat(name, &target) == 0;
     *to = (struct sink){.file = {.fd = -1}, .name = name};
@@ -123,8 +127,8 @@ static bool open_sink(struct sink *to, const char *name, const struct gguf *mode
     }
     if (there && !S_ISREG(target.st_mode))
         return (to->stream = fopen(name, "wbe")) != NULL || ERR_ERRNO(err, "cannot write '%s'", name);
-    struct output_options how = {.force = true, .inputs = model->parts, .input_count = model->part_count, .texts = &tokens,
-                                 .text_count = 1};
+    struct output_options how = {.force = a->force || (there && target.st_size == 0), .inputs = model->parts,
+                                 .input_count = model->part_count, .texts = &a->tokens, .text_count = 1};
     return output_open(&to->file, name, &how, err);
 }
 
@@ -160,11 +164,10 @@ static bool compute(struct runner *r, const int32_t *ids, size_t count, struct s
     return true;
 }
 
-static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const char *name, const char *tokens,
-                         struct quern_error *err)
+static bool write_logits(struct runner *r, const int32_t *ids, size_t count, const struct logits_args *a, struct quern_error *err)
 {
     struct sink to;
-    bool ok = open_sink(&to, name, &r->model->gguf, tokens, err) && compute(r, ids, count, &to, err);
+    bool ok = open_sink(&to, a, &r->model->gguf, err) && compute(r, ids, count, &to, err);
     return close_sink(&to, ok, err);
 }
 
@@ -188,7 +191,7 @@ static bool run(const struct logits_args *a, struct quern_error *err)
         ok = runner_bytes(&cache, &scratch, model, &shape, pool_threads(pool), err) &&
              engine_plan_bytes(model, &a->engine, shape.kv, cache, scratch, err) &&
              runner_open(&runner, model, &shape, pool, cli_catch_signals(), err) &&
-             write_logits(&runner, ids, count, a->output, a->tokens, err);
+             write_logits(&runner, ids, count, a, err);
     }
     runner_close(&runner);
     pool_close(pool);

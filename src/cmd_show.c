@@ -30,7 +30,7 @@ static const struct option show_options[] = {
     { "tensors", 0, OPTION_SWITCH, AT(tensors), NULL, NULL, "list every tensor", NULL, NULL, NULL },
     { "full", 0, OPTION_SWITCH, AT(full), NULL, NULL, "show arrays and long strings whole", NULL, NULL, NULL },
     { "json", 0, OPTION_SWITCH, AT(json), NULL, NULL, "one JSON object instead of text", NULL, NULL, NULL },
-    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL,
+    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "SIZE", "256M", "most that keys and values may take", NULL, NULL,
       NULL },
     { "allow-aliased", 0, OPTION_SWITCH, AT(allow_aliased), NULL, NULL, "tensors may share bytes", NULL, NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }

@@ -28,7 +28,7 @@ struct verify_args {
 static const struct option verify_options[] = {
     { "json", 0, OPTION_SWITCH, AT(json), NULL, NULL, "one JSON object instead of text", NULL, NULL, NULL },
     { "threads", 't', OPTION_COUNT, AT(threads), "N", "0", "threads, 0 for as many as pay", NULL, NULL, NULL },
-    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "BYTES", "256M", "most that keys and values may take", NULL, NULL,
+    { "limit-metadata", 0, OPTION_BYTES, AT(limit_metadata), "SIZE", "256M", "most that keys and values may take", NULL, NULL,
       NULL },
     { "allow-aliased", 0, OPTION_SWITCH, AT(allow_aliased), NULL, NULL, "tensors may share bytes", NULL, NULL, NULL },
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }

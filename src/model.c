@@ -63,7 +63,7 @@ static struct quern_model *open_model(const char *name, const void *data, size_t
     }
     struct gguf_options file = { .limit_metadata = options->limit_metadata, .allow_aliased = options->allow_aliased };
     struct tokenizer_options words = { .pre = options->tokenizer_pre };
-    if (!choose_kernels(&q->kernels, options->cpu, err) ||
+    if ((options->threads && !pool_allows(options->threads, err)) || !choose_kernels(&q->kernels, options->cpu, err) ||
         !(data ? gguf_view(&q->gguf, data, bytes, name, &file, err) : gguf_open(&q->gguf, name, &file, err))) {
         free(q);
         return NULL;

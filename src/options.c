@@ -140,8 +140,8 @@ static bool read_u64(const char *word, uint64_t *out, const char **end)
     return errno == 0;
 }
 
-/* K, M, G and T are powers of 1024, with or without "i" and "B", so that sizes can be given back as quern prints them: before a unit
- * the number may have a fraction, of six digits so that their product with any unit fits 64 bits. */
+/* K, M, G and T are powers of 1024, with or without "i" and "B", so that sizes can be given back as quern prints them: before a
+ * unit the number may have a fraction, of six digits so that their product with any unit fits 64 bits. */
 static bool read_bytes(const char *word, size_t *out)
 {
     const char *p;
@@ -224,13 +224,13 @@ static bool add_text(const struct option *o, struct option_texts *list, const ch
     return true;
 }
 
-/* strtoll takes blanks before the number; what a shell's quotes let through is refused here. */
+/* strtoll takes blanks and line ends before the number; what a shell's quotes let through is refused here. */
 static bool read_int(const char *word, int32_t *out)
 {
     char *stop;
     errno = 0;
     long long i = strtoll(word, &stop, 10);
-    if (stop == word || *stop || errno || i < INT32_MIN || i > INT32_MAX || *word == ' ')
+    if (stop == word || *stop || errno || i < INT32_MIN || i > INT32_MAX || !strchr("+-0123456789", *word))
         return false;
     *out = (int32_t)i;
     return true;
@@ -258,6 +258,7 @@ static bool set_value(const struct option *o, void *field, const char *word, str
         return true;
     case OPTION_TEXT:
     case OPTION_FILE:
+    case OPTION_OPERAND:
         *(const char **)field = word;
         return true;
     case OPTION_TEXTS:
@@ -392,8 +393,8 @@ bool options_parse(const struct verb *verb, int argc, char **argv, void *setting
         char shown[200];
         const char *extra = args->operands[verb->operands_max];
         text_escape(shown, sizeof shown, extra, strlen(extra));
-        return ERR(err, QUERN_EUSAGE, "one argument too many: '%s' (%s %s)", shown, verb->name,
-                   verb->operands ? verb->operands : "");
+        return ERR(err, QUERN_EUSAGE, "one argument too many: '%s' (%s %s%s%s)", shown, verb->name,
+                   verb->operands ? verb->operands : "", verb->surplus ? "; " : "", verb->surplus ? verb->surplus : "");
     }
     return true;
 }

@@ -14,6 +14,7 @@ enum option_kind {
     OPTION_SWITCH,       /* bool: given or not, no argument                                       */
     OPTION_TEXT,         /* const char *: one of argv's strings; NULL when there is no default    */
     OPTION_FILE,         /* the same, completed as a path                                         */
+    OPTION_OPERAND,      /* the same, for what the verb's first operand may say instead (--model)  */
     OPTION_TEXTS,        /* struct option_texts: may be given many times                          */
     OPTION_COUNT,        /* size_t, decimal                                                       */
     OPTION_COUNTS,       /* struct option_counts: "1,2,8"                                         */
@@ -54,6 +55,7 @@ struct verb {
     const char          *summary;    /* one line                                                   */
     const char          *operands;   /* "MODEL [FILE]", as usage shows them                        */
     size_t               operands_min, operands_max;
+    const char          *surplus;    /* said where there are more: "a type is given as --type TYPE"; may be NULL */
     const char          *details;    /* paragraphs for --help and the manual, with \n; may be NULL */
     const struct option *options;
     size_t               size;       /* of the settings                                            */
@@ -91,7 +93,7 @@ void options_help(FILE *out, const struct program *program, const struct verb *v
 void options_overview(FILE *out, const struct program *program);
 void options_manual(FILE *out, const struct program *program);
 bool options_completion(FILE *out, const struct program *program, const char *shell);
-/* "name = value (default | flag | model)" for every option; `from_model`: names whose value the model decided. */
+/* "name = value (default | flag | operand | model)" for every option; `from_model`: names whose value the model decided. */
 void options_settings(FILE *out, const struct verb *verb, const void *settings, const char *const *from_model, size_t count);
 
 #endif

@@ -119,6 +119,7 @@ static void print_value(FILE *out, const struct option *o, const void *field)
     case OPTION_SWITCH: fputs(*(const bool *)field ? "yes" : "no", out); break;
     case OPTION_TEXT:
     case OPTION_FILE:
+    case OPTION_OPERAND:
         text = *(const char *const *)field;
         fprintf(out, text ? "'%s'" : "none", text ? text_escape(shown, sizeof shown, text, strlen(text)) : "");
         break;
@@ -148,12 +149,16 @@ void options_settings(FILE *out, const struct verb *verb, const void *settings, 
     size_t offset;
     const char *heading;
     for (const struct option *o; (o = options_next(verb, &walk, &offset, &heading));) {
+        const struct args *args = settings;
+        const void *field = (const char *)settings + offset;
         const char *origin = options_given(verb, settings, o->name) ? "flag" : "default";
+        if (o->kind == OPTION_OPERAND && args->operand_count)
+            field = &args->operands[0], origin = "operand";
         for (size_t i = 0; i < count; i++)
             if (strcmp(from_model[i], o->name) == 0)
                 origin = "model";
         fprintf(out, "%s = ", o->name);
-        print_value(out, o, (const char *)settings + offset);
+        print_value(out, o, field);
         fprintf(out, " (%s)\n", origin);
     }
 }
@@ -242,7 +247,7 @@ static void print_quoted(FILE *out, const char *text, const char *drop)
             fputc(*text, out);
 }
 
-static bool takes_file(const struct option *o) { return o->kind == OPTION_FILE; }
+static bool takes_file(const struct option *o) { return o->kind == OPTION_FILE || o->kind == OPTION_OPERAND; }
 
 static void print_choices(FILE *out, const char *choices, char between)
 {

@@ -251,12 +251,16 @@ static void start_workers(struct pool *p, size_t wanted)
     pthread_attr_destroy(&attr);
 }
 
+bool pool_allows(size_t threads, struct quern_error *err)
+{
+    return (threads >= 1 && threads <= THREADS_MOST) ||
+           ERR(err, QUERN_EUSAGE, "%zu threads asked for, 1 to %d are possible", threads, THREADS_MOST);
+}
+
 struct pool *pool_open(size_t threads, struct quern_error *err)
 {
-    if (threads < 1 || threads > THREADS_MOST) {
-        ERR(err, QUERN_EUSAGE, "%zu threads asked for, 1 to %d are possible", threads, THREADS_MOST);
+    if (!pool_allows(threads, err))
         return NULL;
-    }
     struct pool *p = mem_take_aligned(1, (sizeof *p + LINE - 1) / LINE * LINE, "a thread pool", err);
     if (!p)
         return NULL;

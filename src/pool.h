@@ -13,6 +13,9 @@ struct pool;
 /* Work on chunk `index` of [0, chunks). `thread` in [0, pool_threads) names the scratch that this call may use. */
 typedef void pool_fn(void *arg, size_t index, size_t thread);
 
+/* Is that a number of threads that a pool takes? Else QUERN_EUSAGE, before anything was read or taken for it. */
+bool pool_allows(size_t threads, struct quern_error *err);
+
 /* `threads` >= 1 counts the calling thread. Where the system refuses threads the pool is smaller (pool_threads tells);
  * QUERN_EMEM only when the pool itself cannot be allocated. */
 struct pool *pool_open(size_t threads, struct quern_error *err);

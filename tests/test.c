@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <ftw.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@ static struct {
     size_t passed, failed, skipped;
     char name[160];         /* of the current case */
     bool bad;
+    char folder[40];        /* made for this run, which has no $QUERN_TMP; else empty */
 } run;
 
 void test_begin(const char *name, ...)
@@ -63,8 +65,16 @@ bool test_sanitized(void)
 #endif
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
 int test_end(void)
 {
+    if (run.folder[0])
+        nftw(run.folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     printf("%zu passed, %zu failed, %zu skipped\n", run.passed, run.failed, run.skipped);
     return run.failed != 0;
 }
@@ -113,9 +123,13 @@ size_t temps_left(const char *folder)
 
 const char *temp_path(const char *name)
 {
-    const char *root = getenv("QUERN_TMP");
+    if (!getenv("QUERN_TMP")) {
+        strcpy(run.folder, "/tmp/quern-test.XXXXXX");
+        if (!mkdtemp(run.folder) || setenv("QUERN_TMP", run.folder, 1) != 0)
+            abort();
+    }
     char *path = path_buffer();
-    snprintf(path, 4096, "%s/%s", root ? root : "/tmp", name);
+    snprintf(path, 4096, "%s/%s", getenv("QUERN_TMP"), name);
     return path;
 }
 

@@ -37,7 +37,8 @@ char *read_whole_file(const char *path, size_t *size);
 bool same_files(const char *a, const char *b);
 /* Temporary files of quern's writers in `folder`. */
 size_t temps_left(const char *folder);
-/* Path in this run's temporary folder ($QUERN_TMP or /tmp), in a static buffer of four. */
+/* Path in this run's temporary folder, in a static buffer of four: $QUERN_TMP or, where there is none, a new one in /tmp, which
+ * test_end removes. */
 const char *temp_path(const char *name);
 
 /* A small, seeded generator (splitmix64), so that every test is repeatable. */

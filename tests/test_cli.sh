@@ -6,8 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/lib.sh
 build=${BUILD:-build}
 quern=$build/quern
-dir=${QUERN_TMP:-/tmp}/cli.$$
-mkdir -p "$dir"
+dir=$(mktemp -d "${QUERN_TMP:-/tmp}/cli.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 
 # Every option of a help text must be in the manual and in each completion.
@@ -85,7 +84,7 @@ check 'limits as whole numbers' '"$quern" run -p a --top-k -1 2>&1 | grep -q "to
 # What helps is said: nothing makes weights smaller here; the logits of a pass are more than the cache of few tokens.
 memory() { "$quern" run -p a -c 32 -t 4 --mem-limit "$1" 2>&1 | grep -q "are more than the limit of .*$2"; }
 check 'a limit below the weights' 'memory 1M "the weights alone do not fit$"'
-check 'a limit below weights and scratch' 'memory 7M "fewer threads or tokens per pass take less$"'
+check 'a limit below weights and scratch' 'memory 6400K "fewer threads or tokens per pass take less$"'
 # q8_0 is offered where it takes less, and where the heads allow it: those of the latent attention here have 48 values.
 "$build/tests/gen_tiny" model "$dir/latent.gguf" deepseek2
 small() { "$quern" run "$1" -p a -c 65536 -b 1 -t 1 --kv "$2" --mem-limit 10M 2>&1 | grep -q ": a smaller context$3 takes less$"; }

@@ -561,6 +561,44 @@ static void test_values(void)
     gguf_close(&g);
 }
 
+/* A file that is read is no output, by whatever name and whatever --force says; nor is one that is there without it. */
+static void test_outputs(void)
+{
+    static const char *const inside[] = { "config.json", "model-00001.safetensors", "tokenizer.model", "../outputs-hard" };
+    char vocab[700], hard[700], target[1400];
+    snprintf(vocab, sizeof vocab, "%s", temp_path("outputs-vocab.gguf"));
+    snprintf(hard, sizeof hard, "%s", temp_path("outputs-hard"));
+    snprintf(target, sizeof target, "%s/config.json", folder);
+    unlink(hard);
+    struct convert_options how = { .type = FORMAT_F16, .force = true };
+    if (!convert_model("models/tiny-books-q8_0.gguf", vocab, &how, &err) || link(target, hard) != 0)
+        abort();
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+        size_t n, m;
+        snprintf(target, sizeof target, "%s/%s", folder, inside[i]);
+        char *before = read_whole_file(target, &n);
+        err = (struct quern_error){ 0 };
+        CHECK(!convert_model(folder, target, &how, &err) && err.code == QUERN_EUSAGE, "%s: %d %s", target, err.code, err.text);
+        char *after = read_whole_file(target, &m);
+        CHECK(before && after && n == m && !memcmp(before, after, n), "%s was changed", target);
+        free(before);
+        free(after);
+    }
+    size_t bytes = 0, kept = 0;
+    free(read_whole_file(vocab, &bytes));
+    how.vocab_from = vocab;
+    err = (struct quern_error){ 0 };
+    CHECK(!convert_model(folder, vocab, &how, &err) && err.code == QUERN_EUSAGE && strstr(err.text, "is an input itself"),
+          "--vocab-from: %d %s", err.code, err.text);
+    how.vocab_from = NULL;
+    how.force = false;
+    err = (struct quern_error){ 0 };
+    CHECK(!convert_model(folder, vocab, &how, &err) && err.code == QUERN_EUSAGE && strstr(err.text, "exists already"),
+          "exists: %d %s", err.code, err.text);
+    free(read_whole_file(vocab, &kept));
+    CHECK(kept == bytes && bytes > 0, "the file of --vocab-from was changed");
+}
+
 /* The flag that Ctrl-C sets: nothing stays. */
 static void test_interrupt(void)
 {
@@ -584,6 +622,7 @@ int main(void)
     TEST(test_vocabularies);
     TEST(test_special_tokens);
     TEST(test_values);
+    TEST(test_outputs);
     TEST(test_interrupt);
     return test_end();
 }

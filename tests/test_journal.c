@@ -119,8 +119,7 @@ static void test_lock(void)
 
 int main(void)
 {
-    const char *folder = getenv("QUERN_TMP");
-    snprintf(path, sizeof path, "%s/journal-%ld", folder ? folder : "/tmp", (long)getpid());
+    snprintf(path, sizeof path, "%s", temp_path("journal"));
     TEST(test_there_and_back);
     TEST(test_damage);
     TEST(test_lock);

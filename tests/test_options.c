@@ -29,7 +29,7 @@ static const struct option inner_options[] = {
     {0}
 };
 static const struct option table[] = {
-    {.name = "model", .letter = 'm', .kind = OPTION_FILE, .offset = offsetof(struct settings, model), .arg = "FILE",
+    {.name = "model", .letter = 'm', .kind = OPTION_OPERAND, .offset = offsetof(struct settings, model), .arg = "FILE",
      .help = "the model"},
     {.name = "verbose", .kind = OPTION_SWITCH, .offset = offsetof(struct settings, verbose), .help = "say more"},
     {.name = "threads", .letter = 't', .kind = OPTION_COUNT, .offset = offsetof(struct settings, threads), .arg = "N",
@@ -50,7 +50,7 @@ static const struct option table[] = {
     {0}
 };
 static const struct verb verb = {
-    .name = "try", .summary = "try things", .operands = "[FILE]", .operands_max = 1, .options = table,
+    .name = "try", .summary = "try things", .operands = "[FILE]", .operands_max = 1, .surplus = "name the second", .options = table,
     .size = sizeof(struct settings)
 };
 static const struct verb *const verbs[] = {&verb};
@@ -140,6 +140,8 @@ static void test_refusals(void)
         {"--temp=1,5", "not a finite"},
         {"--temp=+nan", "not a finite"},
         {"--top-k=1.5", "not a whole number"},
+        {"--top-k=\n5", "not a whole number"},
+        {"--top-k=", "not a whole number"},
         {"--top-k=3000000000", "not a whole number"},
         {"--kv=q9", "one of f32|f16|q8_0"},
         {"--kv=f", "one of"},
@@ -155,7 +157,7 @@ static void test_refusals(void)
         {"--mem-limit=1.1234567G", "number of bytes"},
         {"--mem-limit=1.5.5G", "number of bytes"},
         {"--verbose=1", "takes no argument"},
-        {"a|b", "one argument too many: 'b'"},
+        {"a|b", "one argument too many: 'b' (try [FILE]; name the second)"},
         {"--\033[2J", "unknown option '--\\x1B[2J'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -164,6 +166,32 @@ static void test_refusals(void)
         CHECK(!parse(&s, cases[i].line, &err), "%s was accepted", cases[i].line);
         CHECK(err.code == QUERN_EUSAGE && strstr(err.text, cases[i].says), "%s: %d %s", cases[i].line, err.code, err.text);
         options_free(&verb, &s);
+    }
+}
+
+/* What --verbose prints: each value and where it came from. */
+static void test_settings(void)
+{
+    static const struct { const char *line, *says; } cases[] = {
+        {"a.gguf|--kv=q8_0", "model = 'a.gguf' (operand)\nverbose = no (default)\n"},
+        {"-m|b.gguf", "model = 'b.gguf' (flag)\n"},
+        {"", "model = none (default)\n"},
+        {"--kv=q8_0|--mem-limit=1K", "mem-limit = 1024 (flag)\nkv = q8_0 (flag)\nseed = 0 (default)\nstop = 0 given (default)\n"},
+        {"--sizes=4,5", "sizes = 4,5 (flag)\ntemp = 0.8 (default)\ntop-k = 40 (model)\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char *const from_model[] = {"top-k"};
+        struct settings s;
+        struct quern_error err = {0};
+        char *text = NULL;
+        size_t bytes;
+        FILE *out = open_memstream(&text, &bytes);
+        CHECK(parse(&s, cases[i].line, &err), "%s", err.text);
+        options_settings(out, &verb, &s, from_model, 1);
+        fclose(out);
+        CHECK(strstr(text, cases[i].says), "%s: no '%s' in:\n%s", cases[i].line, cases[i].says, text);
+        options_free(&verb, &s);
+        free(text);
     }
 }
 
@@ -229,6 +257,7 @@ int main(void)
     TEST(test_all_forms);
     TEST(test_sizes);
     TEST(test_refusals);
+    TEST(test_settings);
     TEST(test_random_seed_and_help);
     TEST(test_ten_thousand_stops);
     TEST(test_everything_names_every_option);

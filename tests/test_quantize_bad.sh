@@ -63,6 +63,7 @@ if ! make_inputs; then
     finish
 fi
 q4="--plain --type Q4_0"
+folder=$(cat hf/* | cksum)
 
 # G: the operating system. A run in the background is disturbed as soon as its journal stands.
 disturbed() {   # COMMAND...: run over m2.gguf with the plan measured anew, and when it works do COMMAND
@@ -115,6 +116,13 @@ ln m.gguf hard; ln -s m.gguf soft
 for same in m.gguf ./m.gguf empty/../m.gguf hard soft "$dir/m.gguf"; do
     row G11 "output = input as ${same##*/qbad*/}" 2 "" "$quantize" m.gguf "$same" $q4 --force
 done
+row G11 "output is a weight file of the input's folder" 2 "is a file of the input folder" \
+    "$quantize" hf hf/model.safetensors $q4 --force
+row G11 "output is the configuration of the input's folder" 2 "is a file of the input folder" \
+    "$quantize" hf hf/config.json $q4 --force
+row G11 "the recipe is" 2 "is a file of the input folder" "$quantize" hf out --bpw 6 $texts --save-recipe hf/config.json --force
+row G11 "the imprint is" 2 "is a file of the input folder" "$quantize" imprint hf fit.txt -o hf/config.json --force
+is G11 "the folder is what it was" test "$(cat hf/* | cksum)" = "$folder"
 row G12 "output exists" 2 "--force" "$quantize" m.gguf plain $planned
 row G12 "... and --force replaces it" 0 "" "$quantize" m.gguf plain $q4 --force
 
@@ -178,6 +186,11 @@ skip G16 "for servers"
 row I1 "input is rounded already" 2 "--requantize" "$quantize" plain out --plain --type Q8_0
 row I1 "... the same, with a measured plan" 2 "--requantize" "$quantize" plain out --bpw 4.6 --no-search $texts
 row I1 "... and --requantize does it" 0 "" "$quantize" plain out --plain --type Q8_0 --requantize
+row -- "a mix without --type, as llama.cpp takes it" 2 "many: 'Q4_K_M' (quern-quantize MODEL OUT.gguf; a mix is given as --type" \
+    "$quantize" m.gguf out Q4_K_M
+row -- "more threads than there can be, said before a folder is converted" 2 "1 to 1024 are possible" \
+    "$quantize" hf out $q4 --threads 4096
+row -- "... and for an imprint" 2 "1 to 1024 are possible" "$quantize" imprint hf fit.txt -o out --threads 4096
 : >nothing; head -c 100 fit.txt >short; head -c 9000 /dev/zero | tr '\0' % >same
 head -c 9000 m.gguf >binary
 for text in nothing short same binary; do

@@ -5,8 +5,7 @@ set -u
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 quern=${BUILD:-build}/quern
-dir=${QUERN_TMP:-/tmp}/run.$$
-mkdir -p "$dir"
+dir=$(mktemp -d "${QUERN_TMP:-/tmp}/run.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 model=models/tiny-books-q8_0.gguf
 
@@ -107,8 +106,15 @@ row 'cache of the reference' 0 '^memory: .* \(f16\), scratch ' env QUERN_CPU=ref
 row 'cache as asked for' 0 '^memory: .* \(i16\), scratch ' env QUERN_CPU=ref "$quern" run -m $model -p a -n 1 --kv i16
 if "$quern" run -m $model -p a -n 1 -q 2>&1 >/dev/null | grep -q .; then fail '--quiet: words on stderr'; else ok; fi
 run 'verbose' 0 'temp = 0.3 \(flag\)' -p a -n 1 --temp 0.3 -v
-for words in 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'sampler: top-k 40'; do
+for words in "model = '$model' \(flag\)" 'top-k = 40 \(default\)' 'threads: [0-9]+ thread' 'sampler: top-k 40'; do
     if grep -qE "$words" "$dir/err"; then ok; else fail "verbose: $words"; fi
+done
+
+row 'verbose, the model as an operand' 0 "^model = '$model' \(operand\)" "$quern" run $model -p a -n 1 -v
+echo 1 2 >"$dir/few"
+for verb in 'run -p a' 'bench --gen 1' "logits -o $dir/never --tokens-file $dir/few" "eval -f $dir/nul.txt"; do
+    row "$verb: more threads than there can be" 2 '4096 threads asked for, 1 to 1024' "$quern" $verb -m $model -t 4096
+    if [ "$(wc -l <"$dir/err")" -eq 1 ] && [ ! -s "$dir/out" ]; then ok; else fail "$verb -t 4096: more than its refusal"; fi
 done
 
 # ---- the same bytes whatever the threads, batch and rung can do about it ----
@@ -156,11 +162,16 @@ else skip 'G5 no permission' 'root reads everything'; fi
 echo '1 2 3 4 5' >"$dir/ids"
 row 'G9 file size limit' 6 'too large' bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/limited'"
 if [ -e "$dir/limited" ]; then fail 'G9 a part was left'; else ok; fi
-whole() { "$quern" logits $model --tokens-file "$dir/ids" -o "$1" >"$dir/out" 2>"$dir/err"; }
+whole() { "$quern" logits $model --tokens-file "$dir/ids" -o "$1" --force >"$dir/out" 2>"$dir/err"; }
 echo before >"$dir/target"; ln -s target "$dir/linked"; chmod 640 "$dir/target"
 row 'G9 file size limit, by a link' 6 'too large' \
-    bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/linked'"
+    bash -c "ulimit -f 8; exec '$quern' logits $model --tokens-file '$dir/ids' -o '$dir/linked' --force"
 if [ "$(cat "$dir/target")" = before ]; then ok; else fail 'G9 what was there is gone'; fi
+row 'G12 the output exists' 2 'exists already .--force' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/linked"
+if [ "$(cat "$dir/target")" = before ] && [ -L "$dir/linked" ]; then ok; else fail 'G12 what was there is gone'; fi
+: >"$dir/mktemp"
+row 'G12 an empty output is nobody'\''s' 0 '' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/mktemp"
+if [ "$(stat -c %s "$dir/mktemp")" = $((5 * 4096 * 4)) ]; then ok; else fail 'G12 into an empty file'; fi
 whole "$dir/linked"
 size=$((5 * 4096 * 4))
 if [ "$(stat -c '%s %a' "$dir/target")" = "$size 640" ] && [ -L "$dir/linked" ]; then ok; else fail 'replaced, by a link'; fi
@@ -168,7 +179,7 @@ if ls -A "$dir" | grep -q '\.quern-'; then fail 'temporary files of logits are l
 { "$quern" logits $model --tokens-file "$dir/ids" -o /dev/stdout 2>/dev/null; echo; } >"$dir/stdout"
 if [ "$(stat -c %s "$dir/stdout")" = $((size + 1)) ]; then ok; else fail '/dev/stdout is not another file'; fi
 cp "$dir/target" "$dir/kept"
-"$quern" logits $model --tokens-file <(seq 1 4000) --cpu ref -o "$dir/target" >/dev/null 2>&1 &
+"$quern" logits $model --tokens-file <(seq 1 4000) --cpu ref -o "$dir/target" --force >/dev/null 2>&1 &
 pid=$!; sleep 0.3; kill -INT $pid 2>/dev/null; wait $pid; code=$?
 if [ $code -eq 130 ] && cmp -s "$dir/target" "$dir/kept"; then ok; else fail "G15 logits: exit $code, or the old file changed"; fi
 ln -s /dev/full "$dir/device"
@@ -177,9 +188,9 @@ if [ -L "$dir/device" ] && [ -c /dev/full ]; then ok; else fail 'G7 the device w
 row 'G10 no such folder' 6 'No such' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/no/where"
 fresh; ln "$dir/copy.gguf" "$dir/link.gguf"
 row 'G11 output is the model' 2 'link.gguf. is an input itself' \
-    "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf"
+    "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf" --force
 if cmp -s "$dir/copy.gguf" $model; then ok; else fail 'G11 the model was changed'; fi
-row 'G11 output is the list' 2 'ids. is an input itself' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids"
+row 'G11 output is the list' 2 'ids. is an input itself' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids" --force
 row 'token ids: text' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 x') -o "$dir/x"
 row 'token ids: out of range' 2 'token 2 has the id 4096' "$quern" logits $model --tokens-file <(echo '1 2 4096') -b 1 -o -
 if [ -s "$dir/out" ]; then fail 'token ids: logits before a bad id'; else ok; fi

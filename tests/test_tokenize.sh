@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 quern=${BUILD:-build}/quern
 shared=${QUERN_SHARED:-../shared}
 vocab=$shared/vectors/vocab
-tmp=${QUERN_TMP:-/tmp}
+tmp=$(mktemp -d "${QUERN_TMP:-/tmp}/tokenize.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
 same() { if cmp -s "$2" "$3"; then ok; else fail "$1"; fi; }
 text() { if [ "$2" = "$3" ]; then ok; else fail "$1: '$2' instead of '$3'"; fi; }
 code() { # NAME STATUS PATTERN COMMAND...: exit status, and a sentence on stderr

@@ -99,8 +99,7 @@ static bool convert_gguf(const char *input, const char *output, const struct con
 
 /* ---- folder to GGUF --------------------------------------------------------------------------------------------- */
 
-/* The writer refuses to write onto weights; nor may it be onto any other file of the folder. */
-static bool check_not_inside(const char *folder, const char *output, struct quern_error *err)
+bool convert_check_output(const char *folder, const char *output, struct quern_error *err)
 {
     struct stat out, st;
     DIR *dir;
@@ -159,7 +158,7 @@ static bool convert_folder(const char *folder, const char *output, const struct 
     struct hf h;
     struct hf_plan plan;
     char name[256];
-    if (!check_not_inside(folder, output, err) || !hf_open(&h, folder, err))
+    if (!convert_check_output(folder, output, err) || !hf_open(&h, folder, err))
         return false;
     uint32_t type = how->type == FORMAT_COUNT ? folder_type(&h) : how->type;
     struct gguf_writer_options options = { .force = how->force, .inputs = h.weights.parts, .input_count = h.weights.part_count,

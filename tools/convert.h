@@ -17,4 +17,8 @@ struct convert_options {
  * said on stderr. Errors: hf_model.h, vocab.h, emit.h, gguf.h. */
 bool convert_model(const char *input, const char *output, const struct convert_options *how, struct quern_error *err);
 
+/* The writer refuses to write onto the weights it reads; nor may `output` be any other file of the checkpoint's folder, but a GGUF,
+ * which is not read: QUERN_EUSAGE. True where `folder` is none. */
+bool convert_check_output(const char *folder, const char *output, struct quern_error *err);
+
 #endif

@@ -23,7 +23,7 @@ static const struct option imprint_options[] = {
       NULL },
     { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL, "replace an existing output", NULL, NULL, NULL },
     { "threads", 0, OPTION_COUNT, AT(threads), "N", NULL, "threads (default: the physical cores)", NULL, NULL, NULL },
-    { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "BYTES", NULL, "most memory for buffers; less of it takes more passes", NULL,
+    { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "SIZE", NULL, "most memory for buffers; less of it takes more passes", NULL,
       NULL, NULL },
     { .name = NULL }
 };
@@ -36,6 +36,8 @@ static bool imprint(const struct imprint_args *a, const volatile int *stop, stru
                                        .stop = stop, .show = progress_step, .show_arg = &progress };
     if (!a->output)
         return ERR(err, QUERN_EUSAGE, "where to? -o FILE");
+    if (a->threads && !pool_allows(a->threads, err))
+        return false;
     struct source source;
     if (!source_open(&source, a->args.operands[0], a->output, stop, err))
         return false;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "convert.h"
 #include "cpu_words.h"
 #include "output.h"
 #include "receipt.h"
@@ -82,7 +83,8 @@ bool run_open_inputs(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
     const char *output = a->args.operand_count > 1 ? a->args.operands[1] : NULL;
-    if (!read_types(r, err) || (!a->dry_run && !workplace_open(&r->work, output, err)) ||
+    if (!read_types(r, err) || (a->threads && !pool_allows(a->threads, err)) ||
+        (!a->dry_run && !workplace_open(&r->work, output, err)) ||
         !source_open(&r->source, a->args.operands[0], output, r->job.stop, err) ||
         !(r->have_input = gguf_open(&r->input, r->source.path, NULL, err)))
         return false;
@@ -131,6 +133,8 @@ bool run_check_output(const struct run *r, struct quern_error *err)
                                       .texts = texts, .text_count = sizeof texts / sizeof *texts };
     if (a->save_recipe && a->args.operand_count > 1 && !strcmp(a->save_recipe, a->args.operands[1]))
         return ERR(err, QUERN_EUSAGE, "'%s' cannot be both the model and the recipe", a->save_recipe);
+    if (a->save_recipe && !convert_check_output(a->args.operands[0], a->save_recipe, err))
+        return error_prefix(err, "--save-recipe");
     if (a->save_recipe && !may_write(a->save_recipe, &options, err))
         return error_prefix(err, "--save-recipe");
     return a->dry_run || may_write(a->args.operands[1], &options, err);

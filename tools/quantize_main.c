@@ -17,7 +17,8 @@ static const struct option quantize_options[] = {
       NULL, NULL, NULL },
     { "lax-imatrix", 0, OPTION_SWITCH, AT(lax_imatrix), NULL, NULL, "tensors without importances are rounded without", NULL, NULL,
       NULL },
-    { "size", 0, OPTION_BYTES, AT(size), "BYTES", NULL, "bytes of the file, at most: 4.5G, 900M (powers of 1024)", NULL, NULL, NULL },
+    { "size", 0, OPTION_BYTES, AT(size), "SIZE", NULL, "bytes of the file, at most: 4.5G, 900M (powers of 1024)", NULL, NULL,
+      NULL },
     { "bpw", 0, OPTION_REAL, AT(bpw), "BITS", NULL, "bits per weight over the whole file, at most", NULL, NULL, NULL },
     { "ratio", 0, OPTION_TEXT, AT(ratio), "Nx", NULL, "how many times smaller than the input", NULL, NULL, NULL },
     { "calibration", 0, OPTION_FILE, AT(calibration), "FILE", NULL,
@@ -49,13 +50,15 @@ static const struct option quantize_options[] = {
     { "weights", 0, OPTION_CHOICE, AT(weights), "RULE", "plain", "how importances weigh errors: as they are, or large weights more",
       "plain|guarded", NULL, NULL },
     { "plain", 0, OPTION_SWITCH, AT(plain), NULL, NULL, "exactly llama.cpp's mix under the name of --type", NULL, NULL, NULL },
-    { "dry-run", 'n', OPTION_SWITCH, AT(dry_run), NULL, NULL, "print the plan, write nothing", NULL, NULL, NULL },
+    { "dry-run", 'n', OPTION_SWITCH, AT(dry_run), NULL, NULL,
+      "print the plan and write nothing; without --plain the model is run to make it, as long as planning takes", NULL, NULL,
+      NULL },
     { "force", 'f', OPTION_SWITCH, AT(force), NULL, NULL,
       "replace an existing output; write one that is worse than plain rounding, too", NULL, NULL, NULL },
     { "requantize", 0, OPTION_SWITCH, AT(requantize), NULL, NULL, "accept an input that is rounded already", NULL,
       "allow-requantize", NULL },
     { "threads", 0, OPTION_COUNT, AT(threads), "N", NULL, "threads (default: the physical cores)", NULL, NULL, NULL },
-    { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "BYTES", NULL, "most memory for buffers", NULL, NULL, NULL },
+    { "mem-limit", 0, OPTION_BYTES, AT(mem_limit), "SIZE", NULL, "most memory for buffers", NULL, NULL, NULL },
     { .name = NULL }
 };
 
@@ -66,6 +69,7 @@ static const struct verb verb_quantize = {
     .summary = "round a model's weights to fewer bits",
     .operands = "MODEL OUT.gguf",
     .operands_min = 1, .operands_max = 2,
+    .surplus = "a mix is given as --type Q4_K_M",          /* llama.cpp's stands behind OUT */
     .details =
         "MODEL is a GGUF or a checkpoint's folder (config.json, safetensors), which is converted beside OUT first. The file gets "
         "the bytes that --size, --bpw or --ratio say, or those of llama.cpp's mix named by --type; which tensor gets how many of "

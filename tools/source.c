@@ -15,6 +15,9 @@ bool source_open(struct source *s, const char *path, const char *output, const v
     *s = (struct source){ .path = path };
     if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
         return true;
+    /* What comes later reads the converted file, and would not know that the output is a part of what it was made from. */
+    if (output && !convert_check_output(path, output, err))
+        return false;
     const char *folder = getenv("TMPDIR"), *slash = output ? strrchr(output, '/') : NULL, *name = output ? output : "model";
     int prefix = 0;
     if (output) {

@@ -10,7 +10,8 @@ struct source {
 };
 
 /* `path`: what the user named. A folder becomes a GGUF of its own types named ".OUT.quern-source" beside `output` (NULL: in TMPDIR
- * or /tmp), which takes as many bytes as the checkpoint. Errors: convert.h. `path` must outlive it. */
+ * or /tmp), which takes as many bytes as the checkpoint. QUERN_EUSAGE when `output` is a file of that folder; other errors:
+ * convert.h. `path` must outlive it. */
 bool source_open(struct source *s, const char *path, const char *output, const volatile int *stop, struct quern_error *err);
 void source_close(struct source *s);
 
