@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "unicode.h"
+
 /* A sentence that does not fit ends in "...", so that no reader takes a cut number for a whole one. */
 static void format_text(struct quern_error *err, const char *format, va_list args)
 {
@@ -87,24 +89,14 @@ char *mem_copy_text(const char *text, size_t n, struct quern_error *err)
     return copy;
 }
 
-/* The rules are those of Unicode's table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF. C1 controls (U+0080 to
- * U+009F) are left out although they are valid: terminals obey them. */
-/* Length of the valid UTF-8 sequence at s[0..n), 0 when there is none or it is a control character. */
-static size_t printable_length(const unsigned char *s, size_t n)
+/* Bytes of the character at s[0..n) when a terminal may show it. 0 for what is not UTF-8 and for control characters, those from
+ * U+0080 to U+009F among them: terminals obey them, too. */
+static size_t printable_length(const char *s, size_t n)
 {
-    unsigned c = s[0];
-    if (c < 0x80)
-        return c >= 0x20 && c != 0x7f;
-    size_t need = c >= 0xf0 && c <= 0xf4 ? 4 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xc2 && c < 0xe0 ? 2 : 0;
-    if (!need || need > n)
-        return 0;
-    for (size_t i = 1; i < need; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    bool overlong = (c == 0xe0 && s[1] < 0xa0) || (c == 0xf0 && s[1] < 0x90);
-    bool beyond = (c == 0xed && s[1] > 0x9f) || (c == 0xf4 && s[1] > 0x8f);
-    bool c1_control = c == 0xc2 && s[1] < 0xa0;
-    return overlong || beyond || c1_control ? 0 : need;
+    uint32_t c;
+    size_t length = unicode_valid(s, n);
+    unicode_decode(s, n, &c);
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) ? 0 : length;
 }
 
 const char *text_escape(char *out, size_t size, const char *text, size_t n)
@@ -112,7 +104,7 @@ const char *text_escape(char *out, size_t size, const char *text, size_t n)
     size_t used = 0;
     for (size_t i = 0; i < n;) {
         char piece[8];
-        size_t length = printable_length((const unsigned char *)text + i, n - i), take = length ? length : 1;
+        size_t length = printable_length(text + i, n - i), take = length ? length : 1;
         if (length) {
             memcpy(piece, text + i, length);
         } else {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "unicode.h"
+
 enum { DEPTH_DEFAULT = 64, DEPTH_MOST = 512 };
 #define BYTES_DEFAULT ((size_t)1 << 30)
 
@@ -41,38 +43,6 @@ static void skip_blanks(struct parser *p)
 }
 
 /* ---- strings ---------------------------------------------------------------------------------------------------- */
-
-/* Length of the well-formed UTF-8 sequence at s[0..n), 0 when there is none (Unicode 15, table 3-7). */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    unsigned c = s[0];
-    if (c < 0x80)
-        return 1;
-    size_t need = c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-    if (!need || need > n)
-        return 0;
-    unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < need; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    return need;
-}
-
-static size_t utf8_put(char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    static const unsigned char lead[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
-    for (size_t i = n; i-- > 1; c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3f));
-    out[0] = (char)(lead[n] | c);
-    return n;
-}
 
 /* Four hex digits at `at`, or -1. */
 static int32_t hex4(const struct parser *p, size_t at)
@@ -120,7 +90,7 @@ static bool parse_escape(struct parser *p, char *out, size_t *length)
         unit = 0x10000 + ((unit - 0xd800) << 10) + (second - 0xdc00);
         p->at += 6;
     }
-    *length = utf8_put(out, (uint32_t)unit);
+    *length = unicode_encode((uint32_t)unit, out);
     return true;
 }
 
@@ -149,7 +119,7 @@ static bool parse_string(struct parser *p, const char **text, size_t *n)
         }
         if (c < 0x20)
             return fail(p, p->at, QUERN_EFORMAT, "a control character in a string must be written as an escape");
-        size_t length = utf8_length((const unsigned char *)p->text + p->at, end - p->at);
+        size_t length = unicode_valid(p->text + p->at, end - p->at);
         if (!length)
             return fail(p, p->at, QUERN_EFORMAT, "invalid UTF-8 in a string");
         memcpy(out + used, p->text + p->at, length);
@@ -492,7 +462,7 @@ void text_add_json(struct text *t, const char *data, size_t n)
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)data[i];
         const char *named = c ? strchr(from, c) : NULL;
-        size_t length = utf8_length((const unsigned char *)data + i, n - i);
+        size_t length = unicode_valid(data + i, n - i);
         if (named) {
             char escape[2] = { '\\', to[named - from] };
             text_add(t, escape, 2);

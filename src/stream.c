@@ -87,7 +87,8 @@ static void give_out(const struct stream *s, const char *p, size_t n, struct tex
         text_add(out, "\n", 1);
         return;
     }
-    bool invalid = unicode_decode(p, n, &c) == 1 && (unsigned char)p[0] >= 0x80;
+    bool invalid = unicode_valid(p, n) == 0;
+    unicode_decode(p, n, &c);
     /* C1 (0x80 to 0x9F as code points) too: some terminals take U+009B for ESC [. */
     bool control = (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7F && c < 0xA0);
     if (invalid || control)

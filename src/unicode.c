@@ -79,6 +79,13 @@ size_t unicode_decode(const char *text, size_t n, uint32_t *c)
     return length;
 }
 
+size_t unicode_valid(const char *text, size_t n)
+{
+    uint32_t c;
+    size_t length = unicode_decode(text, n, &c);
+    return length == 1 && c == UNICODE_REPLACEMENT ? 0 : length;
+}
+
 size_t unicode_encode(uint32_t c, char out[4])
 {
     if (c < 0x80) {

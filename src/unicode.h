@@ -37,6 +37,9 @@ uint32_t unicode_base(uint32_t c);
  * taken one at a time as UNICODE_REPLACEMENT, which is told from the character itself by its length: 1 instead of 3. */
 size_t unicode_decode(const char *text, size_t n, uint32_t *c);
 
+/* Bytes of the character at text[0..n), n > 0: 1..4, or 0 where they are not UTF-8 (as above). */
+size_t unicode_valid(const char *text, size_t n);
+
 /* UTF-8 of a code point up to UNICODE_LAST: gives the bytes written, 1..4. */
 size_t unicode_encode(uint32_t c, char out[4]);
 
