@@ -83,7 +83,6 @@ void norm_back(struct backward *b, size_t id, float *out, const float *dy, const
     hooks->norm(hooks->arg, id, s.partial);
 }
 
-
 struct add_stage { float *out; const float *a, *y; float factor; };
 
 static void add_block(struct backward *b, const void *arg, size_t from, size_t to)

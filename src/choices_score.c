@@ -217,7 +217,6 @@ static bool score_item(struct scorer *s, const struct item_tokens *t, struct cho
     return true;
 }
 
-/* The first of the highest. */
 /* Three rules at once, since the literature has all of them: the sum favours short choices; per byte does not depend on the
  * tokenizer; per token is what llama.cpp's HellaSwag does. At a tie the first choice wins, as an argmax does. */
 static void decide(struct choice_answer *answer, const struct choice_item *item, const struct choice_score *scores)

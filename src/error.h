@@ -20,13 +20,13 @@
 bool error_set(struct quern_error *err, enum quern_code code, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
-/* Put "PREFIX: " before the text of an error already set (a path, usually). Always false. */
-bool error_prefix(struct quern_error *err, const char *prefix);
-
 /* The same with errno's sentence after the text: "cannot open 'x': No such file or directory". Code QUERN_EIO. */
 bool error_errno(struct quern_error *err, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 #define ERR_ERRNO(err, ...) error_errno((err), __FILE__, __LINE__, __VA_ARGS__)
+
+/* Put "PREFIX: " before the text of an error already set (a path, usually). Always false. */
+bool error_prefix(struct quern_error *err, const char *prefix);
 
 /* *out = a + b, a * b; false, with *out untouched, when the result does not fit. */
 static inline bool checked_add(size_t *out, size_t a, size_t b)

@@ -209,7 +209,6 @@ struct conv {
 void convolve(struct forward *f, const struct conv *c);
 
 /* Mixture of experts (moe.c): reads f->h and f->in, adds to f->x. */
-
 void moe_forward(struct forward *f, const struct layer *l);
 
 /* Take `count * size` bytes, 64-byte aligned, at *offset of `base` (NULL: only count); false when the sum overflows. */

@@ -12,8 +12,8 @@
 /* Limits that no real model comes near; they keep later sums of sizes small. */
 enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 14, MAX_HEAD_DIM = 1 << 14, MAX_FF = 1 << 24 };
 
-/* The two buffers save every caller from building names: a reader lives on the stack of model_hyper only. */
-/* What every reading function needs, and room for the names that their messages show. */
+/* What every reading function needs, and room for the names that it builds and that its messages show. It lives on the stack of
+ * model_hyper only. */
 struct reader {
     const struct gguf  *g;
     const char         *arch;
@@ -244,9 +244,8 @@ static bool read_rope_scaling(struct model *m, struct reader *r)
         return false;
     if ((m->arch->flags & ARCH_YARN_LOG) && !number(r, "rope.scaling.yarn_log_multiplier", &log_multiplier))
         return false;
-    /* DeepSeek files hold a tenth of the multiplier. */
     /* YaRN (Peng et al. 2023) scales queries and keys by 1 + 0.1 ln(factor); DeepSeek divides by the same with its own multiplier,
-     * which for MLA is folded into the scale of the scores instead (read_mla). */
+     * which for MLA is folded into the scale of the scores instead (read_mla). Files of DeepSeek hold a tenth of the multiplier. */
     bool mla = m->arch->mixer == MIXERS_MLA;
     rope->log_multiplier = mla ? (double)log_multiplier / (double)0.1f : (double)log_multiplier;
     if (rope->yarn && rope->factor > 1) {

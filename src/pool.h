@@ -17,7 +17,7 @@ typedef void pool_fn(void *arg, size_t index, size_t thread);
 bool pool_allows(size_t threads, struct quern_error *err);
 
 /* `threads` >= 1 counts the calling thread. Where the system refuses threads the pool is smaller (pool_threads tells);
- * QUERN_EMEM only when the pool itself cannot be allocated. */
+ * QUERN_EUSAGE for 0 or more than 1024, QUERN_EMEM only when the pool itself cannot be allocated. Free with pool_close. */
 struct pool *pool_open(size_t threads, struct quern_error *err);
 void pool_close(struct pool *pool);      /* NULL is allowed */
 size_t pool_threads(const struct pool *pool);

@@ -40,9 +40,9 @@ static void drop_given(struct stops *s)
     s->given = 0;
 }
 
-/* Where the first stop string that is wholly there begins, or where the first one that may still come begins. */
-/* All of `held` is looked at again with each piece; it is never longer than the longest stop string and one piece, because
- * everything before the first candidate goes out. */
+/* Where the first stop string that is wholly there begins, or where the first one that may still come begins. All of `held` is
+ * looked at again with each piece; it is never longer than the longest stop string and one piece, because everything before the
+ * first candidate goes out. */
 static size_t first_candidate(const struct stops *s, bool *whole)
 {
     for (size_t at = 0; at < s->n; at++)

@@ -216,8 +216,8 @@ static float choose_d(int *k, const struct grid_curve *curves, int subs, const s
             highest = curves[b].from + curves[b].best;
     if (highest == -INFINITY)
         return 0;
-    /* From the largest wish on the largest multiple (and a little above it) downwards. */
-    /* Quarter steps of RATIO over ten of them: finer than the samples that they are read from. */
+    /* From the largest wish on the largest multiple (and a little above it) downwards, in quarter steps of RATIO over ten of them:
+     * finer than the samples that they are read from. */
     for (int i = 0; i < 40; i++) {
         double d = highest - odd[shape->scales - 1] - 1.5 + 0.25 * i, sum = 0;
         int pick[16];
