@@ -632,7 +632,7 @@ static bool parse(struct gguf *g, const struct gguf_options *options, struct que
     struct reader r = { .data = g->parts[0].data, .size = g->parts[0].size, .limit = SIZE_MAX, .err = err };
     size_t limit = options->limit_metadata ? options->limit_metadata : (size_t)METADATA_MIB << 20;
     uint64_t tensors = 0, keys = 0;
-    uint32_t alignment = 32;
+    uint32_t alignment = GGUF_ALIGNMENT;
     if (!read_header(&r, &g->version, &tensors, &keys))
         return false;
     reader_limit(&r, limit);
@@ -644,7 +644,7 @@ static bool parse(struct gguf *g, const struct gguf_options *options, struct que
                    gguf_type_name(kv->value.type));
     if (kv)
         alignment = (uint32_t)kv->value.as.u;
-    if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)))
+    if (!gguf_alignment_ok(alignment))
         return ERR(err, QUERN_EFORMAT, "key 'general.alignment' at byte %zu is %u, allowed are powers of two from 8 to 65536",
                    kv->offset, alignment);
     g->alignment = alignment;

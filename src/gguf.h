@@ -56,6 +56,11 @@ struct gguf_tensor {
     uint32_t           part;         /* which file of a split model */
 };
 
+/* Where tensors begin: multiples of general.alignment, which readers take to be 32 where the key is absent. */
+enum { GGUF_ALIGNMENT = 32 };
+/* A power of two from 8 to 65536? */
+bool gguf_alignment_ok(uint64_t alignment);
+
 struct gguf_options {
     size_t limit_metadata;           /* bytes of key-value section; 0: 256 MiB */
     bool   allow_aliased;            /* tensors may share bytes */
@@ -113,6 +118,8 @@ size_t gguf_type_bytes(enum gguf_type type);        /* of a number or bool; 0 fo
 /* Decode one number or bool from packed[gguf_type_bytes(type)]; and any little-endian unsigned number of n <= 8 bytes. */
 void gguf_scalar(struct gguf_value *out, enum gguf_type type, const uint8_t *packed);
 uint64_t gguf_little_endian(const uint8_t *p, size_t n);
+/* The other way: the low n <= 8 bytes of a number to packed[n]. */
+void gguf_pack(uint8_t *packed, uint64_t value, size_t n);
 bool gguf_string_is(struct gguf_string s, const char *text);
 
 /* ---- writing (gguf_write.c) ------------------------------------------------------------------------------------
@@ -147,10 +154,14 @@ bool gguf_writer_bool(struct gguf_writer *w, const char *key, bool value, struct
 bool gguf_writer_text(struct gguf_writer *w, const char *key, const char *value, struct quern_error *err);
 bool gguf_writer_array(struct gguf_writer *w, const char *key, enum gguf_type type, const void *packed, size_t n, size_t bytes,
                        struct quern_error *err);
+/* All keys of another file, as they stand there. */
+bool gguf_writer_keys(struct gguf_writer *w, const struct gguf *g, struct quern_error *err);
 /* Describe every tensor before the first byte of data is written. Only name, type, dims and shape are used. */
 bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, struct quern_error *err);
 /* The data of the next tensor, whole or in pieces; padding is the writer's business. */
 bool gguf_writer_data(struct gguf_writer *w, const void *data, size_t bytes, struct quern_error *err);
+/* All tensors of another file: description and data. */
+bool gguf_writer_tensors(struct gguf_writer *w, const struct gguf *g, struct quern_error *err);
 /* End the description. *standing: tensors, counted from the first, that the file holds already because an earlier run with `resume`
  * and the same header was killed or left; the data that follows is that of the next one. */
 bool gguf_writer_begin(struct gguf_writer *w, size_t *standing, struct quern_error *err);

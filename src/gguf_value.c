@@ -31,6 +31,17 @@ uint64_t gguf_little_endian(const uint8_t *p, size_t n)
     return value;
 }
 
+void gguf_pack(uint8_t *packed, uint64_t value, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        packed[i] = (uint8_t)(value >> 8 * i);
+}
+
+bool gguf_alignment_ok(uint64_t alignment)
+{
+    return alignment >= 8 && alignment <= 65536 && (alignment & (alignment - 1)) == 0;
+}
+
 /* Signed and unsigned types of every width; bool is neither. */
 static bool is_signed(enum gguf_type type)
 {

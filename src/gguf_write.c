@@ -81,8 +81,7 @@ static bool put(struct bytes *b, const void *data, size_t n, struct quern_error 
 static bool put_number(struct bytes *b, uint64_t value, size_t bytes, struct quern_error *err)
 {
     uint8_t packed[8];
-    for (size_t i = 0; i < bytes; i++)
-        packed[i] = (uint8_t)(value >> (8 * i));
+    gguf_pack(packed, value, bytes);
     return put(b, packed, bytes, err);
 }
 
@@ -205,6 +204,14 @@ bool gguf_writer_array(struct gguf_writer *w, const char *key, enum gguf_type ty
     return gguf_writer_value(w, key, strlen(key), &value, err);
 }
 
+bool gguf_writer_keys(struct gguf_writer *w, const struct gguf *g, struct quern_error *err)
+{
+    for (size_t i = 0; i < g->kv_count; i++)
+        if (!gguf_writer_value(w, g->kvs[i].key.text, g->kvs[i].key.n, &g->kvs[i].value, err))
+            return false;
+    return true;
+}
+
 /* Offsets depend on the alignment, which a later key may still set: they are filled in when the data begins. */
 bool gguf_writer_tensor(struct gguf_writer *w, const struct gguf_tensor *t, struct quern_error *err)
 {
@@ -311,9 +318,7 @@ static bool plan(struct gguf_writer *w, size_t header, struct quern_error *err)
     bool fits = checked_add(&w->size, header, padding(w, header));
     w->header = w->size;
     for (size_t i = 0; fits && i < w->tensor_count; i++) {
-        uint8_t *row = w->rows.data + w->tensors[i].offset_at;
-        for (size_t k = 0; k < 8; k++)
-            row[k] = (uint8_t)((uint64_t)offset >> (8 * k));
+        gguf_pack(w->rows.data + w->tensors[i].offset_at, offset, 8);
         w->tensors[i].offset = offset;
         fits = checked_add(&end, offset, w->tensors[i].bytes) && checked_align(&offset, end, w->alignment);
     }
@@ -379,19 +384,17 @@ static bool begin(struct gguf_writer *w, struct quern_error *err)
     struct gguf g;
     size_t header;
     if (!w->alignment)
-        w->alignment = 32;
-    /* Readers take 32 for granted. */
-    if (w->alignment != 32 && !w->alignment_key && !gguf_writer_u32(w, "general.alignment", (uint32_t)w->alignment, err))
+        w->alignment = GGUF_ALIGNMENT;
+    bool said = w->alignment == GGUF_ALIGNMENT || w->alignment_key;
+    if (!said && !gguf_writer_u32(w, "general.alignment", (uint32_t)w->alignment, err))
         return false;
     w->begun = true;
-    if (w->alignment < 8 || w->alignment > 65536 || (w->alignment & (w->alignment - 1))) {
+    if (!gguf_alignment_ok(w->alignment)) {
         ERR(err, QUERN_EUSAGE, "'%s': alignment %zu, allowed are powers of two from 8 to 65536", w->out.path, w->alignment);
         return output_abandon(&w->out);
     }
-    for (size_t i = 0; i < 8; i++) {
-        w->keys.data[8 + i] = (uint8_t)((uint64_t)w->tensor_count >> (8 * i));
-        w->keys.data[16 + i] = (uint8_t)((uint64_t)w->key_count >> (8 * i));
-    }
+    gguf_pack(w->keys.data + 8, w->tensor_count, 8);
+    gguf_pack(w->keys.data + 16, w->key_count, 8);
     if (!checked_add(&header, w->keys.n, w->rows.n)) {
         ERR(err, QUERN_EUSAGE, "'%s': the header's size overflows", w->out.path);
         return output_abandon(&w->out);
@@ -465,6 +468,17 @@ bool gguf_writer_data(struct gguf_writer *w, const void *data, size_t bytes, str
     w->current++;
     w->current_done = 0;
     return emit_zeros(w, pad, err);
+}
+
+bool gguf_writer_tensors(struct gguf_writer *w, const struct gguf *g, struct quern_error *err)
+{
+    for (size_t i = 0; i < g->tensor_count; i++)
+        if (!gguf_writer_tensor(w, &g->tensors[i], err))
+            return false;
+    for (size_t i = 0; i < g->tensor_count; i++)
+        if (!gguf_writer_data(w, g->tensors[i].data, g->tensors[i].bytes, err))
+            return false;
+    return true;
 }
 
 bool gguf_writer_commit(struct gguf_writer *w, struct quern_error *err)

@@ -91,3 +91,25 @@ void calibration_close(struct calibration *c)
         map_close(&c->map);
     *c = (struct calibration){ 0 };
 }
+
+bool calibration_open_two(struct calibration *fit, const char *fit_path, struct calibration *judge, const char *judge_path,
+                          enum calibration_part part, const struct quern_model *model, size_t chunk, const char *same,
+                          struct quern_error *err)
+{
+    *fit = *judge = (struct calibration){ 0 };
+    if (!calibration_open(fit, fit_path, CALIBRATION_FIT, model, chunk, err) ||
+        !calibration_open(judge, judge_path, part, model, chunk, err))
+        return false;
+    bool equal = fit->bytes == judge->bytes && memcmp(fit->text, judge->text, fit->bytes) == 0;
+    return !equal || ERR(err, QUERN_EUSAGE, "%s", same);
+}
+
+bool calibration_possible(const char *fit_path, const char *judge_path, enum calibration_part part, const struct quern_model *model,
+                          size_t chunk, const char *same, struct quern_error *err)
+{
+    struct calibration fit, judge;
+    bool ok = calibration_open_two(&fit, fit_path, &judge, judge_path, part, model, chunk, same, err);
+    calibration_close(&fit);
+    calibration_close(&judge);
+    return ok;
+}

@@ -31,4 +31,13 @@ bool calibration_open(struct calibration *c, const char *path, enum calibration_
                       size_t chunk, struct quern_error *err);
 void calibration_close(struct calibration *c);
 
+/* The text to learn from, and the one to judge by, which must be another: QUERN_EUSAGE `same` where both have the same bytes. Close
+ * both, also after a failure. */
+bool calibration_open_two(struct calibration *fit, const char *fit_path, struct calibration *judge, const char *judge_path,
+                          enum calibration_part part, const struct quern_model *model, size_t chunk, const char *same,
+                          struct quern_error *err);
+/* Only whether they could be opened. */
+bool calibration_possible(const char *fit_path, const char *judge_path, enum calibration_part part, const struct quern_model *model,
+                          size_t chunk, const char *same, struct quern_error *err);
+
 #endif

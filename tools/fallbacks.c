@@ -43,8 +43,7 @@ static void add_reason(struct fallbacks *f, const struct quantize_job *job, int 
         return;
     if (more)
         n += (size_t)snprintf(text + n, room - n, listed ? " and %zu more" : " %zu tensors", more);
-    for (int b = 0; b < 8; b++)
-        head[b] = (uint8_t)((uint64_t)n >> 8 * b);
+    gguf_pack(head, n, 8);
     f->bytes += 8 + n;
     f->reasons++;
 }

@@ -59,6 +59,11 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
 }
 
+void imatrix_sort(struct imatrix *m)
+{
+    qsort(m->entries, m->count, sizeof *m->entries, by_name);
+}
+
 static bool read_entries(struct imatrix *m, const struct gguf *g, struct quern_error *err)
 {
     m->entries = arena_take(&m->arena, g->tensor_count, sizeof *m->entries, "importances", err);
@@ -84,7 +89,7 @@ static bool read_entries(struct imatrix *m, const struct gguf *g, struct quern_e
         return false;
     if (!m->count)
         return ERR(err, QUERN_EFORMAT, "no importances in this file");
-    qsort(m->entries, m->count, sizeof *m->entries, by_name);
+    imatrix_sort(m);
     return true;
 }
 
@@ -146,6 +151,12 @@ const struct imatrix_entry *imatrix_find(const struct imatrix *m, struct gguf_st
     return NULL;
 }
 
+const float *imatrix_row(const struct imatrix_entry *e, const struct gguf_tensor *t, size_t row)
+{
+    size_t expert = e && e->experts > 1 ? row / t->shape[1] % e->experts : 0;
+    return e ? e->mean + expert * e->inputs : NULL;
+}
+
 bool imatrix_check(const struct imatrix *m, const struct gguf *g, const bool *needs, bool lax, struct quern_error *err)
 {
     for (size_t i = 0; i < g->tensor_count; i++) {
@@ -199,8 +210,7 @@ bool imatrix_write(const char *path, const struct imatrix *m, bool force, struct
     size_t n = strlen(m->dataset);
     uint8_t packed[8 + 4096];
     n = n < 4096 ? n : 4096;
-    for (int i = 0; i < 8; i++)
-        packed[i] = (uint8_t)((uint64_t)n >> 8 * i);
+    gguf_pack(packed, n, 8);
     memcpy(packed + 8, m->dataset, n);
     bool ok = w && gguf_writer_text(w, "general.type", "imatrix", err) &&
               gguf_writer_array(w, "imatrix.datasets", GGUF_STRING, packed, 1, 8 + n, err) &&

@@ -173,18 +173,16 @@ static bool write_names(struct imprint *m, struct gguf_writer *w, struct quern_e
         const struct imprint_input *in = &m->inputs[m->maps[k].input];
         struct gguf_string text[2] = { m->source->gguf.tensors[m->maps[k].tensor].name, { in->name, strlen(in->name) } };
         for (int which = 0; which < 2; which++) {
-            for (size_t i = 0; i < 8; i++)
-                list[which][n[which]++] = (uint8_t)((uint64_t)text[which].n >> (8 * i));
-            memcpy(list[which] + n[which], text[which].text, text[which].n);
-            n[which] += text[which].n;
+            gguf_pack(list[which] + n[which], text[which].n, 8);
+            memcpy(list[which] + n[which] + 8, text[which].text, text[which].n);
+            n[which] += 8 + text[which].n;
         }
     }
     uint8_t *numbers = list[1] ? mem_take(m->map_count, 8, "numbers", err) : NULL;
-    for (size_t k = 0; numbers && k < m->map_count; k++)
-        for (size_t i = 0; i < 4; i++) {
-            numbers[4 * k + i] = (uint8_t)(m->maps[k].rows >> (8 * i));
-            numbers[4 * (m->map_count + k) + i] = (uint8_t)(m->inputs[m->maps[k].input].experts >> (8 * i));
-        }
+    for (size_t k = 0; numbers && k < m->map_count; k++) {
+        gguf_pack(numbers + 4 * k, m->maps[k].rows, 4);
+        gguf_pack(numbers + 4 * (m->map_count + k), m->inputs[m->maps[k].input].experts, 4);
+    }
     bool ok = numbers && gguf_writer_array(w, "quern.stats.maps", GGUF_STRING, list[0], m->map_count, n[0], err) &&
               gguf_writer_array(w, "quern.stats.inputs", GGUF_STRING, list[1], m->map_count, n[1], err) &&
               gguf_writer_array(w, "quern.stats.rows", GGUF_U32, numbers, m->map_count, 4 * m->map_count, err) &&

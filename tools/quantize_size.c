@@ -7,7 +7,7 @@
 
 size_t run_padded_bytes(size_t bytes)
 {
-    return (bytes + 31) / 32 * 32;
+    return (bytes + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;
 }
 
 size_t run_file_bytes(const struct run *r)

@@ -75,33 +75,19 @@ bool receipt_measure(struct eval_result *result, const struct quern_model *model
     return ok;
 }
 
-/* Neither must be too short, nor may they be the same. */
-static bool open_texts(struct calibration *fit, struct calibration *held, const struct quern_model *source,
-                       const struct receipt_options *o, struct quern_error *err)
-{
-    size_t context = context_of(source);
-    if (!calibration_open(fit, o->calibration, CALIBRATION_FIT, source, context, err) ||
-        !calibration_open(held, o->heldout, CALIBRATION_HELDOUT, source, context, err))
-        return false;
-    if (fit->bytes == held->bytes && !memcmp(fit->text, held->text, fit->bytes))
-        return ERR(err, QUERN_EUSAGE, "the held-out text is the calibration text");
-    return true;
-}
+static const char SAME_TEXT[] = "the held-out text is the calibration text";
 
 bool receipt_possible(const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
 {
-    struct calibration fit = { 0 }, held = { 0 };
-    bool ok = open_texts(&fit, &held, source, o, err);
-    calibration_close(&fit);
-    calibration_close(&held);
-    return ok;
+    return calibration_possible(o->calibration, o->heldout, CALIBRATION_HELDOUT, source, context_of(source), SAME_TEXT, err);
 }
 
 bool receipt_make(struct receipt *r, const struct quantize_job *job, const struct quern_model *rounded,
                   const struct quern_model *source, const struct receipt_options *o, struct quern_error *err)
 {
-    struct calibration fit = { 0 }, held = { 0 };
-    bool ok = open_texts(&fit, &held, source, o, err);
+    struct calibration fit, held;
+    bool ok = calibration_open_two(&fit, o->calibration, &held, o->heldout, CALIBRATION_HELDOUT, source, context_of(source),
+                                   SAME_TEXT, err);
     fallbacks_list(&r->fallbacks, job);
     if (ok) {
         hash_text(&fit, r->calibration_hash);
@@ -159,8 +145,7 @@ static bool write_receipt(const struct receipt *r, struct gguf_writer *w, struct
     for (size_t i = 0; packed && i < r->error_count; i++) {
         uint32_t bits;
         memcpy(&bits, &r->errors[i], 4);
-        for (int b = 0; b < 4; b++)
-            packed[4 * i + (size_t)b] = (uint8_t)(bits >> 8 * b);
+        gguf_pack(packed + 4 * i, bits, 4);
     }
     bool ok = packed && gguf_writer_u32(w, "quern.receipt.heldout_tokens", (uint32_t)e->scored, err) &&
               gguf_writer_array(w, "quern.receipt.tensor_errors", GGUF_F32, packed, r->error_count, 4 * r->error_count, err);
@@ -173,15 +158,8 @@ bool receipt_stamp(const struct receipt *r, const struct gguf *rounded, const st
 {
     struct gguf_writer_options options = { .force = force, .inputs = source->parts, .input_count = source->part_count };
     struct gguf_writer *w = gguf_writer_open(path, &options, err);
-    bool ok = w != NULL;
-    for (size_t i = 0; ok && i < rounded->kv_count; i++)
-        ok = gguf_writer_value(w, rounded->kvs[i].key.text, rounded->kvs[i].key.n, &rounded->kvs[i].value, err);
-    ok = ok && write_receipt(r, w, err);
-    for (size_t i = 0; ok && i < rounded->tensor_count; i++)
-        ok = gguf_writer_tensor(w, &rounded->tensors[i], err);
-    for (size_t i = 0; ok && i < rounded->tensor_count; i++)
-        ok = gguf_writer_data(w, rounded->tensors[i].data, rounded->tensors[i].bytes, err);
-    ok = ok && gguf_writer_commit(w, err);
+    bool ok = w && gguf_writer_keys(w, rounded, err) && write_receipt(r, w, err) && gguf_writer_tensors(w, rounded, err) &&
+              gguf_writer_commit(w, err);
     gguf_writer_close(w);
     return ok;
 }

@@ -33,8 +33,8 @@ bool stats_model_hash(const struct gguf *g, struct pool *pool, char out[65], str
     pool_run(pool, hash_tensor, &s, g->tensor_count);
     sha256_begin(&all);
     for (size_t i = 0; i < g->tensor_count; i++) {
-        uint32_t type = g->tensors[i].type;
-        uint8_t packed[4] = { (uint8_t)type, (uint8_t)(type >> 8), (uint8_t)(type >> 16), (uint8_t)(type >> 24) };
+        uint8_t packed[4];
+        gguf_pack(packed, g->tensors[i].type, sizeof packed);
         sha256_add(&all, packed, sizeof packed);
         sha256_add(&all, s.out[i], 64);
     }

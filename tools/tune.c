@@ -238,14 +238,7 @@ static bool write_file(const struct gguf *g, const struct gguf *source, const ch
     struct gguf_writer_options options = {
         .force = force, .alignment = g->alignment, .version = g->version, .unpadded = source->unpadded };
     struct gguf_writer *w = gguf_writer_open(path, &options, err);
-    bool ok = w != NULL;
-    for (size_t i = 0; ok && i < g->kv_count; i++)
-        ok = gguf_writer_value(w, g->kvs[i].key.text, g->kvs[i].key.n, &g->kvs[i].value, err);
-    for (size_t i = 0; ok && i < g->tensor_count; i++)
-        ok = gguf_writer_tensor(w, &g->tensors[i], err);
-    for (size_t i = 0; ok && i < g->tensor_count; i++)
-        ok = gguf_writer_data(w, g->tensors[i].data, g->tensors[i].bytes, err);
-    ok = ok && gguf_writer_commit(w, err);
+    bool ok = w && gguf_writer_keys(w, g, err) && gguf_writer_tensors(w, g, err) && gguf_writer_commit(w, err);
     gguf_writer_close(w);
     return ok;
 }

@@ -1,7 +1,6 @@
 #include "tune_stage.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "calibration.h"
 #include "tune_pass.h"
@@ -66,32 +65,19 @@ static size_t length_of(const struct quern_model *original)
     return context && context < o.length ? context : o.length;
 }
 
-static bool open_texts(struct calibration *fit, struct calibration *other, const struct quern_model *original,
-                       const struct tune_stage *stage, struct quern_error *err)
-{
-    size_t length = length_of(original);
-    if (!calibration_open(fit, stage->calibration, CALIBRATION_FIT, original, length, err) ||
-        !calibration_open(other, stage->stop_text, CALIBRATION_STOP, original, length, err))
-        return false;
-    if (fit->bytes == other->bytes && !memcmp(fit->text, other->text, fit->bytes))
-        return ERR(err, QUERN_EUSAGE, "the text to stop tuning by is the text that it learns from: it would never see too much");
-    return true;
-}
+static const char SAME_TEXT[] = "the text to stop tuning by is the text that it learns from: it would never see too much";
 
 bool tune_stage_texts(const struct quern_model *original, const struct tune_stage *stage, struct quern_error *err)
 {
-    struct calibration fit = { 0 }, other = { 0 };
-    bool ok = open_texts(&fit, &other, original, stage, err);
-    calibration_close(&fit);
-    calibration_close(&other);
-    return ok;
+    return calibration_possible(stage->calibration, stage->stop_text, CALIBRATION_STOP, original, length_of(original), SAME_TEXT,
+                                err);
 }
 
 bool tune_stage_run(struct tune_result *result, const struct quern_model *original, const char *rounded,
                     const struct tune_stage *stage, struct quern_error *err)
 {
     struct tune_options o;
-    struct calibration fit = { 0 }, other = { 0 };
+    struct calibration fit, other;
     tune_default(&o);
     o.length = length_of(original);
     o.tokens = tune_stage_tokens(original, stage->feedback, stage->tokens);
@@ -100,7 +86,8 @@ bool tune_stage_run(struct tune_result *result, const struct quern_model *origin
     if (stage->feedback)
         o.scale_rate = o.norm_rate = 0.0005;
     o.mem_limit = stage->mem_limit, o.pool = stage->pool, o.stop = stage->stop, o.show = stage->show, o.show_arg = stage->show_arg;
-    bool ok = open_texts(&fit, &other, original, stage, err);
+    bool ok = calibration_open_two(&fit, stage->calibration, &other, stage->stop_text, CALIBRATION_STOP, original, o.length,
+                                   SAME_TEXT, err);
     if (ok) {
         struct tune_text text = { fit.text, fit.bytes };
         o.texts = &text, o.text_count = 1, o.held_out = (struct tune_text){ other.text, other.bytes };

@@ -543,10 +543,9 @@ bool vocab_read(struct vocab *v, struct hf *h, size_t count, const char *pre, st
 
 static void pack_u64(struct text *t, uint64_t value)
 {
-    char bytes[8];
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (char)(value >> (8 * i));
-    text_add(t, bytes, 8);
+    uint8_t packed[8];
+    gguf_pack(packed, value, sizeof packed);
+    text_add(t, (const char *)packed, sizeof packed);
 }
 
 static void pack_string(struct text *t, const char *text, size_t n)
