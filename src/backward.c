@@ -28,7 +28,7 @@ const struct matrix *backward_matrix(const struct model *m, size_t id)
     return of[id % LINEAR_KINDS];
 }
 
-static const float *file_norm(const struct model *m, size_t id)
+const float *backward_norm(const struct model *m, size_t id)
 {
     if (id == m->hyper.layers * NORM_KINDS)
         return m->output_norm.weight;
@@ -40,7 +40,7 @@ static const float *file_norm(const struct model *m, size_t id)
 
 size_t backward_norm_width(const struct model *m, size_t id)
 {
-    if (!file_norm(m, id))
+    if (!backward_norm(m, id))
         return 0;
     if (id == m->hyper.layers * NORM_KINDS)
         return m->hyper.width;
@@ -180,7 +180,7 @@ static bool take_all(struct backward *b, const struct kernels *kernels, size_t l
     if (!b->buffers)
         return false;
     for (size_t id = 0; id < b->norm_count; id++)
-        b->norms[id] = file_norm(m, id);
+        b->norms[id] = backward_norm(m, id);
     for (size_t i = 0; i <= m->hyper.layers; i++) {
         b->kept[i] = mem_take_aligned(b->most, dense_stride(m->hyper.width) * sizeof(float), "residuals", err);
         if (!b->kept[i])

@@ -76,7 +76,8 @@ void backward_free(struct backward *b);
 const struct matrix *backward_matrix(const struct model *m, size_t id);
 /* Decode it: out f32 [slices][rows][dense_stride(cols)], the gap zero. Its scale is in the result. */
 void backward_decode(const struct backward *b, const struct matrix *w, float *out);
-/* Values of norm `id`, 0 where the model has none. */
+/* The model's own weights of norm `id`, NULL where it has none, and how many they are. */
+const float *backward_norm(const struct model *m, size_t id);
 size_t backward_norm_width(const struct model *m, size_t id);
 
 /* tokens: sequences * length ids, each sequence from position 0. logits: [n][dense_stride(vocab)], may be NULL when only the

@@ -86,11 +86,6 @@ static bool keep_importances(struct journal *j, const struct imatrix *m, struct 
     return journal_add(j, "importances", &counts, sizeof counts, err);
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
-}
-
 /* *found: the matrix is there, as importance_gather made it. */
 static bool find_importances(struct imatrix *m, struct journal *j, const struct gguf *g, const char *dataset, bool *found,
                              struct quern_error *err)
@@ -119,7 +114,8 @@ static bool find_importances(struct imatrix *m, struct journal *j, const struct 
         snprintf(name, sizeof name, "importance %.120s", e->name);
         m->count += journal_find(j, name, e->mean, e->inputs * e->experts * sizeof *e->mean);
     }
-    qsort(m->entries, ok ? m->count : 0, sizeof *m->entries, by_name);
+    if (ok)
+        imatrix_sort(m);
     m->chunks = counts.chunks, m->chunk_size = counts.chunk_size;
     *found = ok && m->count == counts.count;
     if (!*found)

@@ -27,8 +27,13 @@ struct imatrix {
  * belong together, values that are negative or not finite, an entry without a single token. */
 bool imatrix_open(struct imatrix *m, const char *path, struct quern_error *err);
 void imatrix_close(struct imatrix *m);
+/* Entries into the order in which imatrix_find looks for them: for those who fill a matrix themselves. */
+void imatrix_sort(struct imatrix *m);
 /* NULL when absent. `name` need not end in NUL. */
 const struct imatrix_entry *imatrix_find(const struct imatrix *m, struct gguf_string name);
+/* The importances of row `row` of tensor t, f32 [shape[0]]: of the row's expert, or the one set that all experts share. NULL where
+ * there is no entry. */
+const float *imatrix_row(const struct imatrix_entry *e, const struct gguf_tensor *t, size_t row);
 /* Does the matrix fit the model? QUERN_EFORMAT names the first tensor whose entry has another shape and, unless `lax`, the first
  * one in need (plan of `needs`: one flag per tensor of g) without an entry. */
 bool imatrix_check(const struct imatrix *m, const struct gguf *g, const bool *needs, bool lax, struct quern_error *err);

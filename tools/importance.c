@@ -163,11 +163,6 @@ static bool run_passes(struct gathering *g, struct passes *p, const struct calib
     return true;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct imatrix_entry *)a)->name, ((const struct imatrix_entry *)b)->name);
-}
-
 /* Of input j over expert x's tokens. An expert that saw none gets what all of them saw: of one size with its neighbours, so that
  * sums of errors over the stack stay meaningful. */
 static float mean_square(const struct sums *s, const struct imatrix_entry *e, size_t x, size_t j)
@@ -218,7 +213,7 @@ static bool finish(struct imatrix *out, const struct gathering *g, const struct 
             return false;
     if (!out->entries)
         return false;
-    qsort(out->entries, out->count, sizeof *out->entries, by_name);
+    imatrix_sort(out);
     out->chunks = (uint32_t)(count / text->chunk);
     out->chunk_size = (uint32_t)text->chunk;
     out->dataset = arena_text(&out->arena, text->name, strlen(text->name), err);

@@ -92,15 +92,6 @@ static size_t first_bad(const float *x, size_t n)
     return n;
 }
 
-/* The importances of a row; all experts may share one set. */
-static const float *row_importance(const struct batch *b, size_t row)
-{
-    if (!b->importances)
-        return NULL;
-    size_t expert = b->importances->experts > 1 ? row / b->tensor->shape[1] % b->importances->experts : 0;
-    return b->importances->mean + expert * b->importances->inputs;
-}
-
 static void round_chunk(void *arg, size_t index, size_t thread)
 {
     struct batch *b = arg;
@@ -114,7 +105,7 @@ static void round_chunk(void *arg, size_t index, size_t thread)
             b->bad[index] = 1 + row * n + at;
             return;
         }
-        const float *importance = row_importance(b, row);
+        const float *importance = imatrix_row(b->importances, b->tensor, row);
         if (importance)
             rounding_weigh(weight, x, importance, n, b->job->weights);
         rounding_row(b->job->rounding, b->format->id, b->out + r * b->row_out, x, importance ? weight : NULL, n);
@@ -327,7 +318,7 @@ static void sample_row(void *arg, size_t index, size_t thread)
     const struct batch *b = &s->batch;
     size_t n = b->tensor->shape[0], row = index * s->every;
     float *x = b->scratch + thread * 3 * n, *weight = x + n, *y = weight + n;
-    const float *importance = row_importance(b, row);
+    const float *importance = imatrix_row(b->importances, b->tensor, row);
     b->job->kernels->dequantize[b->tensor->type].fn(x, b->tensor->data + row * b->row_in, n);
     if (importance)
         rounding_weigh(weight, x, importance, n, b->job->weights);

@@ -2,10 +2,10 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "backward.h"
 #include "imprint.h"
+#include "machine.h"
 
 void report_plan(const struct quantize_job *job, const struct plan *choice)
 {
@@ -71,13 +71,6 @@ static const double FEEDBACK_PASSES = 32;
 /* Values of a type that are timed. */
 static const size_t TIMED_VALUES = (size_t)1 << 16;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double tensor_values(const struct gguf_tensor *t)
 {
     return (double)t->shape[0] * (double)t->shape[1] * (double)t->shape[2] * (double)t->shape[3];
@@ -90,10 +83,10 @@ static bool time_value(const struct quantize_job *job, size_t i, double *seconds
     size_t rows = t->shape[1] * t->shape[2] * t->shape[3], wanted = TIMED_VALUES / t->shape[0] + 1;
     size_t every = rows > wanted ? rows / wanted : 1, sampled = (rows + every - 1) / every;
     for (int turn = 0; turn < 2; turn++) {
-        double error, begin = now();
+        double error, begin = machine_clock();
         if (!quantize_errors(job, i, &job->plan[i].format, 1, TIMED_VALUES, &error, err))
             return false;
-        double each = (now() - begin) / ((double)sampled * (double)t->shape[0]);
+        double each = (machine_clock() - begin) / ((double)sampled * (double)t->shape[0]);
         *seconds = turn && *seconds < each ? *seconds : each;
     }
     return true;
@@ -129,9 +122,9 @@ static bool moments_rate(const struct quantize_job *job, const struct report_wor
     together = text.count / length < together ? text.count / length : together;
     bool ok = backward_init(&b, m, &w->model->kernels, job->pool, together * length, length, err);
     for (int turn = 0; ok && turn < 2; turn++) {
-        double begin = now();
+        double begin = machine_clock();
         backward_forward(&b, text.tokens, together, length, NULL, NULL);
-        double seen = passed * (double)(together * length) / (now() - begin);
+        double seen = passed * (double)(together * length) / (machine_clock() - begin);
         *rate = turn && *rate > seen ? *rate : seen;
     }
     if (ok)
@@ -152,9 +145,9 @@ static bool forward_rate(const struct quantize_job *job, const struct report_wor
               calibration_open(&other, w->heldout, CALIBRATION_HELDOUT, w->model, chunk, err);
     *rate = 0;
     for (int turn = 0; ok && turn < 3; turn++) {
-        double begin = now();
+        double begin = machine_clock();
         ok = measure_init(&m, w->model, text.tokens, chunk, 1, job->pool, job->stop, err);
-        double seen = (double)w->model->model.parameters * (double)chunk / (now() - begin);
+        double seen = (double)w->model->model.parameters * (double)chunk / (machine_clock() - begin);
         *rate = seen > *rate ? seen : *rate;
         measure_free(&m);
     }

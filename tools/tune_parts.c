@@ -79,21 +79,6 @@ static void add_norm(struct tune_parts *p, const struct model *m, const struct g
     }
 }
 
-static const float *norm_weight(const struct model *m, size_t id)
-{
-    const struct layer *l = &m->layer[id / NORM_KINDS];
-    if (id == m->hyper.layers * NORM_KINDS)
-        return m->output_norm.weight;
-    switch ((enum norm_place)(id % NORM_KINDS)) {
-    case NORM_ATTN:      return l->attn_norm.weight;
-    case NORM_Q:         return l->q_norm;
-    case NORM_K:         return l->k_norm;
-    case NORM_POST_ATTN: return l->post_attn_norm.weight;
-    case NORM_FFN:       return l->ffn_norm.weight;
-    default:             return l->post_ffn_norm.weight;
-    }
-}
-
 static float load(const struct tune_part *p, size_t i)
 {
     uint16_t half;
@@ -170,7 +155,7 @@ bool tune_parts_init(struct tune_parts *p, const struct model *m, uint8_t *bytes
     for (size_t id = 0; ok && id < norm_count; id++) {
         p->norm_part[id] = SIZE_MAX;
         if (norms)
-            add_norm(p, m, g, bytes, id, norm_weight(m, id));
+            add_norm(p, m, g, bytes, id, backward_norm(m, id));
     }
     if (ok && take_arrays(p, err))
         return true;

@@ -15,15 +15,6 @@ struct comparison {
     double *errors, *squares;                    /* [chunks] */
 };
 
-/* The importances of a row; all experts may share one set. */
-static const float *row_importance(const struct comparison *c, size_t row)
-{
-    const struct imatrix_entry *e = c->importances;
-    if (!e)
-        return NULL;
-    return e->mean + (e->experts > 1 ? row / c->in->shape[1] % e->experts : 0) * e->inputs;
-}
-
 static void compare_chunk(void *arg, size_t index, size_t thread)
 {
     struct comparison *c = arg;
@@ -31,7 +22,7 @@ static void compare_chunk(void *arg, size_t index, size_t thread)
     size_t in_bytes = c->in->bytes / c->rows, out_bytes = c->out->bytes / c->rows;
     float *x = c->scratch + thread * 2 * n, *y = x + n;
     for (size_t row = index * c->per_chunk; row < to && row < c->rows; row++) {
-        const float *importance = row_importance(c, row);
+        const float *importance = imatrix_row(c->importances, c->in, row);
         c->job->kernels->dequantize[c->in->type].fn(x, c->in->data + row * in_bytes, n);
         c->job->kernels->dequantize[c->out->type].fn(y, c->out->data + row * out_bytes, n);
         for (size_t i = 0; i < n; i++) {
