@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "cpu_words.h"
 #include "gguf.h"
 #include "json.h"
 #include "model.h"
@@ -243,9 +244,8 @@ static bool check_all(struct report *r, const struct gguf *g, const struct gguf_
     struct kernels kernels;
     struct cpu cpu;
     bool shapes, tokenizer;
-    cpu_detect(&cpu);
-    if (!cpu_cap(&cpu, getenv("QUERN_CPU")))
-        return ERR(err, QUERN_EUSAGE, "QUERN_CPU names no level of this processor");
+    if (!cpu_choose(&cpu, NULL, err))
+        return false;
     kernels_init(&kernels, &cpu);
     struct pool *pool = pool_open(threads ? threads : pool_default_threads(NULL, 0), err);
     if (!pool)

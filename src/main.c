@@ -1,5 +1,4 @@
 /* quern: its verbs, and --cpu. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "cmd.h"
@@ -25,14 +24,10 @@ static int show_cpu(void)
 {
     struct cpu cpu;
     struct kernels table;
-    char text[16384], shown[64];
-    const char *word = getenv("QUERN_CPU");
-    cpu_detect(&cpu);
-    if (word && *word && !cpu_cap(&cpu, word)) {
-        fprintf(stderr, "quern: QUERN_CPU: '%s' is unknown or above this machine's '%s' (" CPU_WORDS ")\n",
-                text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
-        return QUERN_EUSAGE;
-    }
+    struct quern_error err;
+    char text[16384];
+    if (!cpu_choose(&cpu, NULL, &err))
+        return cli_fail(&err);
     kernels_init(&table, &cpu);
     kernels_describe(text, sizeof text, &table);
     fputs(text, stdout);

@@ -1,7 +1,6 @@
 #include "model.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "cpu_words.h"
 #include "pool.h"
@@ -20,21 +19,6 @@ void model_free(struct model *m)
 {
     arena_free(&m->arena);
     *m = (struct model){ 0 };
-}
-
-/* The table for this machine, capped by QUERN_CPU or the caller's word. */
-static bool choose_kernels(struct kernels *kernels, const char *word, struct quern_error *err)
-{
-    struct cpu cpu;
-    char shown[64];
-    cpu_detect(&cpu);
-    if (!word)
-        word = getenv("QUERN_CPU");
-    if (word && *word && !cpu_cap(&cpu, word))
-        return ERR(err, QUERN_EUSAGE, "instruction set '%s' is unknown or above this machine's '%s' (" CPU_WORDS ")",
-                   text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
-    kernels_init(kernels, &cpu);
-    return true;
 }
 
 /* More tokens than rows would index past the embedding; more rows are padding, whose logits no token names. */
@@ -63,11 +47,13 @@ static struct quern_model *open_model(const char *name, const void *data, size_t
     }
     struct gguf_options file = { .limit_metadata = options->limit_metadata, .allow_aliased = options->allow_aliased };
     struct tokenizer_options words = { .pre = options->tokenizer_pre };
-    if ((options->threads && !pool_allows(options->threads, err)) || !choose_kernels(&q->kernels, options->cpu, err) ||
+    struct cpu cpu;
+    if ((options->threads && !pool_allows(options->threads, err)) || !cpu_choose(&cpu, options->cpu, err) ||
         !(data ? gguf_view(&q->gguf, data, bytes, name, &file, err) : gguf_open(&q->gguf, name, &file, err))) {
         free(q);
         return NULL;
     }
+    kernels_init(&q->kernels, &cpu);
     q->threads = options->threads ? options->threads : pool_default_threads(NULL, 0);
     if (model_init(&q->model, &q->gguf, &q->kernels, err) && (q->tokenizer = tokenizer_open(&q->gguf, &words, err)) != NULL &&
         check_vocabulary(q, err)) {

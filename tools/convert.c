@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli.h"
+#include "cpu_words.h"
 #include "gguf_plan.h"
 #include "hf_model.h"
 #include "vocab.h"
@@ -61,17 +62,6 @@ static bool write_all(const struct emit_tensor *tensors, size_t count, const str
     }
     progress_end(&ticker.progress);
     return ok;
-}
-
-static bool init_kernels(struct kernels *kernels, struct quern_error *err)
-{
-    struct cpu cpu;
-    const char *word = getenv("QUERN_CPU");
-    cpu_detect(&cpu);
-    if (!cpu_cap(&cpu, word))
-        return ERR(err, QUERN_EUSAGE, "QUERN_CPU: '%s' is not a level of this machine", word);
-    kernels_init(kernels, &cpu);
-    return true;
 }
 
 /* ---- GGUF to GGUF ----------------------------------------------------------------------------------------------- */
@@ -175,10 +165,12 @@ static bool convert_folder(const char *folder, const char *output, const struct 
 
 bool convert_model(const char *input, const char *output, const struct convert_options *how, struct quern_error *err)
 {
+    struct cpu cpu;
     struct kernels kernels;
     struct stat st;
-    if (!init_kernels(&kernels, err))
+    if (!cpu_choose(&cpu, NULL, err))
         return false;
+    kernels_init(&kernels, &cpu);
     if (stat(input, &st) == 0 && S_ISDIR(st.st_mode))
         return convert_folder(input, output, how, &kernels, err);
     return convert_gguf(input, output, how, &kernels, err);

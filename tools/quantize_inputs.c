@@ -91,12 +91,8 @@ bool run_open_inputs(struct run *r, struct quern_error *err)
     if (a->imatrix && !(r->have_matrix = imatrix_open(&r->matrix, a->imatrix, err)))
         return false;
     struct cpu cpu;
-    const char *word = getenv("QUERN_CPU");
-    char shown[64];
-    cpu_detect(&cpu);
-    if (word && *word && !cpu_cap(&cpu, word))
-        return ERR(err, QUERN_EUSAGE, "QUERN_CPU: '%s' is unknown or above this machine's '%s' (" CPU_WORDS ")",
-                   text_escape(shown, sizeof shown, word, strlen(word)), cpu_level_name(cpu.level));
+    if (!cpu_choose(&cpu, NULL, err))
+        return false;
     kernels_init(&r->kernels, &cpu);
     snprintf(r->cpu, sizeof r->cpu, "%s %s", cpu_level_name(cpu.level), cpu.features);
     r->plan = mem_take(r->input.tensor_count, sizeof *r->plan, "the plan", err);
