@@ -31,21 +31,23 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
-[ $# -ge 1 ] || { echo "compare.sh: which model?" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "compare.sh: which model? --help tells more" >&2; exit 2; }
 model=$1; shift
+command -v "$quern" >/dev/null || { echo "compare.sh: there is no program '$quern': make, or --quern PATH" >&2; exit 2; }
 for peer in "$@"; do
     binary=${peer#*=} binary=${binary%%,*}
     [[ $peer = ?*=* ]] && [ -x "$binary" ] || { echo "compare.sh: '$peer' is not NAME=BINARY of a program" >&2; exit 2; }
 done
-samples=$(mktemp) caches=$(mktemp)      # the second: what quern's rows say of their caches
-trap 'rm -f "$samples" "$caches"' EXIT
+# The second: what quern's rows say of their caches; the third: why it has no rows.
+samples=$(mktemp) caches=$(mktemp) errors=$(mktemp)
+trap 'rm -f "$samples" "$caches" "$errors"' EXIT
 each() { [ "$1" = - ] || tr ',' '\n' <<<"$1"; }
 
 # quern's JSON lines -> CSV rows.
 run_quern() {      # ROUND
     local flags=(--prompt "${prompt/#-/0}" --gen "${gen/#-/0}")
     [ "$batch" = - ] || flags+=(--batch "$batch")
-    "$quern" bench "$model" --json --reps 1 --kv "$kv" --threads "$threads" --depth "$depth" "${flags[@]}" 2>/dev/null |
+    "$quern" bench "$model" --json --reps 1 --kv "$kv" --threads "$threads" --depth "$depth" "${flags[@]}" 2>"$errors" |
     awk -v round="$1" -v caches="$caches" '
         function field(name,   s) { s = $0
             if (!match(s, "\"" name "\":[ ]*\"?[^,\"}]*")) return ""
@@ -131,6 +133,7 @@ keep() {           # WHAT FUNCTION...
 
 for ((round = 1; round <= rounds; round++)); do
     [ $((round % 2)) = 0 ] || keep quern run_quern "$round"
+    [ -s "$samples" ] || { tail -1 "$errors" >&2; exit 1; }     # a file that quern cannot run is nothing to compare on
     for peer in "$@"; do keep "$peer" run_peer "$round" "$peer"; done
     [ $((round % 2)) = 1 ] || keep quern run_quern "$round"
 done

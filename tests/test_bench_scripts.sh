@@ -96,6 +96,11 @@ bash bench/compare.sh --quern "$quern" --rounds 1 --prompt 8 --gen - --kv q8_0 "
 check 'the cache that was asked for' 'tail -1 "$dir/table" | grep -q ": quern q8_0;"'
 bash bench/compare.sh --quern "$quern" "$dir/tiny.gguf" nothing >/dev/null 2>&1
 check 'a peer without a program' "[ $? -eq 2 ]"
+bash bench/compare.sh --quern "$dir/none" "$dir/tiny.gguf" >/dev/null 2>&1
+check 'no program of ours' "[ $? -eq 2 ]"
+bash bench/compare.sh --quern "$quern" "$dir/none.gguf" none=/bin/false >"$dir/table" 2>"$dir/err"
+code=$?
+check 'a file that cannot be run: no table, and why' '[ $code -eq 1 ] && [ ! -s "$dir/table" ] && grep -q "No such file" "$dir/err"'
 
 table() { bash bench/table.sh --quern "$quern" --rounds 2 --threads 1 --prompt 8 --gen 2 --note 'made up' "$dir" "$dir/out" "$@" \
               -- "old=$dir/old/llama-bench" 2>>"$dir/log"; }
