@@ -113,11 +113,15 @@ struct run {
 
 /* ---- the prompt ------------------------------------------------------------------------------------------------- */
 
-/* Doubling, since a pipe has no size; one byte stays free for a NUL. */
+/* Doubling, since a pipe has no size; one byte stays free for a NUL. A pipe may have no end either: what no context holds is not
+ * worth the machine's memory. An interruption while nothing comes is one, not an error of reading. */
 static bool read_all(struct run *r, FILE *in, const char *name)
 {
+    const size_t most = (size_t)256 << 20;
     size_t capacity = 0;
     for (;;) {
+        if (r->prompt_bytes > most)
+            return ERR(r->err, QUERN_ELIMIT, "the prompt from '%s' is longer than 256 MiB", name);
         if (capacity - r->prompt_bytes < 2) {
             capacity = capacity ? 2 * capacity : 65536;
             char *bigger = capacity > r->prompt_bytes ? realloc(r->prompt, capacity) : NULL;
@@ -128,6 +132,8 @@ static bool read_all(struct run *r, FILE *in, const char *name)
         errno = 0;
         size_t n = fread(r->prompt + r->prompt_bytes, 1, capacity - r->prompt_bytes - 1, in);
         r->prompt_bytes += n;
+        if (*r->stop)
+            return ERR(r->err, QUERN_EINTERRUPT, "interrupted");
         if (n == 0)
             return !ferror(in) || ERR_ERRNO(r->err, "cannot read the prompt from '%s'", name);
     }

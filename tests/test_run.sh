@@ -56,6 +56,11 @@ run 'F3 empty' 0 '' -p '' -n 3
 run 'F3 blanks' 0 '' -p '    ' -n 3
 head -c 1000000 /dev/zero | tr '\0' 'a' >"$dir/long.txt"
 run 'F4 1 MB of one letter' 8 'needs [0-9]+ tokens, the context has 512' -f "$dir/long.txt"
+row 'F4 a pipe without an end' 8 'standard input. is longer than 256 MiB' bash -c "yes | $quern run $model; exit \${PIPESTATUS[1]}"
+mkfifo "$dir/quiet"; exec 7<>"$dir/quiet"
+"$quern" run $model <&7 2>"$dir/err" &
+sleep 0.5; kill -INT $! 2>/dev/null; wait $!; code=$?
+if [ $code -eq 130 ] && [ ! -s "$dir/err" ]; then ok; else fail "G15 while the prompt is awaited: exit $code: $(cat "$dir/err")"; fi
 run 'F5 prompt + n' 8 'need 603, the context has 512' -p 'a b' -n 600
 run 'F5 shift' 0 'the context is full' -p 'a b' -n 100 -c 64 --on-overflow shift --ignore-eos
 run 'F5 long prompt, shift' 0 'the context is full' -f "$dir/long.txt" -c 64 -n 3 --on-overflow shift
