@@ -171,7 +171,8 @@ static int unknown_word(const struct program *program, const char *word)
         fprintf(stderr, "%s: unknown %s '%s': did you mean '%s'?\n", program_name, kind, shown, meant);
     else
         fprintf(stderr, "%s: unknown %s '%s'; '%s --help' lists them%s\n", program_name, kind, shown, program_name,
-                option && !program->single ? "; those of a verb stand behind it: quern run -m FILE" : "");
+                program->single ? "" : option ? "; those of a verb stand behind it: quern run -m FILE"
+                                : strstr(word, ".gguf") ? "; a model stands behind one: quern run FILE" : "");
     return QUERN_EUSAGE;
 }
 

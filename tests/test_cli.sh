@@ -95,6 +95,7 @@ done
 for kv in q8_0 q4_0; do check "... of $kv" 'small models/tiny-books-q8_0.gguf $kv ""'; done
 check '... of heads that q8_0 does not fit' 'small "$dir/latent.gguf" f16 ""'
 check 'no verb' '"$quern" >"$dir/out" 2>/dev/null; [ $? -eq 2 ] && [ ! -s "$dir/out" ]'
+check 'a model in the place of a verb' '"$quern" no.gguf 2>&1 | grep -q "a model stands behind one: quern run FILE"'
 check '--cpu' '"$quern" --cpu | grep -q "^level"'
 check 'version to a full disk' '"$quern" --version >/dev/full 2>"$dir/err"; [ $? -eq 6 ] && grep -q "No space" "$dir/err"'
 check 'version to a closed stdout' '"$quern" --version >&- 2>/dev/null; [ $? -eq 6 ]'
