@@ -18,7 +18,7 @@ MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
 TARGET   := $(shell $(CC) -dumpmachine)
-ifneq ($(filter x86_64% amd64% i%86%,$(TARGET)),)
+ifneq ($(filter x86_64% amd64% i386% i486% i586% i686%,$(TARGET)),)
 ISA      := x86
 else ifneq ($(filter aarch64% arm64%,$(TARGET)),)
 ISA      := arm
@@ -58,7 +58,7 @@ OBJECTS  := $(SOURCES:%.c=$(BUILD)/%.o)
 MAIN     := src/main.c $(CMDS)
 MAINOBJ  := $(MAIN:%.c=$(BUILD)/%.o)
 
-# tools/quern-NAME is built from tools/NAME.c; the other files there are shared by the tools.
+# quern-NAME is built from tools/NAME_main.c; the other files there are shared by the tools.
 TOOLS    := $(patsubst tools/%_main.c,%,$(wildcard tools/*_main.c))
 TOOLSRC  := $(filter-out $(wildcard tools/*_main.c),$(wildcard tools/*.c))
 ifneq ($(ISA),x86)
@@ -236,5 +236,7 @@ help:
 	@echo 'make fuzz             the libFuzzer targets (clang), in $(BUILD)-fuzz/tests/'
 	@echo 'make model            remake models/tiny-books-q8_0.gguf from its checkpoint in $$QUERN_SHARED'
 	@echo 'make BLAS=1           make with OpenBLAS (libopenblas-dev) for the large matrices of quern-quantize'
-	@echo 'make clean            remove what was built'
+	@echo 'make ISA=none         the reference kernels alone, as on a machine without vector kernels; with BUILD=build-none'
+	@echo 'make docs             manual pages and completions, in $(DOC)/'
+	@echo 'make clean            remove build/ and build-*/'
 	@echo 'CC, CFLAGS, LDFLAGS, BUILD, PREFIX, DESTDIR are honoured; a cross build: make CC=aarch64-linux-gnu-gcc LDFLAGS=-static'

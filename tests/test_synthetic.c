@@ -162,7 +162,7 @@ static void test_listed_shapes(void)
     CHECK(n >= 10, "%zu shapes", n);
 }
 
-/* The dot loops are what their comments say: time grows with rounds and the rate is a plausible one. */
+/* Each level is served by its own loops; the reading loop reads every byte, the dot loops run the rounds they are asked for. */
 static void test_roofs(void)
 {
     static const char *const levels[] = {"ref", "avx2", "avx_vnni", "avx512", "amx", "neon", "dotprod",
