@@ -3,6 +3,7 @@
  *     struct quern_error err;
  *     struct quern_model *m = quern_open_model("model.gguf", NULL, &err);
  *     struct quern_session *s = quern_open_session(m, NULL, &err);
+ *     struct quern_sampler *sampler = quern_open_sampler(m, NULL, &err);
  *     quern_sync_session(s, tokens, n, &err);                  logits after the last token
  *     int32_t next = quern_sample_token(sampler, quern_session_logits(s), &err);
  *
@@ -69,7 +70,9 @@ void quern_close_model(struct quern_model *model);
 
 size_t quern_model_vocabulary(const struct quern_model *model);     /* tokens, = logits per position */
 size_t quern_model_context(const struct quern_model *model);        /* trained context length        */
+/* By the name that files give it ("llama", ...); constant. */
 const char *quern_model_architecture(const struct quern_model *model);
+/* One thread for each fast core that this process may use, within its CPU quota; at least 1. */
 size_t quern_default_threads(void);
 
 /* Ids of a text; *ids is malloc'ed, the caller frees it. `special`: texts of special tokens become those tokens. */
@@ -77,6 +80,7 @@ bool quern_encode_text(const struct quern_model *model, const char *text, size_t
                        size_t *count, struct quern_error *err);
 /* Bytes of one token; gives the length, writes at most `size`. */
 size_t quern_decode_token(const struct quern_model *model, int32_t id, char *out, size_t size);
+/* Does the model end a text or an answer with this token? False for ids outside the vocabulary. */
 bool quern_token_ends(const struct quern_model *model, int32_t id);
 
 /* ---- session ---------------------------------------------------------------------------------------------------- */
@@ -139,7 +143,7 @@ struct quern_sampler_options {
 
 /* temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, the rest off, seed 0. */
 void quern_default_sampler(struct quern_sampler_options *options);
-/* QUERN_EUSAGE for values out of range, naming them. */
+/* NULL options: the default ones. QUERN_EUSAGE for values out of range, naming them. */
 struct quern_sampler *quern_open_sampler(const struct quern_model *model, const struct quern_sampler_options *options,
                                          struct quern_error *err);
 void quern_close_sampler(struct quern_sampler *sampler);

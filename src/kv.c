@@ -63,8 +63,9 @@ enum kv_type kv_choose(const struct model *m, const struct kernels *k)
     return k->cache;
 }
 
-/* Fill everything but the memory itself; `layer` has room for all layers. */
-static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context,
+/* Fill everything but the memory itself; `layer` has room for all layers. `total`: bytes of one allocation that holds data, then
+ * states, wherever in a cache line it begins. */
+static bool plan(struct kv *kv, size_t *total, struct kv_layer *layer, const struct model *m, enum kv_type type, size_t context,
                  struct quern_error *err)
 {
     size_t offset = 0, floats = 0, rows, bytes;
@@ -92,24 +93,16 @@ static bool plan(struct kv *kv, struct kv_layer *layer, const struct model *m, e
     }
     kv->data_bytes = offset;
     kv->state_floats = floats;
+    fits = fits && checked_mul(&bytes, floats, sizeof(float)) && checked_add(total, offset, bytes) &&
+           checked_add(total, *total, 64);
     return fits || ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
-}
-
-/* data, then states, in one allocation. */
-static bool total_bytes(size_t *out, const struct kv *kv)
-{
-    size_t floats;
-    return checked_mul(&floats, kv->state_floats, sizeof(float)) && checked_add(out, kv->data_bytes, floats) &&
-           checked_add(out, *out, 64);
 }
 
 bool kv_bytes(size_t *out, const struct model *m, enum kv_type type, size_t context, struct quern_error *err)
 {
     struct kv kv;
     struct kv_layer *layer = mem_take(m->hyper.layers, sizeof *layer, "a cache's plan", err);
-    bool ok = layer && plan(&kv, layer, m, type, context, err);
-    if (ok && !total_bytes(out, &kv))
-        ok = ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
+    bool ok = layer && plan(&kv, out, layer, m, type, context, err);
     free(layer);
     return ok;
 }
@@ -121,9 +114,7 @@ bool kv_init(struct kv *kv, const struct model *m, enum kv_type type, size_t con
     struct kv_layer *layer = mem_take(m->hyper.layers, sizeof *layer, "a cache's plan", err);
     if (!layer)
         return false;
-    bool ok = plan(kv, layer, m, type, context, err);
-    if (ok && !total_bytes(&bytes, kv))
-        ok = ERR(err, QUERN_EMEM, "a cache of %zu tokens is larger than the address space", context);
+    bool ok = plan(kv, &bytes, layer, m, type, context, err);
     /* calloc gives large pieces untouched from the system: pages that no token reaches are never taken. */
     if (ok)
         ok = (kv->memory = mem_take(bytes, 1, "the key and value cache", err)) != NULL;

@@ -91,30 +91,32 @@ static bool leads_core(const char *root, size_t cpu, const uint8_t *mask)
     return true;
 }
 
-/* Clear in `leaders` the cores of the slow kind. Intel names the two kinds; Arm gives each CPU a capacity, and a core with less
- * than half of the largest is a little one. When only slow cores are allowed they stay. */
-static void keep_performance(const char *root, uint8_t *leaders)
+/* Arm gives each CPU a capacity: a core with less than half of the largest among `leaders` is a little one. */
+static void fast_by_capacity(uint8_t *fast, const char *root, const uint8_t *leaders)
 {
     char path[128], text[TEXT_BYTES];
-    uint8_t fast[MACHINE_CPUS];
-    uint16_t capacity[MACHINE_CPUS];       /* of 1024 */
+    uint16_t capacity[MACHINE_CPUS] = {0};       /* of 1024 */
     long most = 0;
-    bool any = false;
-    if (read_text(text, sizeof text, root, "/sys/devices/cpu_core/cpus") && parse_list(fast, MACHINE_CPUS, text)) {
-        /* fast is the list */
-    } else {
-        for (size_t i = 0; i < MACHINE_CPUS; i++) {
-            capacity[i] = 0;
-            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cpu_capacity", i);
-            if (leaders[i] && read_text(text, sizeof text, root, path)) {
-                long read = strtol(text, NULL, 10);
-                capacity[i] = (uint16_t)(read < 0 ? 0 : read > UINT16_MAX ? UINT16_MAX : read);
-            }
-            most = capacity[i] > most ? capacity[i] : most;
+    for (size_t i = 0; i < MACHINE_CPUS; i++) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cpu_capacity", i);
+        if (leaders[i] && read_text(text, sizeof text, root, path)) {
+            long read = strtol(text, NULL, 10);
+            capacity[i] = (uint16_t)(read < 0 ? 0 : read > UINT16_MAX ? UINT16_MAX : read);
         }
-        for (size_t i = 0; i < MACHINE_CPUS; i++)
-            fast[i] = capacity[i] * 2 >= most;
+        most = capacity[i] > most ? capacity[i] : most;
     }
+    for (size_t i = 0; i < MACHINE_CPUS; i++)
+        fast[i] = capacity[i] * 2 >= most;
+}
+
+/* Clear in `leaders` the cores of the slow kind, which Intel names and Arm shows. When only slow cores are allowed they stay. */
+static void keep_performance(const char *root, uint8_t *leaders)
+{
+    char text[TEXT_BYTES];
+    uint8_t fast[MACHINE_CPUS];
+    bool any = false;
+    if (!read_text(text, sizeof text, root, "/sys/devices/cpu_core/cpus") || !parse_list(fast, MACHINE_CPUS, text))
+        fast_by_capacity(fast, root, leaders);
     for (size_t i = 0; i < MACHINE_CPUS; i++)
         any = any || (leaders[i] && fast[i]);
     for (size_t i = 0; any && i < MACHINE_CPUS; i++)

@@ -71,7 +71,6 @@ struct layer {
 
 struct rope_hyper {
     size_t dims;                /* values of a head that rotate */
-    size_t offset;              /* first of them */
     double base, base_local;
     double factor;              /* positions are divided by it; 1: none */
     bool   yarn;
