@@ -186,8 +186,14 @@ static void one_product(struct check *c, struct product *p, size_t rows, size_t 
     guard_release(c);
 }
 
-/* Every batch from 2 to 33, and 65 to 67 (some kernels change their way above 64), against its tokens one by one. */
-enum { BATCH_SMALL = 33, BATCH_LARGE = 65, BATCH_MOST = 67 };
+/* Every batch from 2 to 33, every third to 48 and 65 to 67 (some kernels change their way above 48 and 64), against its tokens one
+ * by one. */
+enum { BATCH_SMALL = 33, BATCH_MIDDLE = 48, BATCH_LARGE = 65, BATCH_MOST = 67 };
+
+static size_t next_batch(size_t toks)
+{
+    return toks == BATCH_MIDDLE ? BATCH_LARGE : toks >= BATCH_SMALL && toks < BATCH_MIDDLE ? toks + 3 : toks + 1;
+}
 
 static void all_batches(struct check *c, struct product *p)
 {
@@ -203,7 +209,7 @@ static void all_batches(struct check *c, struct product *p)
         run(p, &job, 0, rows);
     }
     job.out = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
-    for (job.toks = 2; job.toks <= BATCH_MOST; job.toks = job.toks == BATCH_SMALL ? BATCH_LARGE : job.toks + 1) {
+    for (job.toks = 2; job.toks <= BATCH_MOST; job.toks = next_batch(job.toks)) {
         size_t from = random_size(c, 0, BATCH_MOST - job.toks);
         job.acts = (const char *)p->job.acts + from * job.act_stride;
         run(p, &job, 0, rows);
