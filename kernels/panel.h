@@ -4,7 +4,7 @@
  * bytes (value + offset) and the scales they share; everything else is shared:
  *
  *   one to four tokens   the run stays in registers and is multiplied at once
- *   five to sixteen      on AVX-512 rows stay bytes, and the activations are arranged so that lanes are tokens
+ *   five to sixteen      on AVX-512 rows stay bytes, lanes are tokens of arranged activations; some formats up to 48 so
  *   more                 16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
  *                        first-level cache while all tokens of the batch pass by
  *

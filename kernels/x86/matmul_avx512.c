@@ -38,6 +38,30 @@ void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12,
     }
 }
 
+/* Of a few more tokens than few_fn takes, sixteen after sixteen by that way need less than panels, since no weights are turned:
+ * with 24 tokens a run of Q4_K 133 cycles instead of 150, with 32 168 and 192, with 48 251 and 276. So up to these numbers, in
+ * formats whose unpacker hides between the dots; with 64 whole models did not gain (bench/results/2026-11-21-few-tokens.md). */
+enum { GROUPS_TOKS = 48 };
+
+static size_t groups_toks(const struct format_avx512 *format)
+{
+    static const struct { const struct format_avx512 *format; size_t toks; } most[] = {
+        { &format_q4_k_avx512, 48 }, { &format_q5_k_avx512, 48 }, { &format_q6_k_avx512, 32 }, { &format_q2_k_avx512, 48 },
+        { &format_q8_0_avx512, 48 }, { &format_q4_0_avx512, 48 }, { &format_q4_1_avx512, 48 }, { &format_q5_0_avx512, 48 },
+        { &format_mxfp4_avx512, 48 }, { &format_q1_0_avx512, 48 }, { &format_q2_0_avx512, 48 }, { &format_iq4_nl_avx512, 48 },
+        { &format_iq4_xs_avx512, 48 },
+    };
+    for (size_t i = 0; i < sizeof most / sizeof most[0]; i++)
+        if (most[i].format == format)
+            return most[i].toks;
+    return FEW_TOKS;
+}
+
+size_t matmul_few_scratch_per_col_avx512(void)
+{
+    return (sizeof(struct few_run) + PANEL_COLS - 1) / PANEL_COLS * (GROUPS_TOKS / FEW_TOKS);
+}
+
 static ALWAYS_INLINE __m512i broadcast_4_bytes(const int8_t *bytes)
 {
     int32_t value;
@@ -341,19 +365,48 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
         memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
 }
 
+/* What is left over of sixteen takes less by the one-token way (to four tokens, but small formats to two) or by few_fn than by
+ * panels, or as much; nine to twelve tokens would pay for sixteen. */
+static bool by_groups(size_t toks, const struct format_avx512 *format)
+{
+    const size_t left = toks % FEW_TOKS, one = format->shape.kind == PANEL_SMALL ? 2 : DECODE_TOKS;
+    return toks <= FEW_TOKS || (toks <= groups_toks(format) && (left <= one || (left > DECODE_TOKS && left <= 8) || left > 12));
+}
+
+/* Few tokens, sixteen at a time: the first ones bring the rows from memory, the next find them in the second-level cache. Each
+ * sixteen have scratch of their own, in which their vectors are kept from call to call. */
+static void multiply_groups(const struct matmul_job *job, struct row_range rows, void *scratch, const struct format_avx512 *format)
+{
+    const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS;
+    const size_t step = sizeof(struct few_scratch) + runs * sizeof(struct few_run);
+    for (size_t tok = 0; tok < job->toks; tok += FEW_TOKS) {
+        struct few_scratch *few = (struct few_scratch *)(void *)((char *)scratch + tok / FEW_TOKS * step);
+        struct matmul_job part = *job;
+        part.toks = job->toks - tok < FEW_TOKS ? job->toks - tok : FEW_TOKS;
+        part.out += tok * job->out_stride;
+        part.acts = (const uint8_t *)job->acts + tok * job->act_stride;
+        part.rows_soon = tok == 0 ? job->rows_soon : 0;
+        part.asked = tok != 0 || job->asked;
+        if (part.toks <= DECODE_TOKS) {
+            const struct row_range all = rows_to_ask(&part, rows);
+            for (size_t row = rows.begin; row < rows.end; row += PANEL_ROWS)
+                format->decode(&part, row, all);
+            continue;
+        }
+        if (!job->kept)
+            few_arrange_avx512(few, &part, &format->shape);
+        format->few(&part, rows, few);
+    }
+}
+
+_Static_assert(GROUPS_TOKS / FEW_TOKS * sizeof(struct few_scratch) <= sizeof(struct many_scratch),
+               "what each sixteen tokens have besides their vectors fits what is there for panels");
+
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format)
 {
-    if (job->toks <= DECODE_TOKS) {
-        const struct row_range all = rows_to_ask(job, (struct row_range){ row_begin, row_end });
-        for (size_t row = row_begin; row < row_end; row += PANEL_ROWS)
-            format->decode(job, row, all);
-        return;
-    }
-    if (job->toks <= FEW_TOKS) {
-        if (!job->kept)
-            few_arrange_avx512(scratch, job, &format->shape);
-        format->few(job, (struct row_range){ row_begin, row_end }, scratch);
+    if (by_groups(job->toks, format)) {
+        multiply_groups(job, (struct row_range){ row_begin, row_end }, scratch, format);
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS) {

@@ -3,11 +3,6 @@
 /* Activations of up to sixteen tokens in the order in which matmul_few_avx512.h multiplies them, and its results to their places.
  * The first is done once per stage and thread (job->kept; for every 64 rows it was 4 %), the second once per block of rows. */
 
-size_t matmul_few_scratch_per_col_avx512(void)
-{
-    return (sizeof(struct few_run) + PANEL_COLS - 1) / PANEL_COLS;
-}
-
 /* Lanes of 128 bits: v[i] lane j becomes v[j] lane i. */
 static ALWAYS_INLINE void transpose_lanes(__m512i v[4])
 {
