@@ -12,11 +12,11 @@
  * the activations are turned to that order once per call. Panels and batches want columns as they come: there the four vectors are
  * interleaved.
  *
- * On Zen 4 permutations, shifts and vpmultishiftqb go one per cycle, and two vectors of 512 bits per cycle is the most of all
- * kinds together. One vpermi2b with one vpdpbusd takes 1.83 cycles and with one vpternlogd 1.56, though each alone takes 1 and 0.5
- * and vpermb beside either costs what that says: what reads three registers is slow beside its like. That is what limits here. A
- * run of one row with data in the cache takes 18 cycles (IQ2_XXS), 25 (IQ2_XS), 31 (IQ2_S), 21 (IQ3_XXS), 26 (IQ3_S). Looking a
- * pair up while the one before is multiplied gained nothing and cost registers. */
+ * On Zen 4 two instructions of 512 bits pass in a cycle, permutations one, dots one, and three operands cost up to half as much
+ * again. As independent instructions, what a run of one row takes would pass in 11 cycles (IQ2_XXS), 15 (IQ2_XS), 18 (IQ2_S), 14.5
+ * (IQ3_XXS), 18 (IQ3_S); with data in the cache it takes 18, 25, 31, 21, 26. Neither requests, stores, the ends of runs nor the
+ * tables' loads make the difference, each left out; looking pairs up while the ones before are multiplied, from registers or
+ * through memory, gained nothing (bench/results/2026-11-21-decode-types.md). */
 
 static ALWAYS_INLINE __m512i book_of_128(const uint8_t *table, __m512i index)
 {
@@ -192,15 +192,15 @@ static ALWAYS_INLINE __m512 finish_pairs(__m512 acc, const __m512i sums[8], cons
     return _mm512_fmadd_ps(_mm512_mul_ps(scales_of(d, false, shape.factor), _mm512_set1_ps(dx)), rows, acc);
 }
 
-/* Up to 16 rows; the same run of the next 16 is asked for meanwhile (decode_rows' order of addresses was not tried here). The sums
- * are exact: the order within them does not matter. */
+/* Up to 16 rows, as decode_rows; the sums are exact: the order within them does not matter. `soon` goes on by two rows' runs with
+ * each pair, and where nothing is to be asked for, it is these rows: a branch costs more. */
 static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row, struct row_range all, struct pair_scratch *scratch,
                                        const size_t toks, pair_fn *unpack, const enum pair_order order,
                                        const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
-    const size_t ahead = row + PANEL_ROWS < all.end ? PANEL_ROWS * job->row_bytes : 0;
-    const bool first = row == all.begin;
+    const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next };
+    const uint8_t *soon = ask.later ? ask.later : (const uint8_t *)job->weights + row * job->row_bytes;
     const uint8_t *from[PANEL_ROWS];
     uint32_t d[PANEL_ROWS];
     __m512 acc[DECODE_TOKS];
@@ -209,19 +209,19 @@ static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row,
         from[r] = (const uint8_t *)job->weights + (row + (r < rows ? r : rows - 1)) * job->row_bytes;
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    for (size_t r = 0; first && r < rows; r++)
-        prefetch_run(from[r], RUNS_AHEAD * shape.bytes);
+    ask_first(&ask, from[0], rows, job->row_bytes, shape);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         const struct pair_token *token = scratch->token + run * toks;
         for (size_t i = 0; i < 8; i++) {
             const size_t r = i / 4 * 8 + i % 4;
             const uint8_t *one = from[r] + run * shape.bytes, *two = from[r + 4] + run * shape.bytes;
             struct pair w;
-            prefetch_run(one + ahead, shape.bytes);
-            prefetch_run(two + ahead, shape.bytes);
-            if (first) {
-                prefetch_run(one + RUNS_AHEAD * shape.bytes, shape.bytes);
-                prefetch_run(two + RUNS_AHEAD * shape.bytes, shape.bytes);
+            prefetch_run(soon, 2 * shape.bytes);
+            soon += 2 * shape.bytes;
+            if (ask.own) {
+                ask_soon(&next, run, i / 2, i % 2, 2, shape);
+                prefetch_run(one + ask.own, shape.bytes);
+                prefetch_run(two + ask.own, shape.bytes);
             }
             unpack(&w, one, two);
             for (size_t t = 0; t < toks; t++)
