@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "log_sum.h"
+
 /* Logits of one pass are held for at most so many bytes. */
 enum { LOGITS_BYTES = 64 << 20 };
 
@@ -139,17 +141,8 @@ struct scorer {
 static void normalize_row(void *arg, size_t index, size_t thread)
 {
     struct scorer *s = arg;
-    const float *x = s->logits + index * s->vocab;
-    double sum = 0;
-    size_t top = 0;
     (void)thread;
-    for (size_t i = 1; i < s->vocab; i++)
-        if (x[i] > x[top])
-            top = i;
-    for (size_t i = 0; i < s->vocab; i++)
-        sum += exp((double)x[i] - x[top]);
-    s->tops[index] = top;
-    s->sums[index] = x[top] + log(sum);
+    s->sums[index] = log_sum(s->logits + index * s->vocab, s->vocab, &s->tops[index]);
 }
 
 /* Rows of the logits after the tokens from `first` on: add what they say to the choices [begin, end). */
