@@ -70,7 +70,7 @@ static void score_row(void *arg, size_t index, size_t thread)
 static bool pass(struct runner *r, const int32_t *chunk, size_t begin, size_t n, size_t wanted, struct quern_error *err)
 {
     struct batch_part part = {.kv = &r->kv[0], .tokens = chunk + begin, .count = n, .wanted = wanted};
-    return forward_run(&r->forward, &part, 1, r->logits, err);
+    return forward_run(&r->forward, &part, 1, r->logits, err) || error_prefix(err, r->model->gguf.path);   /* which of the two */
 }
 
 static bool run_chunk(struct evaluation *e, size_t index, struct quern_error *err)

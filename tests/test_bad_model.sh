@@ -56,4 +56,12 @@ row B13 "attn_k with fewer rows" 3 "'blk.0.attn_k.weight'" 3 "'blk.0.attn_k.weig
 row B13 "embedding with fewer rows" 3 "rows" 3 "rows" rows token_embd.weight 4000
 row E1  "NaN in one block" 3 "tensor 'blk.3.ffn_gate.weight' (Q8_0) block 5 (row 0, values 160 to 191) holds NaN" 1 \
     "not finite (nan" fill blk.3.ffn_gate.weight 5 255
+head -c 1000 models/heldout.txt >"$dir/text"
+expect E1 "NaN in the model compared with" eval 1 "m.gguf: the logits after token" "$quern" eval $model -f "$dir/text" -c 32 \
+    --against "$dir/m.gguf"
+expect E1 "NaN in one block" convert 0 "'blk.3.ffn_gate.weight' has 32 values that are NaN or infinite" \
+    "$build/quern-convert" "$dir/m.gguf" "$dir/f32.gguf" --type f32
+expect E1 "NaN in one block" quantize 3 "'blk.3.ffn_gate.weight': the value in row 0, column 160 is not finite" \
+    "$build/quern-quantize" "$dir/m.gguf" "$dir/out.gguf" --plain --type Q4_0 --requantize
+if [ -e "$dir/out.gguf" ]; then fail 'E1: a file was written'; else ok; fi
 finish

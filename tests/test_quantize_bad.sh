@@ -185,6 +185,10 @@ skip G16 "for servers"
 # I: the quantizer itself.
 row I1 "input is rounded already" 2 "--requantize" "$quantize" plain out --plain --type Q8_0
 row I1 "... the same, with a measured plan" 2 "--requantize" "$quantize" plain out --bpw 4.6 --no-search $texts
+row I1 "... said before importances are gathered" 2 "--requantize" \
+    "$quantize" plain out --bpw 4.6 --no-search $texts --mem-limit 100K
+row I4 "statistics that are none, said before, too" 3 "no statistics (general.type" \
+    "$quantize" m.gguf out --bpw 6 $texts --mem-limit 100K --stats m.gguf
 row I1 "... and --requantize does it" 0 "" "$quantize" plain out --plain --type Q8_0 --requantize
 row -- "a mix without --type, as llama.cpp takes it" 2 "many: 'Q4_K_M' (quern-quantize MODEL OUT.gguf; a mix is given as --type" \
     "$quantize" m.gguf out Q4_K_M

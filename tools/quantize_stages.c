@@ -102,6 +102,24 @@ static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct
     return true;
 }
 
+/* What can be refused before importances are gathered, which takes minutes: a file that is no statistics, tensors that would be
+ * rounded twice. The plan is a draft: without importances some types may become others. */
+static bool check_inputs(struct run *r, bool sized, struct quern_error *err)
+{
+    const struct quantize_args *a = r->args;
+    if (a->stats) {
+        struct stats stats;
+        if (!stats_open(&stats, a->stats, NULL, &r->kernels, r->pool, err))
+            return false;
+        stats_close(&stats);
+    }
+    if (!r->preset && sized && !run_nearest_preset(r, err))
+        return false;
+    if (!r->preset)
+        r->preset = preset_find("Q4_K_M");
+    return preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, true, err) && run_check_twice(r, err);
+}
+
 bool run_decide(struct run *r, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
@@ -110,7 +128,8 @@ bool run_decide(struct run *r, struct quern_error *err)
                                         .journal = r->work.journal, .show = progress_step, .show_arg = &r->progress };
     size_t file, budget = 0;
     bool sized = r->preset || a->size || a->bpw > 0 || a->ratio, measured = false, allocates, gathers;
-    if (!(r->model = source_model(r->source.path, a->threads, err)) || !check_texts(r, err) || !run_check_space(r, err))
+    if (!(r->model = source_model(r->source.path, a->threads, err)) || !check_texts(r, err) || !run_check_space(r, err) ||
+        !check_inputs(r, sized, err))
         return false;
     if (!r->have_matrix && importance_possible(r->model, r->pool)) {
         if (!adaptive_gather(&r->matrix, r->model, r->pool, r->job.stop, &options, err))
@@ -118,10 +137,6 @@ bool run_decide(struct run *r, struct quern_error *err)
         r->have_matrix = true;
         r->job.matrix = &r->matrix, r->job.matrix_path = "gathered";
     }
-    if (!r->preset && sized && !run_nearest_preset(r, err))
-        return false;
-    if (!r->preset)
-        r->preset = preset_find("Q4_K_M");
     if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) ||
         !run_wanted_bytes(r, &file, err) || !run_check_twice(r, err) || !plan_init(&r->choice, &r->job, r->model, err))
         return false;
