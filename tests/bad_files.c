@@ -100,6 +100,10 @@ static void other_file(struct bytes *b, uint64_t which)
         TEXT("\x80\002}q\0(X"),
         TEXT("\0\0\0\0\0\0\0\0\0\0\0\0"),
         TEXT("#!/bin/sh\nexit 1\n"),
+        TEXT("fmgg\001\0\0\0\0\175\0\0"),
+        TEXT("\x1f\x8b\010\010\0\0\0\0"),
+        TEXT("\x28\xb5\x2f\xfd\044\0\0\0"),
+        TEXT("FUGG\0\0\0\003"),
     };
 #undef TEXT
     put_raw(b, files[which].text, files[which].n);
@@ -233,6 +237,7 @@ static void many(struct bytes *b, uint64_t n)
 /* ---- the table ------------------------------------------------------------------------------------------------ */
 
 #define MAX64 UINT64_MAX
+#define LEFT  808          /* bytes behind the counts of the small file */
 
 const struct bad_row bad_rows[] = {
     { "--", "the small file itself, unchanged", { { FIELD_NONE, 0 } }, cut, 0, QUERN_OK, "", 0 },
@@ -252,6 +257,10 @@ const struct bad_row bad_rows[] = {
     { "A2", "Python pickle", { { FIELD_NONE, 0 } }, other_file, 9, QUERN_EFORMAT, "pickle", 0 },
     { "A2", "zeros", { { FIELD_NONE, 0 } }, other_file, 10, QUERN_EFORMAT, "begins with zeros", 0 },
     { "A2", "something else", { { FIELD_NONE, 0 } }, other_file, 11, QUERN_EFORMAT, "not a GGUF file (17 bytes)", 0 },
+    { "A2", "old GGMF", { { FIELD_NONE, 0 } }, other_file, 12, QUERN_EFORMAT, "old GGMF", 0 },
+    { "A2", "gzip", { { FIELD_NONE, 0 } }, other_file, 13, QUERN_EFORMAT, "gzip-compressed", 0 },
+    { "A2", "zstd", { { FIELD_NONE, 0 } }, other_file, 14, QUERN_EFORMAT, "zstd-compressed", 0 },
+    { "A2", "magic byte-swapped", { { FIELD_NONE, 0 } }, other_file, 15, QUERN_EFORMAT, "the magic is byte-swapped", 0 },
     { "A3", "version 3 byte-swapped", { { VERSION, 0x03000000 } }, NULL, 0, QUERN_EUNSUPPORTED, "big-endian GGUF", 0 },
     { "A3", "version 2 byte-swapped", { { VERSION, 0x02000000 } }, NULL, 0, QUERN_EUNSUPPORTED, "big-endian GGUF", 0 },
     { "A4", "version 0", { { VERSION, 0 } }, NULL, 0, QUERN_EUNSUPPORTED, "versions 2 and 3 are", 0 },
@@ -264,9 +273,10 @@ const struct bad_row bad_rows[] = {
     { "A7", "100 bytes after the last tensor", { { FIELD_NONE, 0 } }, longer, 100, QUERN_OK, "", 0 },
     { "A8", "keys = 2^64-1", { { KEYS, MAX64 } }, NULL, 0, QUERN_EFORMAT, "keys at byte 16", 0 },
     { "A8", "keys = 2^32", { { KEYS, (uint64_t)1 << 32 } }, NULL, 0, QUERN_EFORMAT, "keys at byte 16", 0 },
-    { "A8", "keys = bytes left / 12 + 1", { { KEYS, 704 / 12 + 1 } }, NULL, 0, QUERN_EFORMAT, "keys at byte 16", 0 },
+    { "A8", "keys = bytes left / 14 + 1", { { KEYS, LEFT / 14 + 1 } }, NULL, 0, QUERN_EFORMAT, "keys at byte 16", 0 },
     { "A9", "tensors = 2^64-1", { { TENSORS, MAX64 } }, NULL, 0, QUERN_EFORMAT, "tensors at byte 8", 0 },
     { "A9", "tensors = 2^40", { { TENSORS, (uint64_t)1 << 40 } }, NULL, 0, QUERN_EFORMAT, "tensors at byte 8", 0 },
+    { "A9", "tensors = bytes left / 33 + 1", { { TENSORS, LEFT / 33 + 1 } }, NULL, 0, QUERN_EFORMAT, "tensors at byte 8", 0 },
     { "A9", "tensors = 2^64 / 88 + 2", { { TENSORS, MAX64 / 88 + 2 } }, NULL, 0, QUERN_EFORMAT, "tensors at byte 8", 0 },
     { "A10", "no tensors (run: 3)", { { FIELD_NONE, 0 } }, no_tensors, 0, QUERN_OK, "", 0 },
     { "A11", "keys one less", { { KEYS, 6 } }, NULL, 0, QUERN_EFORMAT, "at byte", 0 },
@@ -279,6 +289,7 @@ const struct bad_row bad_rows[] = {
     { "A13", "key of 0 bytes", { { KEY_LENGTH, 0 } }, NULL, 0, QUERN_EFORMAT, "its name has 0 bytes", 0 },
     { "A13", "NUL in a key", { { KEY_TEXT, 0 } }, NULL, 0, QUERN_EFORMAT, "control character 0", 0 },
     { "A13", "ESC in a key", { { KEY_TEXT, 27 } }, NULL, 0, QUERN_EFORMAT, "control character 27", 0 },
+    { "A13", "DEL in a key", { { KEY_TEXT, 127 } }, NULL, 0, QUERN_EFORMAT, "control character 127", 0 },
     { "A13", "invalid UTF-8 in a key", { { KEY_TEXT, 255 } }, NULL, 0, QUERN_OK, "", 0 },
     { "A14", "duplicate key", { { FIELD_NONE, 0 } }, twice, GGUF_U32, QUERN_EFORMAT, "key 'x.twice' at byte", 0 },
     { "A14", "duplicate key of another type", { { FIELD_NONE, 0 } }, twice, GGUF_STRING, QUERN_EFORMAT, "duplicate key", 0 },
@@ -332,6 +343,7 @@ const struct bad_row bad_rows[] = {
       "overflows", 0 },
     { "B4", "2^63 * 2", { { SHAPE_0, (uint64_t)1 << 63 }, { SHAPE_1, 2 } }, NULL, 0, QUERN_EFORMAT, "dimension 0 is -", 0 },
     { "B4", "2^62 * 4: wraps to 0", { { SHAPE_0, (uint64_t)1 << 62 }, { SHAPE_1, 4 } }, NULL, 0, QUERN_EFORMAT, "overflows", 0 },
+    { "B4", "2^62 * 2: above int64", { { SHAPE_0, (uint64_t)1 << 62 }, { SHAPE_1, 2 } }, NULL, 0, QUERN_EFORMAT, "overflows", 0 },
     { "B4", "three that wrap to 512", { { SHAPE_0, 256 }, { SHAPE_1, 3 }, { SHAPE_2, 0x5555555555555556 } }, NULL, 0, QUERN_EFORMAT,
       "overflows", 0 },
     { "B4", "bytes wrap, values do not", { { SHAPE_0, (uint64_t)1 << 62 }, { SHAPE_1, 1 }, { TYPE, FORMAT_F32 } }, NULL, 0,

@@ -97,6 +97,15 @@ static void test_all_forms(void)
     options_free(&verb, &s);
 }
 
+/* A dash alone is standard input, a word like others. */
+static void test_dash(void)
+{
+    struct settings s;
+    struct quern_error err = {0};
+    CHECK(parse(&s, "-|-t|3", &err) && s.args.operand_count == 1 && !strcmp(s.args.operands[0], "-") && s.threads == 3, "%s", err.text);
+    options_free(&verb, &s);
+}
+
 /* Sizes as people write them and as quern prints them. */
 static void test_sizes(void)
 {
@@ -123,6 +132,8 @@ static void test_refusals(void)
         {"--temperature|1", "did you mean '--temp'"},
         {"--xyzzy", "unknown option '--xyzzy'"},
         {"--=1", "unknown option"},
+        {"--threadsxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "did you mean '--threads'"},
+        {"--xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "--help lists them"},
         {"-q", "unknown option '-q'"},
         {"-tgl|99", "unknown option '-tgl'"},
         {"-t=gl", "--threads: 'gl' is not a number"},
@@ -255,6 +266,7 @@ int main(void)
 {
     TEST(test_defaults);
     TEST(test_all_forms);
+    TEST(test_dash);
     TEST(test_sizes);
     TEST(test_refusals);
     TEST(test_settings);

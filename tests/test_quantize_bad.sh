@@ -192,6 +192,21 @@ row I4 "statistics that are none, said before, too" 3 "no statistics (general.ty
 row I1 "... and --requantize does it" 0 "" "$quantize" plain out --plain --type Q8_0 --requantize
 row -- "a mix without --type, as llama.cpp takes it" 2 "many: 'Q4_K_M' (quern-quantize MODEL OUT.gguf; a mix is given as --type" \
     "$quantize" m.gguf out Q4_K_M
+for type in 'ffn_dwon=Q8_0' 'attn_norm=Q8_0'; do
+    row -- "a rule that no tensor follows: $type" 2 "--type '$type': no tensor that is rounded" \
+        "$quantize" m.gguf out $q4 --type "$type"
+done
+row -- "a rule that some follow" 0 "" "$quantize" m.gguf out $q4 --type '^blk\.1\.ffn_down=Q8_0'
+for bits in -1 1e30 64.5; do row -- "--bpw $bits" 2 "above 0 to 64 are possible" "$quantize" m.gguf out --bpw=$bits $texts; done
+row -- "--plain with a size" 2 "--plain takes a mix: --type" "$quantize" m.gguf out --plain --size 1M
+sed 's/"quern_recipe": *1/"quern_recipe": 2/' recipe.json >later.json
+row -- "a recipe of a later version" 3 "is no recipe" "$quantize" m.gguf out --recipe later.json $texts
+sed 's/"blk.0.attn_q.weight"/"blk.0.attn_q.\\u001b[2Jweight"/' recipe.json >escape.json
+row -- "a recipe with a tensor that is not there" 3 "the recipe has no tensor 'blk.0.attn_q.weight'" \
+    "$quantize" m.gguf out --recipe escape.json $texts
+sed 's/"tensors": *{/&"blk.0.\\u001b[2Jx": "Q8_0", /' recipe.json >escape.json
+row -- "... with one too many, shown escaped" 3 "names a tensor 'blk.0.\\x1B[2Jx' that the model lacks" \
+    "$quantize" m.gguf out --recipe escape.json $texts
 row -- "more threads than there can be, said before a folder is converted" 2 "1 to 1024 are possible" \
     "$quantize" hf out $q4 --threads 4096
 row -- "... and for an imprint" 2 "1 to 1024 are possible" "$quantize" imprint hf fit.txt -o out --threads 4096
@@ -255,6 +270,10 @@ row I4 "importances of another model" 3 "another model" "$quantize" m.gguf out $
 "$build/tests/gen_edit" poor.gguf lacks.gguf drop blk.1.ffn_up.weight.in_sum2 drop blk.1.ffn_up.weight.counts 2>said
 row I4 "importances lack a tensor" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix lacks.gguf
 row I4 "... and --lax-imatrix goes without" 0 "" "$quantize" m.gguf out $q4 --imatrix lacks.gguf --lax-imatrix
+for part in counts in_sum2; do
+    "$build/tests/gen_edit" poor.gguf odd.gguf fill blk.1.ffn_up.weight.$part 0 255 2>said
+    row I4 "importances with NaN among the $part" 3 "odd.gguf: entry 'blk.1.ffn_up.weight'" "$quantize" m.gguf out $q4 --imatrix odd.gguf
+done
 "$build/tests/gen_edit" poor.gguf zero.gguf fill blk.1.ffn_up.weight.counts 0 0 2>said
 row I4 "importances without a single token" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix zero.gguf
 row I5 "worse than plain rounding on the held-out text" 7 "worse than plain rounding" \

@@ -197,6 +197,7 @@ row 'G11 output is the model' 2 'link.gguf. is an input itself' \
 if cmp -s "$dir/copy.gguf" $model; then ok; else fail 'G11 the model was changed'; fi
 row 'G11 output is the list' 2 'ids. is an input itself' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids" --force
 row 'token ids: text' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 x') -o "$dir/x"
+row 'token ids: beyond 32 bits' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 4294967298') -o "$dir/x"
 row 'token ids: out of range' 2 'token 2 has the id 4096' "$quern" logits $model --tokens-file <(echo '1 2 4096') -b 1 -o -
 if [ -s "$dir/out" ]; then fail 'token ids: logits before a bad id'; else ok; fi
 "$quern" "${endless[@]}" 2>"$dir/err" </dev/null | head -c 5 >"$dir/out"

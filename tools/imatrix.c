@@ -30,7 +30,8 @@ static bool read_entry(struct imatrix *m, struct imatrix_entry *e, const struct 
         return ERR(err, QUERN_EFORMAT, "entry '%s': sums and counts must be F32", e->name);
     e->inputs = sums->shape[0];
     e->experts = counts->bytes / sizeof(float);
-    if (!e->experts || sums->bytes / sizeof(float) != e->inputs * e->experts)
+    size_t product;
+    if (!e->experts || !checked_mul(&product, e->inputs, e->experts) || sums->bytes / sizeof(float) != product)
         return ERR(err, QUERN_EFORMAT, "entry '%s': %zu sums for %zu counts of %zu inputs", e->name, sums->bytes / sizeof(float),
                    e->experts, e->inputs);
     e->mean = arena_take(&m->arena, e->inputs * e->experts, sizeof *e->mean, "importances", err);

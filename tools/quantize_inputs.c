@@ -40,6 +40,8 @@ static bool read_types(struct run *r, struct quern_error *err)
     int sizes = (a->size > 0) + (a->bpw > 0) + (a->ratio != NULL);
     if (!r->rules)
         return false;
+    if (a->bpw < 0 || a->bpw > 64)
+        return ERR(err, QUERN_EUSAGE, "--bpw: %g bits per weight, above 0 to 64 are possible", (double)a->bpw);
     if (sizes > 1 || (sizes && r->preset))
         return ERR(err, QUERN_EUSAGE, "one of --type MIX, --size, --bpw and --ratio says how large the file becomes");
     if (sizes && a->plain)
@@ -54,6 +56,26 @@ static bool read_types(struct run *r, struct quern_error *err)
                    a->recipe ? "recipe" : a->save_recipe ? "save-recipe" : "stats", a->plain ? "--plain" : "unquantized types");
     return r->preset || sizes || a->recipe ||
            ERR(err, QUERN_EUSAGE, "how large? --type with the name of a mix (Q4_K_M, say), --size, --bpw or --ratio");
+}
+
+/* A rule that no tensor follows is a typing error, which would show in the file only, after all the work. */
+static bool check_rules(const struct run *r, struct quern_error *err)
+{
+    for (size_t i = 0; i < r->rule_count; i++) {
+        const char *text = r->rules[i].text;
+        char name[128], shown[100];
+        bool used = false;
+        for (size_t k = 0; !used && k < r->input.tensor_count; k++) {
+            const struct gguf_tensor *t = &r->input.tensors[k];
+            snprintf(name, sizeof name, "%.*s", (int)t->name.n, t->name.text);
+            used = preset_may_round(t) && regexec(&r->rules[i].pattern, name, 0, NULL, 0) == 0;
+        }
+        if (!used)
+            return ERR(err, QUERN_EUSAGE,
+                       "--type '%s': no tensor that is rounded has such a name ('quern show --tensors' lists all)",
+                       text_escape(shown, sizeof shown, text, strlen(text)));
+    }
+    return true;
 }
 
 bool run_check_importances(struct run *r, struct quern_error *err)
@@ -86,7 +108,7 @@ bool run_open_inputs(struct run *r, struct quern_error *err)
     if (!read_types(r, err) || (a->threads && !pool_allows(a->threads, err)) ||
         (!a->dry_run && !workplace_open(&r->work, output, err)) ||
         !source_open(&r->source, a->args.operands[0], output, r->job.stop, err) ||
-        !(r->have_input = gguf_open(&r->input, r->source.path, NULL, err)))
+        !(r->have_input = gguf_open(&r->input, r->source.path, NULL, err)) || !check_rules(r, err))
         return false;
     if (a->imatrix && !(r->have_matrix = imatrix_open(&r->matrix, a->imatrix, err)))
         return false;

@@ -110,9 +110,13 @@ bool recipe_read(struct plan *p, const char *path, bool *measured, struct quern_
         *measured = true;
         for (size_t i = 0; ok && i < p->count; i++)
             ok = read_tensor(p, i, tensors, measured, err);
-        for (size_t i = 0; ok && i < tensors->n; i++)
-            if (!gguf_find_tensor(p->file, tensors->items[i]->key))
-                ok = ERR(err, QUERN_EFORMAT, "the recipe names a tensor '%.60s' that the model lacks", tensors->items[i]->key);
+        for (size_t i = 0; ok && i < tensors->n; i++) {
+            const char *key = tensors->items[i]->key;
+            char shown[100];
+            if (!gguf_find_tensor(p->file, key))
+                ok = ERR(err, QUERN_EFORMAT, "the recipe names a tensor '%s' that the model lacks",
+                         text_escape(shown, sizeof shown, key, strlen(key)));
+        }
         if (ok)
             p->predicted = allocate_loss(p->items, p->count);
     }
