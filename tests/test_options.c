@@ -102,7 +102,8 @@ static void test_dash(void)
 {
     struct settings s;
     struct quern_error err = {0};
-    CHECK(parse(&s, "-|-t|3", &err) && s.args.operand_count == 1 && !strcmp(s.args.operands[0], "-") && s.threads == 3, "%s", err.text);
+    CHECK(parse(&s, "-|-t|3", &err) && s.args.operand_count == 1 && !strcmp(s.args.operands[0], "-") && s.threads == 3, "%s",
+          err.text);
     options_free(&verb, &s);
 }
 

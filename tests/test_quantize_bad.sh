@@ -272,7 +272,8 @@ row I4 "importances lack a tensor" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf ou
 row I4 "... and --lax-imatrix goes without" 0 "" "$quantize" m.gguf out $q4 --imatrix lacks.gguf --lax-imatrix
 for part in counts in_sum2; do
     "$build/tests/gen_edit" poor.gguf odd.gguf fill blk.1.ffn_up.weight.$part 0 255 2>said
-    row I4 "importances with NaN among the $part" 3 "odd.gguf: entry 'blk.1.ffn_up.weight'" "$quantize" m.gguf out $q4 --imatrix odd.gguf
+    row I4 "importances with NaN among the $part" 3 "odd.gguf: entry 'blk.1.ffn_up.weight'" \
+        "$quantize" m.gguf out $q4 --imatrix odd.gguf
 done
 "$build/tests/gen_edit" poor.gguf zero.gguf fill blk.1.ffn_up.weight.counts 0 0 2>said
 row I4 "importances without a single token" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix zero.gguf
