@@ -21,7 +21,10 @@ void matmul_q8_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_q4_0_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q4_0_avx2, on_vnni((struct panel_shape)SHAPE_Q4_0));
+    if (job->toks == 1)
+        decode_rows(job, row, rows, 1, run_q4_0_avx2, on_vnni((struct panel_shape)SHAPE_Q4_0));
+    else
+        turned_small(job, row, rows, turn_after_2, value_nibble, on_vnni((struct panel_shape)SHAPE_Q4_0));
 }
 
 static void panel_q4_0_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -37,7 +40,7 @@ void matmul_q4_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_q4_1_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q4_1_avx2, on_vnni((struct panel_shape)SHAPE_Q4_1));
+    turned_small(job, row, rows, turn_after_4, value_nibble, on_vnni((struct panel_shape)SHAPE_Q4_1));
 }
 
 static void panel_q4_1_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -53,7 +56,7 @@ void matmul_q4_1_avxvnni(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_q5_0_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q5_0_avx2, on_vnni((struct panel_shape)SHAPE_Q5_0));
+    turned_small(job, row, rows, turn_q5_0, value_fifth, on_vnni((struct panel_shape)SHAPE_Q5_0));
 }
 
 static void panel_q5_0_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -69,7 +72,7 @@ void matmul_q5_0_avxvnni(const struct matmul_job *job, size_t row_begin, size_t 
 
 static void decode_q5_1_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q5_1_avx2, on_vnni((struct panel_shape)SHAPE_Q5_1));
+    turned_small(job, row, rows, turn_q5_1, value_fifth, on_vnni((struct panel_shape)SHAPE_Q5_1));
 }
 
 static void panel_q5_1_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -99,9 +102,18 @@ void matmul_iq4_nl_avxvnni(const struct matmul_job *job, size_t row_begin, size_
                           (struct panel_shape)SHAPE_IQ4_NL);
 }
 
+/* Apart, as in matmul_small_avx2.c. */
+static __attribute__((noinline)) void several_mxfp4(const struct matmul_job *job, size_t row, size_t rows)
+{
+    turned_small(job, row, rows, turn_after_1, value_fp4, on_vnni((struct panel_shape)SHAPE_MXFP4));
+}
+
 static void decode_mxfp4_avxvnni(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_mxfp4_avx2, on_vnni((struct panel_shape)SHAPE_MXFP4));
+    if (job->toks == 1)
+        decode_rows(job, row, rows, 1, run_mxfp4_avx2, on_vnni((struct panel_shape)SHAPE_MXFP4));
+    else
+        several_mxfp4(job, row, rows);
 }
 
 static void panel_mxfp4_avxvnni(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)

@@ -4,14 +4,6 @@
 
 #include "matmul_avx2.h"
 
-/* The value, in a register, now. Compilers that are free to add in another order keep all the products of a block and then most of
- * them on the stack, and load weights again for every product: gcc 12 gave half the speed. */
-static ALWAYS_INLINE __m256i settled(__m256i value)
-{
-    __asm__("" : "+x"(value));
-    return value;
-}
-
 /* *sum += x in its own register, which saves a copy of each sum where they fill all the registers. */
 static ALWAYS_INLINE void add_32(__m256i *sum, __m256i x)
 {
