@@ -51,15 +51,18 @@ static void norm_input(struct forward *f, const struct norm *norm, const struct 
     run_tokens(f, norm_token, &s, f->n);
 }
 
-/* y = norm(y), x += residual_scale * y. */
-static void add_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+void add_to_residual(struct forward *f, const struct norm *post, size_t tok)
 {
-    const struct norm *post = arg;
     size_t width = f->m->hyper.width;
     float *y = f->y + tok * width;
-    (void)thread;
     norm_vector(f, y, y, post);
     f->k->axpy.fn(f->x + tok * width, y, f->m->hyper.residual_scale, width);
+}
+
+static void add_token(struct forward *f, const void *arg, size_t tok, size_t thread)
+{
+    (void)thread;
+    add_to_residual(f, arg, tok);
 }
 
 void add_rows(struct forward *f, const struct norm *post)
@@ -113,7 +116,6 @@ static void sub_norm_token(struct forward *f, const void *arg, size_t tok, size_
     f->k->rms_norm.fn(x, x, l->ffn_sub_norm, l->ff, f->m->hyper.eps);
 }
 
-/* Layer `index` comes next; behind the last one the head. */
 static void expect_layer(struct forward *f, size_t index)
 {
     const struct layer *l = &f->m->layer[index];
@@ -124,6 +126,11 @@ static void expect_layer(struct forward *f, size_t index)
     expect_product(f, &l->q, NULL);
     expect_product(f, &l->k, NULL);
     expect_product(f, &l->v, NULL);
+}
+
+void expect_layer_after(struct forward *f, const struct layer *l)
+{
+    expect_layer(f, (size_t)(l - f->m->layer) + 1);
 }
 
 /* x += down(activation(gate h) * up h) */
@@ -139,7 +146,7 @@ static void dense_forward(struct forward *f, const struct layer *l)
     enter_stage(f, STAGE_NORM);
     prepare_tokens(f, &f->mid, f->hidden, l->ff, l->ff, f->n);
     enter_stage(f, STAGE_DOWN);
-    expect_layer(f, (size_t)(l - f->m->layer) + 1);
+    expect_layer_after(f, l);
     add_product(f, &l->down, &l->post_ffn_norm);
 }
 

@@ -140,6 +140,8 @@ void run_products(struct forward *f, struct product *list, size_t n);
 /* After the stage that begins next comes one that starts with this matrix (and gate): a hint, so that its first rows are on their
  * way while threads wait. Up to NEXT_PRODUCTS per stage; a matrix without data is left out. */
 void expect_product(struct forward *f, const struct matrix *w, const struct matrix *gate);
+/* The first products of the layer behind this one; behind the last one the head. */
+void expect_layer_after(struct forward *f, const struct layer *l);
 /* For stages of few, large units: before pool_run a run of neighbouring ones for each thread; within it the next one for a
  * thread, of its own or from the back of the longest other run, false when all are taken. */
 void share_units(struct forward *f, size_t units);
@@ -156,7 +158,8 @@ void prepare_tokens(struct forward *f, struct acts *acts, const float *x, size_t
 void norm_vector(const struct forward *f, float *out, const float *x, const struct norm *norm);
 /* x += residual_scale * (W act + bias); with a post norm: of its result. The act vectors are in f->mid, one per token. */
 void add_product(struct forward *f, const struct matrix *w, const struct norm *post);
-/* x += residual_scale * norm(y), for all tokens. */
+/* x += residual_scale * norm(y), for one token, for all. */
+void add_to_residual(struct forward *f, const struct norm *post, size_t tok);
 void add_rows(struct forward *f, const struct norm *post);
 
 /* The mixers: read f->h (f32) and f->in (prepared), add to f->x. Each says what it needs per token: floats in f->mix[], the widest
@@ -214,6 +217,8 @@ void moe_forward(struct forward *f, const struct layer *l);
 /* Take `count * size` bytes, 64-byte aligned, at *offset of `base` (NULL: only count); false when the sum overflows. */
 bool carve(unsigned char *base, size_t *offset, void *out, size_t count, size_t size);
 
+/* The prepared form that a matrix multiplies: a bit per kind, none for a matrix without data. */
+unsigned kinds_of(const struct kernels *k, const struct matrix *w);
 /* Prepared bytes of one vector in each form. */
 void act_bytes(size_t out[ACT_KINDS], size_t cols);
 /* Take room for `vectors` vectors in the forms of `kinds` (a bit per kind). */

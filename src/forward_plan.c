@@ -19,12 +19,12 @@ bool carve(unsigned char *base, size_t *offset, void *out, size_t count, size_t 
     return true;
 }
 
-/* Which prepared forms the model's formats ask for: a bit per kind. */
-static unsigned kinds_of(const struct kernels *k, const struct matrix *w)
+unsigned kinds_of(const struct kernels *k, const struct matrix *w)
 {
     return w->data ? 1u << k->matmul[w->type].act : 0;
 }
 
+/* Which prepared forms the model's formats ask for. */
 static unsigned model_kinds(const struct model *m, const struct kernels *k)
 {
     unsigned kinds = kinds_of(k, &m->output);
@@ -186,7 +186,7 @@ static bool plan(struct forward *f, unsigned char *base, size_t *bytes)
     return ok && carve(base, offset, &f->hidden, t, n.hidden * sizeof(float)) &&
            carve_acts(&f->in, base, offset, kinds, t, in) && carve_acts(&f->mid, base, offset, kinds, t, n.mid) &&
            carve(base, offset, &f->products, n.products, sizeof *f->products) &&
-           carve(base, offset, &f->next, NEXT_PRODUCTS, sizeof *f->next) && moe_plan(f, base, offset, kinds) &&
+           carve(base, offset, &f->next, NEXT_PRODUCTS, sizeof *f->next) && moe_plan(f, base, offset) &&
            plan_rope(f, base, offset) && plan_scratch(f, base, offset, n.widest) &&
            carve(base, offset, &f->partial, attend_partial_floats(f->m, f->context), sizeof(float)) &&
            carve(base, offset, &f->spans_left, attend_blocks(f->m), sizeof *f->spans_left) &&

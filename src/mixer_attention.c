@@ -157,5 +157,6 @@ void attention_mix(struct forward *f, const struct layer *l, size_t index)
     run_tokens(f, finish_token, l, f->n);
     enter_stage(f, STAGE_OUT);
     expect_product(f, &l->up, &l->gate);
+    expect_product(f, &l->router, NULL);
     add_product(f, &l->out, &l->post_attn_norm);
 }

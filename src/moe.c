@@ -6,15 +6,26 @@
 #include <math.h>
 #include <string.h>
 
+/* With many tokens the router is cut into parts of so many: it has too few rows (one per expert) to give every thread some. */
+enum { ROUTER_TOKENS = 64 };
+
 /* A slot is one token at one of its experts: there are tokens x experts_used of them, sorted by expert, which makes the tokens of
- * an expert neighbours and its weights read once per batch. */
-bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned kinds)
+ * an expert neighbours and its weights read once per batch. Slots are many: their vectors are kept in the forms that the experts
+ * multiply only, though the layer's input has others too (the router's, mostly floats, four times as long). */
+bool moe_plan(struct forward *f, unsigned char *base, size_t *offset)
 {
     const struct hyper *h = &f->m->hyper;
+    unsigned in_kinds = 0, mid_kinds = 0, shared_kinds = 0;
     struct moe dummy, *m;
     size_t t = f->max_tokens, slots, in[ACT_KINDS], mid[ACT_KINDS], shared[ACT_KINDS];
     if (h->experts == 0)
         return true;
+    for (size_t i = 0; i < h->layers; i++) {
+        const struct layer *l = &f->m->layer[i];
+        in_kinds |= kinds_of(f->k, &l->gate_exps) | kinds_of(f->k, &l->up_exps);
+        mid_kinds |= kinds_of(f->k, &l->down_exps);
+        shared_kinds |= kinds_of(f->k, &l->down_shared);
+    }
     act_bytes(in, h->width);
     act_bytes(mid, h->expert_ff);
     act_bytes(shared, h->shared_ff);
@@ -27,8 +38,9 @@ bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned k
            carve(base, offset, &m->start, h->experts + 1, sizeof *m->start) &&
            carve(base, offset, &m->out, slots, h->width * sizeof(float)) && carve(base, offset, &m->shared, t, sizeof(float)) &&
            carve(base, offset, &m->shared_out, h->shared_ff ? t : 0, h->width * sizeof(float)) &&
-           carve_acts(&m->gathered, base, offset, kinds, slots, in) && carve_acts(&m->slots_mid, base, offset, kinds, slots, mid) &&
-           carve_acts(&m->shared_mid, base, offset, kinds, h->shared_ff ? t : 0, shared);
+           carve_acts(&m->gathered, base, offset, in_kinds, slots, in) &&
+           carve_acts(&m->slots_mid, base, offset, mid_kinds, slots, mid) &&
+           carve_acts(&m->shared_mid, base, offset, shared_kinds, h->shared_ff ? t : 0, shared);
 }
 
 /* Experts before others: the larger score, at a tie the smaller number. */
@@ -122,6 +134,20 @@ static void route_token(struct forward *f, const void *arg, size_t tok, size_t t
         m->shared[tok] = 1 / (1 + expf(-m->shared[tok]));
 }
 
+/* The router, in parts of the batch. Each token's sums are what they are in one. */
+static size_t router_products(struct forward *f, struct product *list, const struct layer *l)
+{
+    const struct hyper *h = &f->m->hyper;
+    size_t parts = f->n / ROUTER_TOKENS < 1 ? 1 : f->n / ROUTER_TOKENS < h->experts ? f->n / ROUTER_TOKENS : h->experts;
+    for (size_t i = 0; i < parts; i++) {
+        size_t first = f->n * i / parts;
+        size_t toks = f->n * (i + 1) / parts - first;
+        list[i] = (struct product){ .w = &l->router, .in = &f->in, .first = first, .step = 1, .toks = toks,
+                                    .out = f->moe->scores + first * h->experts, .out_stride = h->experts };
+    }
+    return parts;
+}
+
 /* Give every choice a slot; experts one after the other, tokens in order within each. */
 static void sort_by_expert(struct forward *f)
 {
@@ -157,7 +183,7 @@ static void gather_token(struct forward *f, const void *arg, size_t tok, size_t 
             continue;
         }
         for (int kind = 0; kind < ACT_KINDS; kind++)
-            if (f->in.bytes[kind])
+            if (m->gathered.bytes[kind])
                 memcpy(m->gathered.data[kind] + slot * f->in.stride[kind], f->in.data[kind] + tok * f->in.stride[kind],
                        f->in.stride[kind]);
     }
@@ -181,7 +207,7 @@ static size_t expert_products(struct forward *f, struct product *list, const str
     return count;
 }
 
-/* Sum of the experts' results, in the order of the choice, and the shared expert's. */
+/* Sum of the experts' results, in the order of the choice, and the shared expert's; then on to the residual. */
 static void combine_token(struct forward *f, const void *arg, size_t tok, size_t thread)
 {
     const struct hyper *h = &f->m->hyper;
@@ -197,16 +223,17 @@ static void combine_token(struct forward *f, const void *arg, size_t tok, size_t
     }
     if (l->up_shared.data)
         f->k->axpy.fn(y, m->shared_out + tok * h->width, l->shared_gate.data ? m->shared[tok] : 1, h->width);
+    add_to_residual(f, &l->post_ffn_norm, tok);
 }
 
 void moe_forward(struct forward *f, const struct layer *l)
 {
     const struct hyper *h = &f->m->hyper;
     struct moe *m = f->moe;
-    size_t slots = f->n * h->experts_used, n = 0;
+    size_t slots = f->n * h->experts_used, n;
     float *shared_hidden = f->hidden + slots * h->expert_ff;
     struct product *p = f->products;
-    p[n++] = (struct product){ .w = &l->router, .in = &f->in, .step = 1, .toks = f->n, .out = m->scores, .out_stride = h->experts };
+    n = router_products(f, p, l);
     if (l->shared_gate.data)
         p[n++] = (struct product){ .w = &l->shared_gate, .in = &f->in, .step = 1, .toks = f->n, .out = m->shared, .out_stride = 1 };
     enter_stage(f, STAGE_ROUTE);
@@ -238,7 +265,7 @@ void moe_forward(struct forward *f, const struct layer *l)
     if (l->up_shared.data)
         p[n++] = (struct product){ .w = &l->down_shared, .in = &m->shared_mid, .step = 1, .toks = f->n, .out = m->shared_out,
                                    .out_stride = h->width };
+    expect_layer_after(f, l);
     run_products(f, p, n);
     run_tokens(f, combine_token, l, f->n);
-    add_rows(f, &l->post_ffn_norm);
 }

@@ -27,7 +27,7 @@ struct moe {
 void moe_choose(const struct model *m, const struct kernels *k, const struct layer *l, float *score, float *select,
                 uint32_t *chosen, float *weight);
 
-/* Part of forward's plan; nothing for models without experts. `kinds`: a bit per prepared form in use. */
-bool moe_plan(struct forward *f, unsigned char *base, size_t *offset, unsigned kinds);
+/* Part of forward's plan; nothing for models without experts. */
+bool moe_plan(struct forward *f, unsigned char *base, size_t *offset);
 
 #endif

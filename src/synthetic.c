@@ -37,7 +37,7 @@ static const struct shape shapes[] = {
 };
 
 /* What is being built: the header grows in `head`; tensors are listed first and filled once the header's size is known. */
-struct tensor { char name[64]; uint32_t type; size_t shape[3], dims, offset, bytes; };
+struct tensor { char name[64]; uint32_t type; size_t shape[3], dims, offset, bytes; float factor; };
 struct builder {
     const struct shape *shape;
     const struct format *base, *more;    /* of most matrices; of those that deserve more bits (NULL: the same) */
@@ -161,11 +161,12 @@ static void add_keys(struct builder *b, const char *name)
 /* rows 0: a vector of `cols`; slices 0: a matrix, otherwise a stack of them, one per expert. */
 struct extent { size_t cols, rows, slices; };
 
-static void add_tensor(struct builder *b, const char *name, const struct format *format, struct extent e)
+/* factor: the value of a vector's elements; of a matrix of floats; of other formats 1. */
+static void add_tensor(struct builder *b, const char *name, const struct format *format, struct extent e, float factor)
 {
     struct tensor *t = &b->tensors[b->count++];
     *t = (struct tensor){.type = format->id, .shape = {e.cols, e.rows ? e.rows : 1, e.slices ? e.slices : 1}, .offset = b->bytes,
-                         .dims = e.slices ? 3 : e.rows ? 2 : 1};
+                         .dims = e.slices ? 3 : e.rows ? 2 : 1, .factor = factor};
     snprintf(t->name, sizeof t->name, "%s", name);
     t->bytes = e.cols / format->block * format->bytes * t->shape[1] * t->shape[2];
     b->bytes += (t->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -174,33 +175,39 @@ static void add_tensor(struct builder *b, const char *name, const struct format 
 /* Which layers get more bits in the _m mixes: the first and last eighth and every third between. */
 static bool deserves_more(size_t i, size_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
 
-/* Names of experts' tensors end in "_exps"; their router is kept in full, as published files do. */
+/* Names of experts' tensors end in "_exps"; their router is kept in full, as published files do.
+ *
+ * What random layers add is much the same for every token and would soon drown the embedding: the router would then send all
+ * tokens to the same experts (8 of 64 in most layers of OLMoE's shape), where trained ones spread them. So the norms before both
+ * parts make a layer's input, and with it what it adds, small; the router makes up for it. */
 static void add_layer(struct builder *b, uint32_t i)
 {
     const struct shape *s = b->shape;
     const struct format *f32 = format_find(FORMAT_F32), *more = b->more && deserves_more(i, s->layers) ? b->more : b->base;
     const size_t q = (size_t)s->heads * s->head_dim, kv = (size_t)s->kv_heads * s->head_dim;
     const bool norm_head = strncmp(s->arch, "qwen3", 5) == 0, norm_whole = strcmp(s->arch, "olmoe") == 0;
-    const struct { const char *name; const struct format *format; struct extent extent; bool left_out; } list[LAYER_TENSORS] = {
-        {"attn_norm", f32, {s->width, 0, 0}, false},
-        {"attn_q", b->base, {s->width, q, 0}, false},
-        {"attn_k", b->base, {s->width, kv, 0}, false},
-        {"attn_v", more, {s->width, kv, 0}, false},
-        {"attn_output", b->base, {q, s->width, 0}, false},
-        {"ffn_norm", f32, {s->width, 0, 0}, false},
-        {"ffn_gate_inp", f32, {s->width, s->experts, 0}, !s->experts},
-        {"ffn_gate", b->base, {s->width, s->ff, s->experts}, false},
-        {"ffn_up", b->base, {s->width, s->ff, s->experts}, false},
-        {"ffn_down", more, {s->ff, s->width, s->experts}, false},
-        {"attn_q_norm", f32, {norm_whole ? q : s->head_dim, 0, 0}, !norm_whole && !norm_head},
-        {"attn_k_norm", f32, {norm_whole ? kv : s->head_dim, 0, 0}, !norm_whole && !norm_head},
+    const float before = s->experts ? 1.0f / 256 : 1, router = 256;
+    const struct { const char *name; const struct format *format; struct extent extent; bool left_out; float factor; }
+    list[LAYER_TENSORS] = {
+        {"attn_norm", f32, {s->width, 0, 0}, false, before},
+        {"attn_q", b->base, {s->width, q, 0}, false, 1},
+        {"attn_k", b->base, {s->width, kv, 0}, false, 1},
+        {"attn_v", more, {s->width, kv, 0}, false, 1},
+        {"attn_output", b->base, {q, s->width, 0}, false, 1},
+        {"ffn_norm", f32, {s->width, 0, 0}, false, before},
+        {"ffn_gate_inp", f32, {s->width, s->experts, 0}, !s->experts, router},
+        {"ffn_gate", b->base, {s->width, s->ff, s->experts}, false, 1},
+        {"ffn_up", b->base, {s->width, s->ff, s->experts}, false, 1},
+        {"ffn_down", more, {s->ff, s->width, s->experts}, false, 1},
+        {"attn_q_norm", f32, {norm_whole ? q : s->head_dim, 0, 0}, !norm_whole && !norm_head, 1},
+        {"attn_k_norm", f32, {norm_whole ? kv : s->head_dim, 0, 0}, !norm_whole && !norm_head, 1},
     };
     for (size_t k = 0; k < LAYER_TENSORS; k++) {
         char name[64];
         if (list[k].left_out)
             continue;
         snprintf(name, sizeof name, "blk.%u.%s%s.weight", i, list[k].name, list[k].extent.slices ? "_exps" : "");
-        add_tensor(b, name, list[k].format, list[k].extent);
+        add_tensor(b, name, list[k].format, list[k].extent, list[k].factor);
     }
 }
 
@@ -208,24 +215,25 @@ static void add_tensors(struct builder *b)
 {
     const struct shape *s = b->shape;
     const struct format *f32 = format_find(FORMAT_F32), *head = b->more ? b->more : b->base;
-    add_tensor(b, "token_embd.weight", s->tied ? head : b->base, (struct extent){s->width, s->vocab, 0});
+    add_tensor(b, "token_embd.weight", s->tied ? head : b->base, (struct extent){s->width, s->vocab, 0}, 1);
     for (uint32_t i = 0; i < s->layers; i++)
         add_layer(b, i);
-    add_tensor(b, "output_norm.weight", f32, (struct extent){s->width, 0, 0});
+    add_tensor(b, "output_norm.weight", f32, (struct extent){s->width, 0, 0}, 1);
     if (!s->tied)
-        add_tensor(b, "output.weight", head, (struct extent){s->width, s->vocab, 0});
+        add_tensor(b, "output.weight", head, (struct extent){s->width, s->vocab, 0}, 1);
 }
 
 /* ---- random blocks ---------------------------------------------------------------------------------------------- */
 
 /* Where a block keeps numbers that random bytes would make huge or NaN, and what to put there. f16 scales are given as bit
- * patterns of powers of two such that the values have a standard deviation near 0.02. */
+ * patterns of powers of two such that the values have a standard deviation near 0.02; minimums of the k-quants such that
+ * their mean is 0, since every product would make a mean of the weights larger. */
 struct scale_field { uint32_t format; uint8_t offset; uint16_t f16; };
 static const struct scale_field scale_fields[] = {
     {FORMAT_Q4_0, 0, 0x1c00}, {FORMAT_Q4_1, 0, 0x1c00}, {FORMAT_Q4_1, 2, 0xa800}, {FORMAT_Q5_0, 0, 0x1800},
     {FORMAT_Q5_1, 0, 0x1800}, {FORMAT_Q5_1, 2, 0xa800}, {FORMAT_Q8_0, 0, 0x0c00}, {FORMAT_Q2_K, 80, 0x1400},
-    {FORMAT_Q2_K, 82, 0x1800}, {FORMAT_Q3_K, 108, 0x0800}, {FORMAT_Q4_K, 0, 0x0800}, {FORMAT_Q4_K, 2, 0x1000},
-    {FORMAT_Q5_K, 0, 0x0400}, {FORMAT_Q5_K, 2, 0x1000}, {FORMAT_Q6_K, 208, 0x0100}, {FORMAT_IQ2_XXS, 0, 0x0c00},
+    {FORMAT_Q2_K, 82, 0x1600}, {FORMAT_Q3_K, 108, 0x0800}, {FORMAT_Q4_K, 0, 0x0800}, {FORMAT_Q4_K, 2, 0x1380},
+    {FORMAT_Q5_K, 0, 0x0400}, {FORMAT_Q5_K, 2, 0x13c0}, {FORMAT_Q6_K, 208, 0x0100}, {FORMAT_IQ2_XXS, 0, 0x0c00},
     {FORMAT_IQ2_XS, 0, 0x0c00}, {FORMAT_IQ2_S, 0, 0x0c00}, {FORMAT_IQ3_XXS, 0, 0x0800}, {FORMAT_IQ3_S, 0, 0x0400},
     {FORMAT_IQ1_S, 0, 0x1400}, {FORMAT_IQ4_NL, 0, 0x0c00}, {FORMAT_IQ4_XS, 0, 0x0200}, {FORMAT_TQ1_0, 52, 0x2400},
     {FORMAT_TQ2_0, 64, 0x2400}, {FORMAT_Q1_0, 0, 0x2400}, {FORMAT_Q2_0, 0, 0x2000},
@@ -286,15 +294,20 @@ static void fill_tensor(uint8_t *out, const struct tensor *t)
 {
     const struct format *format = format_find(t->type);
     if (t->dims == 1) {
-        const float one = 1;
         for (size_t i = 0; i < t->bytes; i += 4)
-            memcpy(out + i, &one, 4);
+            memcpy(out + i, &t->factor, 4);
         return;
     }
     size_t tile = TILE_BYTES / format->bytes * format->bytes;
     tile = tile < t->bytes ? tile : t->bytes;
     uint64_t state = t->offset + format->id;
     fill_blocks(out, tile, format, &state);
+    for (size_t i = 0; t->factor != 1 && i < tile; i += 4) {
+        float x;
+        memcpy(&x, out + i, 4);
+        x *= t->factor;
+        memcpy(out + i, &x, 4);
+    }
     for (size_t at = tile; at < t->bytes; at += tile)
         memcpy(out + at, out, t->bytes - at < tile ? t->bytes - at : tile);
 }

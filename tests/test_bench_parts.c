@@ -2,11 +2,13 @@
 #include "test.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 #include "cost.h"
 #include "machine.h"
+#include "moe.h"
 #include "synthetic.h"
 
 /* tiny: 2 layers, width 256, ff 512, 4 heads of 64, 2 key heads, vocabulary 512, output = embedding. */
@@ -223,6 +225,25 @@ static void test_clock(void)
     pool_close(pool);
 }
 
+/* Random layers must not send all tokens to the same experts, in the last layer neither: what is measured would be a dense model. */
+static void test_experts_are_spread(void)
+{
+    enum { TOKENS = 32, EXPERTS = 8, USED = 2 };
+    struct quern_error err = {0};
+    struct tiny t;
+    CHECK(open_tiny(&t, "tiny-moe:q4_k_m", 2, &err), "%s", err.text);
+    struct forward *f = &t.bench.runner.forward;
+    struct batch_part part = {.kv = &t.bench.runner.kv[0], .tokens = t.bench.tokens, .count = TOKENS, .wanted = TOKENS};
+    float *logits = malloc(TOKENS * t.model->model.hyper.vocab * sizeof *logits);
+    CHECK(forward_run(f, &part, 1, logits, &err), "%s", err.text);
+    for (size_t e = 0; e < EXPERTS; e++) {
+        size_t n = f->moe->start[e + 1] - f->moe->start[e];
+        CHECK(n > 0 && n <= TOKENS * USED / 2, "expert %zu has %zu of %d slots", e, n, TOKENS * USED);
+    }
+    free(logits);
+    close_tiny(&t);
+}
+
 int main(void)
 {
     TEST(test_costs_by_hand);
@@ -231,5 +252,6 @@ int main(void)
     TEST(test_profile);
     TEST(test_progress);
     TEST(test_clock);
+    TEST(test_experts_are_spread);
     return test_end();
 }
