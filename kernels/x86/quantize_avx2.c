@@ -1,6 +1,4 @@
-#include "x86.h"
-
-#include "numbers.h"
+#include "prepare_q8.h"
 #include "vector_avx2.h"
 
 /* Conversions on AVX2 (kernels.h, EXACT): the reference's float operations in the same order, eight at a time. */
@@ -24,9 +22,10 @@ static ALWAYS_INLINE __m256i to_bytes(const __m256i v[4])
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* One block of 32 * quads values, of which n are there; writes q, the sums per 16, and gives d. */
-static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n, int quads)
+/* quantize_block_fn of prepare_q8.h. */
+static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n, size_t block)
 {
+    const int quads = (int)(block / 32);
     __m256 v[32];
     for (int i = 0; i < 4 * quads; i++) {
         size_t at = 8 * (size_t)i;
@@ -37,8 +36,8 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
     memcpy(&max, &bits, 4);
     memcpy(&nan, &(uint32_t){ 0x7fc00000 }, 4);
     if (bits >= 0x7f800000 || max < 0x1p-100f) {
-        memset(q, 0, 32 * (size_t)quads);
-        memset(sums, 0, 2 * sizeof *sums * (size_t)quads);
+        memset(q, 0, block);
+        memset(sums, 0, block / 16 * sizeof *sums);
         return bits >= 0x7f800000 ? nan : 0;
     }
     /* cvtps rounds to nearest even, the mode that nobody changes. Sums of 16: sad against 0 adds bytes without sign, hence the
@@ -58,32 +57,14 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
     return max / 127.0f;
 }
 
-static ALWAYS_INLINE void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kind, int quads)
-{
-    const struct act_layout layout = act_layout(kind, cols);
-    const size_t block = 32 * (size_t)quads, blocks = layout.padded / block;
-    int8_t *q = out;
-    float *d = (float *)(void *)((char *)out + layout.scales);
-    int16_t *sums = (int16_t *)(void *)((char *)out + layout.sums);
-
-    for (size_t i = 0; i < blocks; i++) {
-        size_t at = i * block;
-        float scale = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, quads);
-        /* Q8_0's scales are f16, Q8_K's are not: kernels.h says why it matters. */
-        d[i] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
-    }
-    memset(d + blocks, 0, layout.sums - layout.scales - blocks * sizeof *d);
-    memset(sums + layout.padded / 16, 0, layout.bytes - layout.sums - layout.padded / 16 * sizeof *sums);
-}
-
 void act_prepare_q8_32_avx2(void *out, const float *x, size_t cols)
 {
-    prepare_q8(out, x, cols, ACT_Q8_32, 1);
+    prepare_q8(out, x, cols, ACT_Q8_32, quantize_block);
 }
 
 void act_prepare_q8_256_avx2(void *out, const float *x, size_t cols)
 {
-    prepare_q8(out, x, cols, ACT_Q8_256, 8);
+    prepare_q8(out, x, cols, ACT_Q8_256, quantize_block);
 }
 
 void quantize_f16_avx2(void *blocks, const float *x, size_t n)

@@ -1,9 +1,5 @@
-#include "x86.h"
-
-#include "numbers.h"
+#include "prepare_q8.h"
 #include "vector_avx512.h"
-
-#include <string.h>
 
 /* Activations to int8 (kernels.h, EXACT): the reference's float operations in the same order, 16 at a time. */
 
@@ -24,9 +20,10 @@ static ALWAYS_INLINE int16_t sum_of_16(__m128i q)
     return (int16_t)(_mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128);
 }
 
-/* One block of 16 * vectors values, of which n are there; writes q, the sums per 16, and gives d. */
-static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n, int vectors)
+/* quantize_block_fn of prepare_q8.h. */
+static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float *x, size_t n, size_t block)
 {
+    const int vectors = (int)(block / 16);
     __m512 v[16];
     for (int i = 0; i < vectors; i++) {
         size_t at = 16 * (size_t)i;
@@ -37,8 +34,8 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
     memcpy(&max, &bits, 4);
     memcpy(&nan, &(uint32_t){ 0x7fc00000 }, 4);
     if (bits >= 0x7f800000 || max < 0x1p-100f) {
-        memset(q, 0, 16 * (size_t)vectors);
-        memset(sums, 0, sizeof *sums * (size_t)vectors);
+        memset(q, 0, block);
+        memset(sums, 0, block / 16 * sizeof *sums);
         return bits >= 0x7f800000 ? nan : 0;
     }
     __m512 scale = _mm512_set1_ps(127.0f / max);
@@ -50,32 +47,14 @@ static ALWAYS_INLINE float quantize_block(int8_t *q, int16_t *sums, const float 
     return max / 127.0f;
 }
 
-static ALWAYS_INLINE void prepare_q8(void *out, const float *x, size_t cols, enum act_kind kind, int vectors)
-{
-    const struct act_layout layout = act_layout(kind, cols);
-    const size_t block = 16 * (size_t)vectors, blocks = layout.padded / block;
-    int8_t *q = out;
-    float *d = (float *)(void *)((char *)out + layout.scales);
-    int16_t *sums = (int16_t *)(void *)((char *)out + layout.sums);
-
-    for (size_t i = 0; i < blocks; i++) {
-        size_t at = i * block;
-        float scale = quantize_block(q + at, sums + at / 16, x + (at < cols ? at : 0), at < cols ? cols - at : 0, vectors);
-        /* Q8_0's scales are f16, Q8_K's are not: kernels.h says why it matters. */
-        d[i] = kind == ACT_Q8_32 ? round_scale(scale) : scale;
-    }
-    memset(d + blocks, 0, layout.sums - layout.scales - blocks * sizeof *d);
-    memset(sums + layout.padded / 16, 0, layout.bytes - layout.sums - layout.padded / 16 * sizeof *sums);
-}
-
 void act_prepare_q8_32_avx512(void *out, const float *x, size_t cols)
 {
-    prepare_q8(out, x, cols, ACT_Q8_32, 2);
+    prepare_q8(out, x, cols, ACT_Q8_32, quantize_block);
 }
 
 void act_prepare_q8_256_avx512(void *out, const float *x, size_t cols)
 {
-    prepare_q8(out, x, cols, ACT_Q8_256, 16);
+    prepare_q8(out, x, cols, ACT_Q8_256, quantize_block);
 }
 
 void quantize_f16_avx512(void *blocks, const float *x, size_t n)
