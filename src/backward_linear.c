@@ -4,10 +4,13 @@
 
 #include "backward_parts.h"
 
+/* Rows that one thread decodes at a time, and of which a band is a multiple. */
+enum { DECODE_ROWS = 64 };
+
 size_t band_rows(const struct backward *b, const struct matrix *w)
 {
     size_t rows = b->band / dense_stride(w->cols);
-    rows = rows < 64 ? 64 : rows - rows % 64;
+    rows = rows < DECODE_ROWS ? DECODE_ROWS : rows - rows % DECODE_ROWS;
     return rows < w->rows ? rows : w->rows;
 }
 
@@ -16,9 +19,10 @@ struct decode_stage { const struct backward *b; const struct matrix *w; size_t f
 static void decode_chunk(void *arg, size_t index, size_t thread)
 {
     const struct decode_stage *s = arg;
-    size_t stride = dense_stride(s->w->cols), to = (index + 1) * 64 < s->rows ? (index + 1) * 64 : s->rows;
+    size_t stride = dense_stride(s->w->cols), first = index * DECODE_ROWS;
+    size_t to = s->rows - first < DECODE_ROWS ? s->rows : first + DECODE_ROWS;
     (void)thread;
-    for (size_t r = index * 64; r < to; r++) {
+    for (size_t r = first; r < to; r++) {
         float *row = s->out + r * stride;
         s->b->dense.kernels->dequantize[s->w->type].fn(row, s->w->data + (s->first + r) * s->w->row_bytes, s->w->cols);
         if (s->w->scale != 1)
@@ -31,7 +35,7 @@ static void decode_chunk(void *arg, size_t index, size_t thread)
 static void decode_rows(const struct backward *b, const struct matrix *w, size_t first, size_t rows, float *out)
 {
     struct decode_stage s = { b, w, first, rows, out };
-    pool_run(b->pool, decode_chunk, &s, (rows + 63) / 64);
+    pool_run(b->pool, decode_chunk, &s, (rows + DECODE_ROWS - 1) / DECODE_ROWS);
 }
 
 void backward_decode(const struct backward *b, const struct matrix *w, float *out)

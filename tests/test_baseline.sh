@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Only files with a level in their name (kernels/x86, one of tools) may hold instructions beyond the baseline: anything else would end the
-# program on the machine that dispatch is there for. (One that slips into a shared header's function shows here, not only on old
-# machines.)
+# Only files with a level in their name (kernels/x86, one of tools) may hold instructions beyond the baseline: anything else would
+# end the program on the machine that dispatch is there for. (One that slips into a shared header's function shows here, not only on
+# old machines.)
 set -u
 cd "$(dirname "$0")/.."
 . tests/lib.sh
@@ -13,7 +13,8 @@ elif ! command -v objdump >/dev/null; then
     skip baseline 'no objdump (Debian package binutils)'
 else
     # VEX and EVEX mnemonics begin with v; of the baseline's, verr, verw and the vm* of virtual machines do.
-    found=$(find "$build/src" "$build/kernels" "$build/tools" -name '*.o' 2>/dev/null | grep -vE '_(avx2|avxvnni|avx512[a-z0-9]*|amx)\.o$' |
+    found=$(find "$build/src" "$build/kernels" "$build/tools" -name '*.o' 2>/dev/null |
+        grep -vE '_(avx2|avxvnni|avx512[a-z0-9]*|amx)\.o$' |
         xargs objdump -d --no-show-raw-insn | awk '
             /file format/ { file = $1 }
             $2 ~ /^v/ && $2 !~ /^(verr|verw|vm)/ || /%[yz]mm/ { if (!(file in seen)) print file " " $0; seen[file] = 1 }

@@ -225,7 +225,7 @@ static void test_clock(void)
     pool_close(pool);
 }
 
-/* Random layers must not send all tokens to the same experts, in the last layer neither: what is measured would be a dense model. */
+/* Random layers must not send all tokens to the same experts, nor must the last: what is measured would be a dense model. */
 static void test_experts_are_spread(void)
 {
     enum { TOKENS = 32, EXPERTS = 8, USED = 2 };

@@ -20,7 +20,7 @@ static size_t clamp(double x, size_t low, size_t high)
 struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors)
 {
     double parameters = (double)source->model.parameters + 1;
-    size_t row = source->model.hyper.vocab * sizeof(float) * (CHUNK - CHUNK / 4);
+    size_t row = source->model.hyper.vocab * sizeof(float) * measure_scored(CHUNK);
     struct adaptive_work w = { .chunk = CHUNK };
     w.gather_tokens = clamp(0x1p42 / parameters, 4096, 32768);
     w.anchor_chunks = clamp(0x1p46 / parameters / (double)(tensors + 1) / CHUNK, 2, 8);

@@ -77,13 +77,13 @@ static size_t trail_floats(const struct quern_model *source, size_t chunk, size_
     size_t width = source->model.hyper.width, layers = source->model.hyper.layers, tokens = chunk * chunks;
     size_t most = TRAIL_BYTES / (tokens * width * sizeof(float) + 1);
     *every = layers / (most ? most : 1) + 1;
-    return ((layers - 1) / *every * tokens + (chunk - chunk / 4) * chunks) * width;
+    return ((layers - 1) / *every * tokens + measure_scored(chunk) * chunks) * width;
 }
 
 static struct runner_shape pass_shape(const struct quern_model *source, size_t chunk, size_t chunks)
 {
     size_t together = pass_chunks(chunk, chunks), rows = ROW_BYTES / (source->model.hyper.vocab * sizeof(float)) + 1;
-    size_t scored = together * (chunk - chunk / 4);
+    size_t scored = together * measure_scored(chunk);
     return (struct runner_shape){ .context = chunk, .sequences = together, .batch = together * chunk,
                                   .rows = rows < scored ? rows : scored, .kv = KV_F32 };
 }
@@ -141,7 +141,7 @@ bool measure_bytes(size_t *out, const struct quern_model *source, size_t chunk, 
     if (!runner_bytes(&cache, &scratch, source, &shape, threads, err))
         return false;
     *out = cache + scratch + trail_floats(source, chunk, chunks, &every) * sizeof(float) +
-           (chunk - chunk / 4) * chunks * source->model.hyper.vocab * sizeof(float);
+           measure_scored(chunk) * chunks * source->model.hyper.vocab * sizeof(float);
     return true;
 }
 
@@ -149,7 +149,7 @@ bool measure_init(struct measure *m, const struct quern_model *source, const int
                   struct pool *pool, const volatile int *stop, struct quern_error *err)
 {
     *m = (struct measure){ .source = source, .pool = pool, .stop = stop, .tokens = tokens, .chunk = chunk, .chunks = chunks,
-                           .first = chunk / 4, .points = (chunk - chunk / 4) * chunks,
+                           .first = chunk - measure_scored(chunk), .points = measure_scored(chunk) * chunks,
                            .together = pass_chunks(chunk, chunks) };
     size_t floats = trail_floats(source, chunk, chunks, &m->every);
     m->teacher = mem_take_aligned(m->points, source->model.hyper.vocab * sizeof(float), "the source's probabilities", err);

@@ -24,6 +24,8 @@ struct measure {
     size_t                    every, known;/* every so many-th layer is kept; those up to layer `known` are true */
 };
 
+/* How many of a chunk's tokens are scored: all but its first quarter. */
+static inline size_t measure_scored(size_t chunk) { return chunk - chunk / 4; }
 /* Memory for so many chunks: the source's log probabilities, what layers read, and a pass. */
 bool measure_bytes(size_t *out, const struct quern_model *source, size_t chunk, size_t chunks, size_t threads,
                    struct quern_error *err);
