@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-/* With many tokens the router is cut into parts of so many: it has too few rows (one per expert) to give every thread some. */
+/* With many tokens the router is cut into parts of at most so many: its rows, one per expert, are too few to give every thread some. */
 enum { ROUTER_TOKENS = 64 };
 
 /* A slot is one token at one of its experts: there are tokens x experts_used of them, sorted by expert, which makes the tokens of
@@ -138,10 +138,10 @@ static void route_token(struct forward *f, const void *arg, size_t tok, size_t t
 static size_t router_products(struct forward *f, struct product *list, const struct layer *l)
 {
     const struct hyper *h = &f->m->hyper;
-    size_t parts = f->n / ROUTER_TOKENS < 1 ? 1 : f->n / ROUTER_TOKENS < h->experts ? f->n / ROUTER_TOKENS : h->experts;
+    size_t parts = (f->n + ROUTER_TOKENS - 1) / ROUTER_TOKENS;
+    parts = parts < h->experts ? parts : h->experts;         /* the list has room for so many */
     for (size_t i = 0; i < parts; i++) {
-        size_t first = f->n * i / parts;
-        size_t toks = f->n * (i + 1) / parts - first;
+        size_t first = f->n * i / parts, toks = f->n * (i + 1) / parts - first;
         list[i] = (struct product){ .w = &l->router, .in = &f->in, .first = first, .step = 1, .toks = toks,
                                     .out = f->moe->scores + first * h->experts, .out_stride = h->experts };
     }

@@ -39,23 +39,9 @@ void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12,
 }
 
 /* Of a few more tokens than few_fn takes, sixteen after sixteen by that way need less than panels, since no weights are turned:
- * with 24 tokens a run of Q4_K 133 cycles instead of 150, with 32 168 and 192, with 48 251 and 276. So up to these numbers, in
- * formats whose unpacker hides between the dots; with 64 whole models did not gain (bench/results/2026-11-21-few-tokens.md). */
+ * with 24 tokens a run of Q4_K 133 cycles instead of 150, with 32 168 and 192, with 48 251 and 276. So up to the format's `groups`,
+ * in those whose unpacker hides between the dots; with 64 whole models did not gain (bench/results/2026-11-21-few-tokens.md). */
 enum { GROUPS_TOKS = 48 };
-
-static size_t groups_toks(const struct format_avx512 *format)
-{
-    static const struct { const struct format_avx512 *format; size_t toks; } most[] = {
-        { &format_q4_k_avx512, 48 }, { &format_q5_k_avx512, 48 }, { &format_q6_k_avx512, 32 }, { &format_q2_k_avx512, 48 },
-        { &format_q8_0_avx512, 48 }, { &format_q4_0_avx512, 48 }, { &format_q4_1_avx512, 48 }, { &format_q5_0_avx512, 48 },
-        { &format_mxfp4_avx512, 48 }, { &format_q1_0_avx512, 48 }, { &format_q2_0_avx512, 48 }, { &format_iq4_nl_avx512, 48 },
-        { &format_iq4_xs_avx512, 48 },
-    };
-    for (size_t i = 0; i < sizeof most / sizeof most[0]; i++)
-        if (most[i].format == format)
-            return most[i].toks;
-    return FEW_TOKS;
-}
 
 size_t matmul_few_scratch_per_col_avx512(void)
 {
@@ -370,7 +356,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 static bool by_groups(size_t toks, const struct format_avx512 *format)
 {
     const size_t left = toks % FEW_TOKS, one = format->shape.kind == PANEL_SMALL ? 2 : DECODE_TOKS;
-    return toks <= FEW_TOKS || (toks <= groups_toks(format) && (left <= one || (left > DECODE_TOKS && left <= 8) || left > 12));
+    return toks <= FEW_TOKS || (toks <= format->groups && (left <= one || (left > DECODE_TOKS && left <= 8) || left > 12));
 }
 
 /* Few tokens, sixteen at a time: the first ones bring the rows from memory, the next find them in the second-level cache. Each

@@ -64,6 +64,7 @@ struct format_avx512 {
     decode_fn         *decode;       /* NULL where the format's product takes so few tokens itself */
     panel_fn          *panel;
     few_fn            *few;
+    size_t             groups;       /* up to so many tokens go sixteen at a time to few, at most GROUPS_TOKS */
 };
 
 extern const struct format_avx512

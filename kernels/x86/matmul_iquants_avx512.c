@@ -63,7 +63,7 @@ static void few_iq2_xxs_avx512(const struct matmul_job *job, struct row_range al
 }
 
 const struct format_avx512 format_iq2_xxs_avx512 = {
-    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512
+    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512, FEW_TOKS
 };
 
 void matmul_iq2_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -101,7 +101,9 @@ static void few_iq2_xs_avx512(const struct matmul_job *job, struct row_range all
     few_format(job, all, scratch, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
-const struct format_avx512 format_iq2_xs_avx512 = { SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512, few_iq2_xs_avx512 };
+const struct format_avx512 format_iq2_xs_avx512 = {
+    SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512, few_iq2_xs_avx512, FEW_TOKS
+};
 
 void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -136,7 +138,9 @@ static void few_iq2_s_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-const struct format_avx512 format_iq2_s_avx512 = { SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512, few_iq2_s_avx512 };
+const struct format_avx512 format_iq2_s_avx512 = {
+    SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512, few_iq2_s_avx512, FEW_TOKS
+};
 
 void matmul_iq2_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -182,7 +186,7 @@ static void few_iq3_xxs_avx512(const struct matmul_job *job, struct row_range al
 }
 
 const struct format_avx512 format_iq3_xxs_avx512 = {
-    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512
+    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512, FEW_TOKS
 };
 
 void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -216,7 +220,9 @@ static void few_iq3_s_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-const struct format_avx512 format_iq3_s_avx512 = { SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512, few_iq3_s_avx512 };
+const struct format_avx512 format_iq3_s_avx512 = {
+    SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512, few_iq3_s_avx512, FEW_TOKS
+};
 
 void matmul_iq3_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -405,7 +411,9 @@ static void few_iq1_s_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
 }
 
-const struct format_avx512 format_iq1_s_avx512 = { SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512 };
+const struct format_avx512 format_iq1_s_avx512 = {
+    SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512, FEW_TOKS
+};
 
 void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -443,7 +451,9 @@ static void few_iq1_m_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
 }
 
-const struct format_avx512 format_iq1_m_avx512 = { SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512 };
+const struct format_avx512 format_iq1_m_avx512 = {
+    SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512, FEW_TOKS
+};
 
 void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -480,7 +490,9 @@ static void few_iq4_xs_avx512(const struct matmul_job *job, struct row_range all
     few_format(job, all, scratch, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
-const struct format_avx512 format_iq4_xs_avx512 = { SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512 };
+const struct format_avx512 format_iq4_xs_avx512 = {
+    SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512, 48
+};
 
 void matmul_iq4_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -499,7 +499,7 @@ static void few_iq2_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq2_xxs_avx512vbmi = {
-    SHAPE_IQ2_XXS, NULL, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi
+    SHAPE_IQ2_XXS, NULL, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi, FEW_TOKS
 };
 
 void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -524,7 +524,7 @@ static void few_iq2_xs_avx512vbmi(const struct matmul_job *job, struct row_range
 }
 
 const struct format_avx512 format_iq2_xs_avx512vbmi = {
-    SHAPE_IQ2_XS, NULL, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi
+    SHAPE_IQ2_XS, NULL, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi, FEW_TOKS
 };
 
 void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -548,9 +548,7 @@ static void few_iq2_s_avx512vbmi(const struct matmul_job *job, struct row_range 
     few_format(job, all, scratch, run_iq2_s, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-const struct format_avx512 format_iq2_s_avx512vbmi = {
-    SHAPE_IQ2_S, NULL, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi
-};
+const struct format_avx512 format_iq2_s_avx512vbmi = { SHAPE_IQ2_S, NULL, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi, FEW_TOKS };
 
 void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -574,7 +572,7 @@ static void few_iq3_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq3_xxs_avx512vbmi = {
-    SHAPE_IQ3_XXS, NULL, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi
+    SHAPE_IQ3_XXS, NULL, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi, FEW_TOKS
 };
 
 void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -596,9 +594,7 @@ static void few_iq3_s_avx512vbmi(const struct matmul_job *job, struct row_range 
     few_format(job, all, scratch, run_iq3_s, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-const struct format_avx512 format_iq3_s_avx512vbmi = {
-    SHAPE_IQ3_S, NULL, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi
-};
+const struct format_avx512 format_iq3_s_avx512vbmi = { SHAPE_IQ3_S, NULL, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi, FEW_TOKS };
 
 void matmul_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

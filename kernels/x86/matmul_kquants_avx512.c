@@ -40,7 +40,7 @@ static void few_q4_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
-const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512, few_q4_k_avx512 };
+const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512, few_q4_k_avx512, 48 };
 
 void matmul_q4_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -80,7 +80,7 @@ static void few_q5_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
-const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512, few_q5_k_avx512 };
+const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512, few_q5_k_avx512, 48 };
 
 void matmul_q5_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -122,7 +122,7 @@ static void few_q6_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
-const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512 };
+const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512, 32 };
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -193,7 +193,7 @@ static void few_q2_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
 }
 
-const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K_SCALED, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512 };
+const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K_SCALED, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512, 48 };
 
 void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -273,7 +273,9 @@ static void few_q3_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q3_k_scaled_avx512, (struct panel_shape)SHAPE_Q3_K_SCALED);
 }
 
-const struct format_avx512 format_q3_k_avx512 = { SHAPE_Q3_K_SCALED, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512 };
+const struct format_avx512 format_q3_k_avx512 = {
+    SHAPE_Q3_K_SCALED, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512, FEW_TOKS
+};
 
 void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -315,7 +317,9 @@ static void few_tq2_0_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0_SCALED);
 }
 
-const struct format_avx512 format_tq2_0_avx512 = { SHAPE_TQ2_0_SCALED, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512 };
+const struct format_avx512 format_tq2_0_avx512 = {
+    SHAPE_TQ2_0_SCALED, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512, FEW_TOKS
+};
 
 void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -373,7 +377,9 @@ static void few_tq1_0_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0_SCALED);
 }
 
-const struct format_avx512 format_tq1_0_avx512 = { SHAPE_TQ1_0_SCALED, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512 };
+const struct format_avx512 format_tq1_0_avx512 = {
+    SHAPE_TQ1_0_SCALED, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512, FEW_TOKS
+};
 
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
