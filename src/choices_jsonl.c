@@ -5,6 +5,7 @@
 
 #include "choices_read.h"
 #include "json.h"
+#include "text.h"
 
 struct reader {
     struct choice_source *source;

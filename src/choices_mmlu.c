@@ -6,7 +6,7 @@
 
 #include "choices_read.h"
 #include "csv.h"
-#include "json.h"
+#include "text.h"
 
 enum { LETTERS = 4, FIELDS = LETTERS + 2 };
 static const char letters[] = "ABCD";

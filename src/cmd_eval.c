@@ -6,10 +6,10 @@
 #include "cmd.h"
 #include "cmd_engine.h"
 #include "eval.h"
-#include "json.h"
 #include "machine.h"
 #include "map.h"
 #include "session.h"
+#include "text.h"
 
 struct eval_args {
     struct args        args;

@@ -7,11 +7,11 @@
 
 #include "cmd.h"
 #include "cmd_engine.h"
-#include "json.h"
 #include "machine.h"
 #include "sampler.h"
 #include "stops.h"
 #include "stream.h"
+#include "text.h"
 #include "unicode.h"
 
 struct run_args {

@@ -9,8 +9,8 @@
 #include "cmd.h"
 #include "formats.h"
 #include "gguf.h"
-#include "json.h"
 #include "session.h"
+#include "text.h"
 
 enum {
     SHOWN_ELEMENTS = 6,       /* of an array, unless --full  */

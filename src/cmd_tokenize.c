@@ -6,6 +6,7 @@
 
 #include "cmd.h"
 #include "stream.h"
+#include "text.h"
 #include "tokenizer.h"
 
 struct tokenize_args {

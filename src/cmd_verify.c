@@ -10,10 +10,10 @@
 #include "cmd.h"
 #include "cpu_words.h"
 #include "gguf.h"
-#include "json.h"
 #include "model.h"
 #include "pool.h"
 #include "scan.h"
+#include "text.h"
 #include "tokenizer.h"
 
 enum { SHOWN_TOKENS = 5, PIECE_BYTES = 4096 };

@@ -36,19 +36,4 @@ struct json *json_parse(struct arena *arena, const char *text, size_t n, const c
 /* Member of an object; NULL when absent or not an object. */
 const struct json *json_get(const struct json *object, const char *key);
 
-/* ---- writing: appends to a growing buffer ---- */
-struct text {                     /* a growing byte buffer; begin with {0}, end with text_free */
-    char  *data;                  /* NUL-terminated once something was added */
-    size_t n, capacity;
-    bool   failed;                /* out of memory: later additions do nothing; check once at the end */
-};
-void text_add(struct text *t, const char *data, size_t n);
-void text_addf(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* "..." with escapes; invalid UTF-8 becomes U+FFFD. */
-void text_add_json(struct text *t, const char *data, size_t n);
-/* The shortest decimal that reads back as the same double, or as the same float when the value is one (0.1f gives 0.1); whole
- * numbers below 2^53 in full; null for NaN and Inf. Never a locale's comma (nor has text_addf). */
-void text_add_number(struct text *t, double value);
-void text_free(struct text *t);
-
 #endif

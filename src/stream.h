@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "json.h"
+#include "text.h"
 
 enum { STREAM_HELD = 256 };
 

@@ -8,8 +8,8 @@
 
 #include "formats.h"
 #include "gguf.h"
-#include "json.h"
 #include "random.h"
+#include "text.h"
 
 struct shape {
     const char *name, *arch;

@@ -5,6 +5,7 @@
 
 #include "hf_model.h"
 #include "sentencepiece.h"
+#include "text.h"
 #include "vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

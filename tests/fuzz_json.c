@@ -1,5 +1,6 @@
 /* Any bytes as a JSON document: no crash, no leak; what was accepted is written and read again. */
 #include "json.h"
+#include "text.h"
 
 #include <stdlib.h>
 

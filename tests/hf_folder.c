@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "formats.h"
+#include "text.h"
 
 struct folder {
     const struct gguf *g;

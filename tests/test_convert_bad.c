@@ -5,6 +5,7 @@
 #include "hf_folder.h"
 #include "sentencepiece.h"
 #include "test.h"
+#include "text.h"
 #include "tokenizer.h"
 #include "vocab.h"
 

@@ -1,7 +1,7 @@
 #include "formats.h"
-#include "json.h"
 #include "safetensors.h"
 #include "test.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>

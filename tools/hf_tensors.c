@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "hf_model.h"
+#include "text.h"
 
 enum { EXPERTS_MOST = 4096 };
 

@@ -8,6 +8,7 @@
 #include "formats.h"
 #include "json.h"
 #include "output.h"
+#include "text.h"
 
 static const struct gguf_tensor *tensor_at(const struct plan *p, size_t i)
 {

@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "sentencepiece.h"
+#include "text.h"
 
 enum { TOKENS_MOST = 1 << 24 };
 /* What SentencePiece vocabularies get for tokens that no merge may prefer. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "vocab.h"
+#include "text.h"
 
 /* Pieces that several expressions share. */
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
