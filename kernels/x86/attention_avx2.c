@@ -43,18 +43,18 @@ static ALWAYS_INLINE __m256 dots_8(const char *const *k, const float *const *q, 
                                    enum kv_type type)
 {
     __m256 acc[8];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < 8; i++)
         acc[i] = _mm256_setzero_ps();
     for (size_t c = 0; c < head_dim; c += 8) {
         __m256 v[2];
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (int i = 0; i < queries; i++)
             v[i] = load_8(q[i] + c, head_dim - c);
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int t = 0; t < keys; t++) {
             __m256 u = load_values(k[t], c, head_dim - c, type);
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (int i = 0; i < queries; i++)
                 acc[i * keys + t] = _mm256_fmadd_ps(u, v[i], acc[i * keys + t]);
         }
@@ -170,23 +170,23 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *
 {
     __m256 acc[8];
     const size_t n = vectors == 1 ? head_dim - c : 8;
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++)
             acc[i * vectors + j] = load_8(out + (size_t)i * out_stride + c + 8 * j, n);
     for (size_t t = 0; t < nk; t++) {
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             __m256 u = load_values(v + t * v_stride, c + 8 * (size_t)j, n, type);
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (int i = 0; i < queries; i++)
                 acc[i * vectors + j] = _mm256_fmadd_ps(_mm256_set1_ps(probs[i * ATTN_TILE + (int)t]), u, acc[i * vectors + j]);
         }
     }
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++)
             store_8(out + (size_t)i * out_stride + c + 8 * j, acc[i * vectors + j], n);
 }

@@ -58,7 +58,7 @@ static ALWAYS_INLINE void prefetch_row(const char *row, size_t stride)
 static ALWAYS_INLINE void transpose_16(__m512 *v)
 {
     __m512 t[16];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 16; i += 4) {
         __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1]));
         __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
@@ -69,7 +69,7 @@ static ALWAYS_INLINE void transpose_16(__m512 *v)
         t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ef, gh));
         t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ef, gh));
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         __m512 a = _mm512_shuffle_f32x4(t[i], t[4 + i], 0x88), b = _mm512_shuffle_f32x4(t[i], t[4 + i], 0xdd);
         __m512 c = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0x88), d = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0xdd);
@@ -90,11 +90,11 @@ static ALWAYS_INLINE void turn_keys(float *keys, const char *k, size_t k_stride,
             __m512 v[16];
             for (size_t i = 0; c + at == 0 && i < 16; i++)
                 prefetch_row(k + (t + i) * k_stride, k_stride);
-#pragma GCC unroll 16
+            UNROLL_ALL
             for (size_t i = 0; i < 16; i++)
                 v[i] = load_16(k + (t + i < nk ? t + i : nk - 1) * k_stride, c + at, mask, type);
             transpose_16(v);
-#pragma GCC unroll 16
+            UNROLL_ALL
             for (size_t i = 0; i < 16; i++)
                 _mm512_store_ps(keys + (at + i) * ATTN_TILE + t, v[i]);
         }
@@ -107,30 +107,30 @@ static ALWAYS_INLINE void score_queries(float *scores, const float *q, size_t q_
 {
     __m512 acc[24];
     __mmask16 mask[4];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (size_t j = 0; j < 4; j++)
         mask[j] = 16 * j < nk ? lanes_16(nk - 16 * j) : 0;
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < 4; j++)
             acc[4 * i + j] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask[j], scores + i * ATTN_TILE + 16 * j);
     for (size_t c = 0; c < n; c++) {
         __m512 key[4];
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (size_t j = 0; j < 4; j++)
             key[j] = _mm512_load_ps(keys + c * ATTN_TILE + 16 * j);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int i = 0; i < queries; i++) {
             __m512 value = _mm512_set1_ps(q[(size_t)i * q_stride + c]);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int j = 0; j < 4; j++)
                 acc[4 * i + j] = _mm512_fmadd_ps(value, key[j], acc[4 * i + j]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < 4; j++) {
             __m512 sum = scale ? _mm512_mul_ps(acc[4 * i + j], _mm512_set1_ps(*scale)) : acc[4 * i + j];
             _mm512_mask_storeu_ps(scores + i * ATTN_TILE + 16 * j, mask[j], sum);
@@ -161,26 +161,26 @@ static ALWAYS_INLINE void scores_few(float *scores, const float *q, size_t q_str
             row[i] = k + (t + i < nk ? t + i : nk - 1) * k_stride;
             prefetch_row(row[i], k_stride);
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < queries; i++)
             acc[i] = _mm512_setzero_ps();
         for (size_t c = 0; c < head_dim; c += 16) {
             size_t n = head_dim - c < 16 ? head_dim - c : 16;
             __m512 v[16];
-#pragma GCC unroll 16
+            UNROLL_ALL
             for (size_t i = 0; i < 16; i++)
                 v[i] = load_16(row[i], c, lanes_16(n), type);
             transpose_16(v);
-#pragma GCC unroll 16
+            UNROLL_ALL
             for (size_t j = 0; j < 16; j++) {
                 if (j >= n)
                     break;
-#pragma GCC unroll 4
+                UNROLL_ALL
                 for (int i = 0; i < queries; i++)
                     acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(q[(size_t)i * q_stride + c + j]), v[j], acc[i]);
             }
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < queries; i++)
             _mm512_mask_storeu_ps(scores + i * ATTN_TILE + t, lanes_16(nk - t), _mm512_mul_ps(acc[i], _mm512_set1_ps(scale)));
     }
@@ -242,28 +242,28 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const float *
 {
     __m512 acc[24];
     __mmask16 mask[8];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int j = 0; j < vectors; j++)
         mask[j] = c + 16 * (size_t)j < head_dim ? lanes_16(head_dim - c - 16 * (size_t)j) : 0;
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++)
             acc[i * vectors + j] = _mm512_maskz_loadu_ps(mask[j], out + (size_t)i * out_stride + c + 16 * j);
     for (size_t t = 0; t < nk; t++) {
         if (ahead)
             prefetch_row(v + t * v_stride, v_stride);
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             __m512 u = load_16(v + t * v_stride, c + 16 * (size_t)j, mask[j], type);
-#pragma GCC unroll 6
+            UNROLL_ALL
             for (int i = 0; i < queries; i++)
                 acc[i * vectors + j] = _mm512_fmadd_ps(_mm512_set1_ps(probs[i * ATTN_TILE + (int)t]), u, acc[i * vectors + j]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++)
             _mm512_mask_storeu_ps(out + (size_t)i * out_stride + c + 16 * j, mask[j], acc[i * vectors + j]);
 }

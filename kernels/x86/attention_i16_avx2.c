@@ -40,22 +40,22 @@ static ALWAYS_INLINE void score_block(float *scores, const float *q, size_t q_st
             __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(keys + 32 * at + 32));
             if (ahead)
                 ask_next(keys + 32 * at, head_dim);
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (int i = 0; i < queries; i++) {
                 __m256i value = pair_of((const char *)(q + (size_t)i * q_stride) + 2 * at);
                 acc[2 * i] = add_products(acc[2 * i], low, value);
                 acc[2 * i + 1] = add_products(acc[2 * i + 1], high, value);
             }
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < 2 * queries; i++)
             sum[i] = _mm256_add_ps(sum[i], _mm256_cvtepi32_ps(acc[i]));
     }
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < queries; i++) {
         float query_scale;
         memcpy(&query_scale, (const char *)(q + (size_t)i * q_stride) + 2 * head_dim, sizeof query_scale);
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t j = 0; j < 2; j++) {
             size_t key = t + 8 * j;
             __m256 key_scale = _mm256_loadu_ps(tile16_const_scales(tile, head_dim) + key);
@@ -116,28 +116,28 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
                                     size_t c, size_t nk, size_t head_dim, int queries, int vectors, bool ahead)
 {
     __m256i acc[8];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < queries * vectors; i++)
         acc[i] = _mm256_setzero_si256();
     for (size_t t = 0; t < nk; t += 2) {
         const char *row = tile + 2 * t * head_dim + 4 * c;
         __m256i weight[2];
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (int i = 0; i < queries; i++)
             weight[i] = pair_of(weights + i * ATTN_TILE + (int)t);
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             __m256i value = _mm256_loadu_si256((const __m256i *)(const void *)(row + 32 * (size_t)j));
             if (ahead && j % 2 == 0)
                 ask_next(row + 32 * (size_t)j, head_dim);
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (int i = 0; i < queries; i++)
                 acc[i * vectors + j] = add_products(acc[i * vectors + j], value, weight[i]);
         }
     }
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             float *to = out + (size_t)i * out_stride + c + 8 * j;
             _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[i * vectors + j]), _mm256_set1_ps(scale[i]),
@@ -151,7 +151,7 @@ static ALWAYS_INLINE void mix_queries(float *out, size_t out_stride, const float
     int16_t weights[2 * ATTN_TILE];
     float scale[2];
     size_t c = 0;
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
         scale[i] = round_weights(weights + i * ATTN_TILE, probs + i * ATTN_TILE, tile16_const_scales(v, head_dim), nk);
     for (; c + 32 <= head_dim; c += 32)

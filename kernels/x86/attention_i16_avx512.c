@@ -125,28 +125,28 @@ static ALWAYS_INLINE void score_block(float *scores, const char *q, size_t q_byt
 {
     const char *from = tile + 2 * head_dim * t, *at = q;
     __m512 sum[8];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < 8; i++)
         sum[i] = _mm512_setzero_ps();
     for (size_t c = 0; c < head_dim; c += RUN) {
         __m512i acc[8];
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int i = 0; i < 8; i++)
             acc[i] = _mm512_setzero_si512();
         for (size_t pairs = (head_dim - c < RUN ? head_dim - c : RUN) / 2; pairs > 0; pairs--, from += 64, at += 4) {
             __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + 32 * head_dim);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int i = 0; i < 4; i++) {
                 __m512i value = pair_of(at + (size_t)i * q_bytes);
                 add_pairs(&acc[2 * i], low, value);
                 add_pairs(&acc[2 * i + 1], high, value);
             }
         }
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int i = 0; i < 8; i++)
             sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(acc[i]));
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         float both = query_scale(q + (size_t)i * q_bytes, head_dim, scale);
         put_scores(scores + i * ATTN_TILE, sum[2 * i], both, tile16_const_scales(tile, head_dim), t, nk);
@@ -163,28 +163,28 @@ static ALWAYS_INLINE void score_line(float *scores, const char *q, size_t q_byte
     const size_t tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));
     const char *from = tile + 2 * head_dim * t, *at = q;
     __m512 sum[4];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
         sum[i] = _mm512_setzero_ps();
     for (size_t c = 0; c < head_dim; c += RUN) {
         const char *end = from + 32 * (head_dim - c < RUN ? head_dim - c : RUN);
         __m512i acc[8];
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int i = 0; i < queries * ways; i++)
             acc[i] = _mm512_setzero_si512();
         for (; from < end; from += 64 * ways, at += 4 * ways) {
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int w = 0; ahead && w < ways; w++)
                 prefetch_line(from + 64 * w, tile_bytes);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int w = 0; w < ways; w++) {
                 __m512i key = _mm512_loadu_si512(from + 64 * w);
-#pragma GCC unroll 4
+                UNROLL_ALL
                 for (int i = 0; i < queries; i++)
                     add_pairs(&acc[i * ways + w], key, pair_of(at + (size_t)i * q_bytes + 4 * w));
             }
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < queries; i++) {
             __m512i all = _mm512_add_epi32(acc[i * ways], acc[i * ways + 1]);
             if (ways == 4)
@@ -192,7 +192,7 @@ static ALWAYS_INLINE void score_line(float *scores, const char *q, size_t q_byte
             sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(all));
         }
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
         put_scores(scores + i * ATTN_TILE, sum[i], query_scale(q + (size_t)i * q_bytes, head_dim, scale),
                    tile16_const_scales(tile, head_dim), t, nk);
@@ -230,7 +230,7 @@ void attn_scores_i16_avx512(float *scores, const float *q, size_t q_stride, size
 /* A query's weights times the rows' scales; nothing may come of rows beyond nk, not even NaN. */
 static ALWAYS_INLINE void scaled_weights(__m512 weight[4], const float *probs, const float *value_scale, size_t nk)
 {
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (size_t i = 0; i < 4; i++) {
         __mmask16 mask = 16 * i < nk ? lanes_16(nk - 16 * i) : 0;
         if (nk == ATTN_TILE)
@@ -248,7 +248,7 @@ static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const
 {
     _Alignas(64) float factor[QUERIES];
     __m512 w[4], part[QUERIES];
-#pragma GCC unroll 16
+    UNROLL_ALL
     for (size_t j = 0; j < most; j++) {
         part[j] = _mm512_setzero_ps();
         if (j >= n)
@@ -266,7 +266,7 @@ static ALWAYS_INLINE void round_weights(int16_t *to, float scale[QUERIES], const
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (size_t j = 0; j < n; j++, to += ATTN_TILE) {
         scaled_weights(w, probs + j * ATTN_TILE, value_scale, nk);
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t i = 0; i < 4; i += 2) {
             /* Where the factor is 0 the weights are too small or not finite; of the latter no integer matters, the scale is NaN. */
             __m512i q = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(w[i], _mm512_set1_ps(factor[j]))),
@@ -282,29 +282,29 @@ static ALWAYS_INLINE void mix_block(float *out, size_t out_stride, const int16_t
 {
     const size_t tile_bytes = ATTN_TILE * (2 * head_dim + sizeof(float));
     __m512i acc[16];
-#pragma GCC unroll 16
+    UNROLL_ALL
     for (int i = 0; i < queries * vectors; i++)
         acc[i] = _mm512_setzero_si512();
     for (size_t t = 0; t < nk; t += 2) {
         __m512i value[4];
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             const char *from = tile + 2 * t * head_dim + 4 * (c + 16 * (size_t)j);
             value[j] = _mm512_loadu_si512(from);
             if (ahead)
                 prefetch_line(from, tile_bytes);
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < queries; i++) {
             __m512i weight = pair_of(weights + i * ATTN_TILE + (int)t);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int j = 0; j < vectors; j++)
                 add_pairs(&acc[i * vectors + j], value[j], weight);
         }
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int j = 0; j < vectors; j++) {
             float *to = out + (size_t)i * out_stride + c + 16 * j;
             _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i * vectors + j]), _mm512_set1_ps(scale[i]),

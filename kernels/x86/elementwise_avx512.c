@@ -235,7 +235,7 @@ static ALWAYS_INLINE __m512 falling_exp(__m512 x)
 static float softmax_tile(float *scores, float *max, float *sum)
 {
     __m512 v[4];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++)
         v[i] = _mm512_loadu_ps(scores + 16 * i);
     const __m512 old = _mm512_set1_ps(*max);
@@ -246,7 +246,7 @@ static float softmax_tile(float *scores, float *max, float *sum)
         return softmax_any(scores, ATTN_TILE, max, sum);
     if (*max != top)
         factor = _mm512_cvtss_f32(falling_exp(_mm512_sub_ps(old, _mm512_set1_ps(top))));
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         v[i] = falling_exp(_mm512_sub_ps(v[i], _mm512_set1_ps(top)));
         _mm512_storeu_ps(scores + 16 * i, v[i]);
@@ -288,7 +288,7 @@ static ALWAYS_INLINE void softmax_some(float *scores, size_t n, float *max, floa
     for (size_t i = 0; i < n; i++) {
         float *row = scores + i * ATTN_TILE;
         __m512 v[4];
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (size_t j = 0; j < 4; j++) {
             v[j] = falling_exp(_mm512_sub_ps(_mm512_loadu_ps(row + 16 * j), _mm512_set1_ps(shift[i])));
             _mm512_storeu_ps(row + 16 * j, v[j]);

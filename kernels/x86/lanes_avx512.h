@@ -53,19 +53,19 @@ static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
 static ALWAYS_INLINE void transpose_16x16(__m512i v[16])
 {
     __m512i b[16];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < 8; i++) {
         b[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
         b[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {            /* v[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
         v[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
         v[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
         v[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
         v[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int s = 0; s < 4; s++) {
         __m512i p = _mm512_shuffle_i32x4(v[s], v[4 + s], 0x88), q = _mm512_shuffle_i32x4(v[s], v[4 + s], 0xdd);
         __m512i u = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0x88), w = _mm512_shuffle_i32x4(v[8 + s], v[12 + s], 0xdd);

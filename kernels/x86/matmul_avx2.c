@@ -44,11 +44,11 @@ static ALWAYS_INLINE int sums_that_fit(const struct panel_shape shape)
 /* sum[v][t]: pairs of products of `steps` groups of four columns from group c on. */
 static ALWAYS_INLINE void pair_sums(__m256i sum[2][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps, int toks)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < steps; i++) {
         __m256i w0 = settled(_mm256_load_si256((const __m256i *)p->q[c + i]));
         __m256i w1 = settled(_mm256_load_si256((const __m256i *)p->q[c + i] + 1));
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 4 * (c + i));
             __m256i a = _mm256_maddubs_epi16(w0, v), b = _mm256_maddubs_epi16(w1, v);
@@ -68,7 +68,7 @@ static ALWAYS_INLINE void add_seven_bits(__m256i total[2][TOKS], const struct pa
     for (int i = 0; i < groups; i++) {
         __m256i w0 = _mm256_load_si256((const __m256i *)p->q[s * groups + i]);
         __m256i w1 = _mm256_load_si256((const __m256i *)p->q[s * groups + i] + 1);
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 4 * (s * groups + i));
             total[0][t] = _mm256_add_epi32(total[0][t], _mm256_madd_epi16(_mm256_maddubs_epi16(w0, v), s0));
@@ -87,12 +87,12 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
     for (int s = 0; s < subs && steps == 1; s++)
         add_seven_bits(total, p, x, s, toks, shape);
     for (int s = 0; s < subs && steps > 1; s++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int g = 0; g < groups; g++) {
             pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks);
             __m256i s0 = _mm256_load_si256((const __m256i *)p->scale.i[s]);
             __m256i s1 = _mm256_load_si256((const __m256i *)p->scale.i[s] + 1);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int t = 0; t < toks; t++) {
                 total[0][t] = settled(_mm256_add_epi32(total[0][t], _mm256_madd_epi16(sum[0][t], s0)));
                 total[1][t] = settled(_mm256_add_epi32(total[1][t], _mm256_madd_epi16(sum[1][t], s1)));
@@ -125,10 +125,10 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i idot[2][TOKS], sum[2][TOKS];
     for (int s = 0; s < subs; s++) {
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int g = 0; g < groups; g++) {
             pair_sums(sum, p, x, (s * groups + g) * steps, steps, toks);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int t = 0; t < toks; t++) {
                 __m256i a = _mm256_madd_epi16(sum[0][t], ones), b = _mm256_madd_epi16(sum[1][t], ones);
                 idot[0][t] = settled(g == 0 ? a : _mm256_add_epi32(idot[0][t], a));
@@ -137,7 +137,7 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
         }
         for (int half = 0; half < 2; half++) {
             __m256 scale = _mm256_load_ps(p->scale.f[s] + 8 * half);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int t = 0; t < toks; t++) {
                 __m256i dot = idot[half][t];
                 if (shape.offset)

@@ -193,13 +193,13 @@ static ALWAYS_INLINE void dot_super_vnni(__m256i total[DECODE_TOKS], const struc
                                          const struct panel_shape shape)
 {
     __m256i scales = _mm256_cvtepi8_epi16(w->scales);
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[t] = _mm256_setzero_si256();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k += shape.top <= 63 ? 2 : 1) {
         __m256i scale = shape.top <= 63 ? scale_of_64(scales, k, shape) : scale_of_32(scales, k, shape);
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             const int8_t *v = x[t] + 32 * k;
             if (shape.top <= 63) {
@@ -220,14 +220,14 @@ static ALWAYS_INLINE void dot_super_avx2(__m256i total[DECODE_TOKS], const struc
                                          const struct panel_shape shape)
 {
     __m256i scales = _mm256_cvtepi8_epi16(w->scales);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++) {
         __m256i scale = scale_of_32(scales, k, shape), q = w->q[k];
         if (toks > 1) {
             scale = settled(scale);
             q = settled(q);
         }
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i pairs = pairs_at(q, x[t] + 32 * k, shape);
             __m256i product = _mm256_madd_epi16(pairs, scale);
@@ -248,7 +248,7 @@ static ALWAYS_INLINE void dot_super(__m256i total[DECODE_TOKS], const struct run
     else
         dot_super_avx2(total, w, x, toks, shape);
     if (shape.offset && !comes_signed(shape))
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i sums = _mm256_load_si256((const __m256i *)token[t].sums);
             if (shape.sub == 32)

@@ -25,11 +25,11 @@ size_t matmul_scratch_avx512(void)
 void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12, const void *in, size_t in_step)
 {
     __m512i v[16];
-#pragma GCC unroll 16
+    UNROLL_ALL
     for (int i = 0; i < 16; i++)
         v[i] = _mm512_load_si512((const char *)in + (size_t)i * in_step);
     transpose_16x16(v);
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int s = 0; s < 4; s++) {
         _mm512_store_si512((char *)out_0 + 64 * s, v[s]);
         _mm512_store_si512((char *)out_4 + 64 * s, v[4 + s]);
@@ -59,10 +59,10 @@ static ALWAYS_INLINE __m512i broadcast_4_bytes(const int8_t *bytes)
 static ALWAYS_INLINE void dots(__m512i idot[PANELS][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps,
                                int toks)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < steps; i++) {
         __m512i w0 = _mm512_load_si512(p[0].q[c + i]), w1 = _mm512_load_si512(p[1].q[c + i]);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m512i v = broadcast_4_bytes(x[t] + 4 * (c + i));
             idot[0][t] = _mm512_dpbusd_epi32(idot[0][t], w0, v);
@@ -76,13 +76,13 @@ static ALWAYS_INLINE void sum_minimums(__m512i low[PANELS][TOKS], const struct p
                                        const struct panel_shape shape)
 {
     const int pairs = PANEL_COLS / (int)shape.sub / 2;
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         low[0][t] = low[1][t] = _mm512_setzero_si512();
 #pragma GCC unroll 1
     for (int s = 0; s < pairs; s++) {
         __m512i m0 = _mm512_load_si512(p[0].min.i[s]), m1 = _mm512_load_si512(p[1].min.i[s]);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m512i pair = broadcast_4_bytes((const int8_t *)(token[t].sums + 2 * s));
             low[0][t] = _mm512_dpwssd_epi32(low[0][t], m0, pair);
@@ -98,10 +98,10 @@ static ALWAYS_INLINE void add_run(float (*acc)[BLOCK_ROWS], const struct panel *
     __m512i low[PANELS][TOKS];
     if (shape.mins)
         sum_minimums(low, p, token, toks, shape);
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         __m512 dx = _mm512_set1_ps(token[t].dx[0]);
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (int i = 0; i < PANELS; i++) {
             __m512 sum = _mm512_loadu_ps(acc[t] + PANEL_ROWS * i);
             sum = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(p[i].d), dx), _mm512_cvtepi32_ps(total[i][t]), sum);
@@ -117,7 +117,7 @@ static ALWAYS_INLINE void micro_scaled(float (*acc)[BLOCK_ROWS], const struct pa
                                        const struct token_run *token, int toks, const struct panel_shape shape)
 {
     __m512i total[PANELS][TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm512_set1_epi32(token[t].init[0]);
 #pragma GCC unroll 1
@@ -131,17 +131,17 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
 {
     const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub;
     __m512i total[PANELS][TOKS], idot[PANELS][TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm512_setzero_si512();
 #pragma GCC unroll 1
     for (int s = 0; s < subs; s++) {
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
         dots(idot, p, x, s * steps, steps, toks);
         __m512i s0 = _mm512_load_si512(p[0].scale.i[s]), s1 = _mm512_load_si512(p[1].scale.i[s]);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             total[0][t] = _mm512_add_epi32(total[0][t], _mm512_mullo_epi32(idot[0][t], s0));
             total[1][t] = _mm512_add_epi32(total[1][t], _mm512_mullo_epi32(idot[1][t], s1));
@@ -156,19 +156,19 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
     const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub, per_dx = 32 / (int)shape.sub;
     __m512i idot[PANELS][TOKS];
     __m512 sum[PANELS][TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         sum[0][t] = _mm512_loadu_ps(acc[t]);
         sum[1][t] = _mm512_loadu_ps(acc[t] + 16);
     }
 #pragma GCC unroll 1
     for (int s = 0; s < subs; s++) {
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
         dots(idot, p, x, s * steps, steps, toks);
         __m512 s0 = _mm512_load_ps(p[0].scale.f[s]), s1 = _mm512_load_ps(p[1].scale.f[s]);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m512 dx = _mm512_set1_ps(token[t].dx[s / per_dx]);
             sum[0][t] = _mm512_fmadd_ps(_mm512_mul_ps(s0, dx), _mm512_cvtepi32_ps(idot[0][t]), sum[0][t]);
@@ -176,7 +176,7 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
         }
         if (shape.mins) {
             __m512 m0 = _mm512_load_ps(p[0].min.f[s]), m1 = _mm512_load_ps(p[1].min.f[s]);
-#pragma GCC unroll 6
+            UNROLL_ALL
             for (int t = 0; t < toks; t++) {
                 __m512 dsum = _mm512_set1_ps(token[t].dsum[s]);
                 sum[0][t] = _mm512_fnmadd_ps(m0, dsum, sum[0][t]);
@@ -184,7 +184,7 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
             }
         }
     }
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         _mm512_storeu_ps(acc[t], sum[0][t]);
         _mm512_storeu_ps(acc[t] + 16, sum[1][t]);

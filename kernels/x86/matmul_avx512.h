@@ -464,7 +464,7 @@ static ALWAYS_INLINE void decode_run(struct decode_run *out, const uint8_t *from
         if (!spread)
             ask_soon(ask, run, i, 0, 1, shape);
         if (spread) {
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (size_t k = 0; k < 4; k++) {
                 ask_soon(ask, run, i, k, 4, shape);
                 decode_row(dots, rest, 4 * i + k, from + place[4 * i + k], x, token, 1, unpack, shape);

@@ -16,11 +16,11 @@ enum scaling { BY_WORDS, BY_LANES };
 static ALWAYS_INLINE void byte_sums(__m256i sum[2][SIX_TOKS], const struct panel *p, const int8_t (*x)[PANEL_COLS], int c,
                                     const int groups, const int toks)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = c; i < c + groups; i++) {
         __m256i w0 = _mm256_load_si256((const __m256i *)p->q[i]);
         __m256i w1 = _mm256_load_si256((const __m256i *)p->q[i] + 1);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 4 * i);
             add_dots_of_4(&sum[0][t], w0, v);
@@ -34,20 +34,20 @@ static ALWAYS_INLINE void low_sums(__m256i low[2][SIX_TOKS], const struct panel 
                                    const int subs)
 {
     __m256i sum[2][SIX_TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         sum[0][t] = sum[1][t] = _mm256_setzero_si256();
 #pragma GCC unroll 1
     for (int s = 0; s < subs / 2; s++) {
         __m256i m0 = _mm256_load_si256((const __m256i *)p->min.i[s]), m1 = _mm256_load_si256((const __m256i *)p->min.i[s] + 1);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(token[t].sums + 2 * s);
             add_dots_of_2(&sum[0][t], m0, v);
             add_dots_of_2(&sum[1][t], m1, v);
         }
     }
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         low[0][t] = sum[0][t];
         low[1][t] = sum[1][t];
@@ -82,20 +82,20 @@ static ALWAYS_INLINE void six_super(float (*acc)[BLOCK_ROWS], const struct panel
                                     const enum scaling scaling)
 {
     __m256i total[2][SIX_TOKS], low[2][SIX_TOKS], sum[2][SIX_TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm256_setzero_si256();
 #pragma GCC unroll 1
     for (int c = 0; c < PANEL_COLS; c += sub) {
         const __m256i *scale = (const __m256i *)p->scale.i[c / sub];
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             sum[0][t] = sum[1][t] = _mm256_setzero_si256();
         byte_sums(sum, p, x, c / 4, sub / 4, toks);
         for (int half = 0; half < 2; half++) {
             __m256i twice = _mm256_load_si256(scale + half);
             __m256i factor = scaling == BY_WORDS ? _mm256_srli_epi32(twice, 16) : _mm256_srai_epi32(twice, 16);
-#pragma GCC unroll 6
+            UNROLL_ALL
             for (int t = 0; t < toks; t++)
                 if (scaling == BY_WORDS)
                     add_dots_of_2(&total[half][t], sum[half][t], factor);
@@ -115,13 +115,13 @@ static ALWAYS_INLINE void six_small(float (*acc)[BLOCK_ROWS], const struct panel
     __m256i sum[2][SIX_TOKS];
 #pragma GCC unroll 1
     for (int s = 0; s < subs; s++) {
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             sum[0][t] = sum[1][t] = mins ? _mm256_setzero_si256() : _mm256_set1_epi32(token[t].init[s]);
         byte_sums(sum, p, x, s * sub / 4, sub / 4, toks);
         for (int half = 0; half < 2; half++) {
             __m256 scale = _mm256_load_ps(p->scale.f[s] + 8 * half);
-#pragma GCC unroll 6
+            UNROLL_ALL
             for (int t = 0; t < toks; t++) {
                 __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(token[t].dx[s * sub / 32]));
                 __m256 a = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(sum[half][t]), _mm256_loadu_ps(acc[t] + 8 * half));

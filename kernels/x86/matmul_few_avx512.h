@@ -71,11 +71,11 @@ static ALWAYS_INLINE __m512 spread_floats(const float *values, const int G)
 static ALWAYS_INLINE void fold_lanes(__m512i *out, const __m512i *v, const int G)
 {
     if (G == 1) {
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int r = 0; r < FEW_ROWS; r++)
             out[r] = v[r];
     } else {
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int p = 0; p < FEW_ROWS / 2; p++) {
             __m512i even = _mm512_unpacklo_epi32(v[2 * p], v[2 * p + 1]), odd = _mm512_unpackhi_epi32(v[2 * p], v[2 * p + 1]);
             out[p] = _mm512_add_epi32(_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd));
@@ -101,7 +101,7 @@ static ALWAYS_INLINE void few_unpack(struct few_rows *to, size_t r, const uint8_
 {
     struct run w;
     unpack(&w, bytes);
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int k = 0; k < 4; k++)
         _mm512_store_si512(to->q[r] + 64 * k, w.q[k]);
     if (shape.kind == PANEL_SUPER) {
@@ -128,20 +128,20 @@ static ALWAYS_INLINE void few_unpack(struct few_rows *to, size_t r, const uint8_
 static ALWAYS_INLINE void transpose_8x8(float out[8][FEW_ROWS], const float in[FEW_ROWS][8])
 {
     __m256 a[8], b[8];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         __m256 x = _mm256_load_ps(in[2 * i]), y = _mm256_load_ps(in[2 * i + 1]);
         a[2 * i] = _mm256_unpacklo_ps(x, y);
         a[2 * i + 1] = _mm256_unpackhi_ps(x, y);
     }
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (int i = 0; i < 8; i += 4)           /* b[i + s]: columns s and 4 + s of rows i to i + 3 */
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (int s = 0; s < 2; s++) {
             b[i + 2 * s] = _mm256_shuffle_ps(a[i + s], a[i + 2 + s], 0x44);
             b[i + 2 * s + 1] = _mm256_shuffle_ps(a[i + s], a[i + 2 + s], 0xee);
         }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int s = 0; s < 4; s++) {
         _mm256_store_ps(out[s], _mm256_permute2f128_ps(b[s], b[4 + s], 0x20));
         _mm256_store_ps(out[4 + s], _mm256_permute2f128_ps(b[s], b[4 + s], 0x31));
@@ -216,7 +216,7 @@ static ALWAYS_INLINE void few_scale_small(__m512 *sum, const __m512i *idot, cons
     __m512i dot[FEW_ROWS];
     __m512 dx = _mm512_load_ps(t->dx[s * shape.sub / 32]);
     fold_lanes(dot, idot, G);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int p = 0; p < groups; p++) {
         __m512 scale = _mm512_mul_ps(spread_floats(&w->scale.f[s][p * G], G), dx);
         sum[p] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[p]), sum[p]);
@@ -233,21 +233,21 @@ static ALWAYS_INLINE void few_finish_super(__m512 *sum, const __m512i *total, co
     __m512 dx = _mm512_load_ps(t->dx[0]);
     __m512i whole[FEW_ROWS];
     fold_lanes(whole, total, G);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int p = 0; p < groups; p++)
         sum[p] = _mm512_fmadd_ps(_mm512_mul_ps(spread_floats(w->d + p * G, G), dx), _mm512_cvtepi32_ps(whole[p]), sum[p]);
     if (!shape.mins)
         return;
     __m512i low[FEW_ROWS];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int r = 0; r < FEW_ROWS; r++) {
         low[r] = _mm512_setzero_si512();
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int p = 0; p < pairs; p++)
             low[r] = _mm512_dpwssd_epi32(low[r], spread(&w->min.i[r][2 * G * p], G), _mm512_load_si512(t->sums[p]));
     }
     fold_lanes(low, low, G);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int p = 0; p < groups; p++)
         sum[p] = _mm512_fnmadd_ps(_mm512_mul_ps(spread_floats(w->dmin + p * G, G), dx), _mm512_cvtepi32_ps(low[p]), sum[p]);
 }
@@ -259,14 +259,14 @@ static ALWAYS_INLINE void few_dots(__m512i *idot, const struct few_rows *w, cons
     const int steps = (int)shape.sub / (4 * G);
     const uint8_t *q = w->q[0] + sub_place(s, shape);
     __m512i start = shape.offset ? _mm512_load_si512(t->init[s]) : _mm512_setzero_si512();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int r = 0; r < FEW_ROWS; r++)
         idot[r] = start;
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < steps; i++) {
         const int at = 4 * G * i, place = shape.order == ORDER_QUARTERS && at >= 16 ? 64 + at - 16 : at;
         __m512i x = _mm512_load_si512(t->x[s * (size_t)steps + (size_t)i]);
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int r = 0; r < FEW_ROWS; r++)
             idot[r] = _mm512_dpbusd_epi32(idot[r], spread(q + r * PANEL_COLS + place, G), x);
     }
@@ -278,7 +278,7 @@ static ALWAYS_INLINE void few_add_pairs(__m512i *total, const __m512i *first, co
 {
     __m512i second[FEW_ROWS];
     few_dots(second, w, t, s + 1, shape, G);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int r = 0; r < FEW_ROWS; r++) {
         int32_t scales;
         memcpy(&scales, &w->scale.pairs[r][s], 4);
@@ -293,10 +293,10 @@ static ALWAYS_INLINE void few_dots_scaled(__m512i *total, const struct few_rows 
 {
     const int steps = 8 / G;
     const uint8_t *q = w->q[0] + sub_place(s, shape);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < steps; i++) {
         __m512i x = _mm512_load_si512(t->x[s / 2 * (size_t)steps + (size_t)i]);
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int r = 0; r < FEW_ROWS; r++)
             total[r] = _mm512_dpbusd_epi32(total[r], spread(q + r * PANEL_COLS + 4 * G * i, G), x);
     }
@@ -310,10 +310,10 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
     const size_t subs = PANEL_COLS / shape.sub, step = shape.scaled || few_pairs(shape, G) ? 2 : 1;
     __m512i total[FEW_ROWS], idot[FEW_ROWS];
     __m512 sum[FEW_ROWS];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int r = 0; r < FEW_ROWS; r++)
         total[r] = shape.scaled && shape.offset ? _mm512_load_si512(t->init[0]) : _mm512_setzero_si512();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int p = 0; p < groups; p++)
         sum[p] = _mm512_load_ps(acc[p]);
 #pragma GCC unroll 1
@@ -329,7 +329,7 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
         else if (shape.kind == PANEL_SMALL)
             few_scale_small(sum, idot, w, t, s, shape, G);
         else
-#pragma GCC unroll 8
+            UNROLL_ALL
             for (int r = 0; r < FEW_ROWS; r++)
                 total[r] = _mm512_add_epi32(total[r], _mm512_mullo_epi32(idot[r], _mm512_set1_epi32(w->scale.i[r][s])));
         if (step == 2 || shape.sub == 32)
@@ -340,7 +340,7 @@ static ALWAYS_INLINE void few_multiply(float (*acc)[16], const struct few_rows *
     if (shape.kind == PANEL_SUPER)
         few_finish_super(sum, total, w, t, shape, G);
     few_rows_finish(next, shape);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int p = 0; p < groups; p++)
         _mm512_store_ps(acc[p], sum[p]);
 }

@@ -43,13 +43,13 @@ static ALWAYS_INLINE void step(__m256 acc[MICRO_TOKS][MICRO_ROWS], const uint8_t
                                size_t n, int toks, enum width width)
 {
     __m256 v[MICRO_TOKS];
-#pragma GCC unroll 3
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         v[t] = _mm256_loadu_ps(x[t] + c);
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int r = 0; r < MICRO_ROWS; r++) {
         __m256 u = load_values(w[r] + c * value_bytes(width), n, width);
-#pragma GCC unroll 3
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             acc[t][r] = _mm256_fmadd_ps(u, v[t], acc[t][r]);
     }
@@ -60,7 +60,7 @@ static ALWAYS_INLINE void micro(__m128 *sums, const uint8_t *const *w, const flo
                                 int toks, enum width width)
 {
     __m256 acc[MICRO_TOKS][MICRO_ROWS];
-#pragma GCC unroll 3
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         acc[t][0] = acc[t][1] = acc[t][2] = acc[t][3] = _mm256_setzero_ps();
     if (left >= RUN)
@@ -71,7 +71,7 @@ static ALWAYS_INLINE void micro(__m128 *sums, const uint8_t *const *w, const flo
 #pragma GCC unroll 1
         for (size_t c = 0; c < left; c += 8)
             step(acc, w, x, c, left - c, toks, width);
-#pragma GCC unroll 3
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         __m256 four = sum_4_vectors(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
         sums[t] = _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1));
@@ -91,7 +91,7 @@ static ALWAYS_INLINE void tokens_at(const float **x, const struct matmul_job *jo
 static ALWAYS_INLINE void add_columns(__m256 acc[APART_ROWS], const uint8_t *const w[APART_ROWS], const float *x, size_t from,
                                       size_t to, bool whole, enum width width)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int r = 0; r < APART_ROWS; r++)
 #pragma GCC unroll 4
         for (size_t c = from; c < to; c += 8)
@@ -108,7 +108,7 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
     __m256 total = _mm256_setzero_ps();
     for (size_t run = 0; run < job->cols; run += RUN) {
         __m256 acc[APART_ROWS];
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int r = 0; r < APART_ROWS; r++)
             acc[r] = _mm256_setzero_ps();
         if (job->cols - run >= RUN)

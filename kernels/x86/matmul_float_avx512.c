@@ -51,12 +51,12 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
                                   int toks, int vectors, bool part, enum width width, struct ahead ahead)
 {
     __m512 v[4][8];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int i = 0; i < vectors; i++)
             v[t][i] = _mm512_loadu_ps(x[t] + c + 16 * i);
-#pragma GCC unroll 16
+    UNROLL_ALL
     for (int r = 0; r < rows; r++) {
         for (size_t i = 0; i < 16 * (size_t)vectors * value_bytes(width); i += 64) {
             if (ahead.tile)
@@ -64,10 +64,10 @@ static ALWAYS_INLINE void columns(__m512 acc[16], const uint8_t *const *w, const
             if (ahead.run)
                 _mm_prefetch((const char *)w[r] + ahead.run + c * value_bytes(width) + i, _MM_HINT_T1);
         }
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int i = 0; i < vectors; i++) {
             __m512 u = load_16(w[r] + (c + 16 * (size_t)i) * value_bytes(width), part, part ? lanes_16(left - c) : 0, width);
-#pragma GCC unroll 4
+            UNROLL_ALL
             for (int t = 0; t < toks; t++)
                 acc[t * rows + r] = _mm512_fmadd_ps(u, v[t][i], acc[t * rows + r]);
         }
@@ -82,7 +82,7 @@ static ALWAYS_INLINE __m512 run_16(const uint8_t *const *w, const float *const *
 {
     const int vectors = toks == 4 ? 1 : 4;
     __m512 acc[16];
-#pragma GCC unroll 16
+    UNROLL_ALL
     for (int i = 0; i < 16; i++)
         acc[i] = _mm512_setzero_ps();
     if (left >= RUN) {
@@ -134,10 +134,10 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
     __m256 acc = _mm256_setzero_ps();
     for (size_t pair = 0; pair < job->cols; pair += 2 * RUN) {
         __m512 parts[16];
-#pragma GCC unroll 16
+        UNROLL_ALL
         for (int i = 0; i < 16; i++)
             parts[i] = _mm512_setzero_ps();
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t half = 0; half < 2; half++) {
             const float *x = (const float *)(const void *)job->acts;
             const size_t run = pair + half * RUN, left = run < job->cols ? job->cols - run : 0, end = left < RUN ? left : RUN;

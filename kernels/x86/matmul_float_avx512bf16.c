@@ -59,18 +59,18 @@ static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t ro
 static ALWAYS_INLINE void transpose_8x8(__m512i v[8])
 {
     __m512i a[8], b[8];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 8; i += 2) {          /* even lanes and odd lanes of two rows */
         a[i] = _mm512_unpacklo_epi64(v[i], v[i + 1]);
         a[i + 1] = _mm512_unpackhi_epi64(v[i], v[i + 1]);
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {             /* i % 2: even or odd lanes; i / 2: rows 0 to 3 or 4 to 7 */
         __m512i p = a[i / 2 * 4 + i % 2], q = a[i / 2 * 4 + 2 + i % 2];
         b[i] = _mm512_shuffle_i64x2(p, q, 0x88);
         b[4 + i] = _mm512_shuffle_i64x2(p, q, 0xdd);
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {             /* b[4h + i]: lanes 2h + i % 2 and 4 above */
         __m512i p = b[i / 2 * 4 + i % 2], q = b[i / 2 * 4 + 2 + i % 2];
         v[i] = _mm512_shuffle_i64x2(p, q, 0x88);
@@ -82,7 +82,7 @@ static ALWAYS_INLINE void transpose_8x8(__m512i v[8])
 static ALWAYS_INLINE void quads_of_8_rows(__m512i v[8], const uint8_t *const w[8], size_t c, size_t left)
 {
     const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (size_t r = 0; r < 8; r++)
         v[r] = _mm512_maskz_loadu_epi16(mask, w[r] + 2 * c);
     transpose_8x8(v);
@@ -92,7 +92,7 @@ static ALWAYS_INLINE void quads_of_8_rows(__m512i v[8], const uint8_t *const w[8
 enum { TOUCH_BYTES = 256 };
 static ALWAYS_INLINE void touch_rows(const uint8_t *const w[APART_ROWS], size_t at)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (size_t r = 0; r < APART_ROWS; r++)
 #pragma GCC unroll 4
         for (size_t i = 0; i < TOUCH_BYTES; i += 64)
@@ -115,7 +115,7 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
             if (c % (TOUCH_BYTES / 2) == 0 && left >= TOUCH_BYTES / 2)
                 touch_rows(w, 2 * c);
             quads_of_8_rows(v, w, c, left);
-#pragma GCC unroll 8
+            UNROLL_ALL
             for (size_t i = 0; i < 8; i++)
                 sum = _mm512_dpbf16_ps(sum, (__m512bh)v[i], broadcast_quad(job->acts, c / 4 + i));
         }
@@ -133,20 +133,20 @@ static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, s
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
     const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes;
     __m512 acc[FEW];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
 
     for (size_t run = 0; run < job->cols; run += PANEL_COLS) {
         __m512 sum[FEW];
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             sum[t] = _mm512_setzero_ps();
         for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32) {
             const size_t left = job->cols - c;
             const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
             __m512i v[8];
-#pragma GCC unroll 8
+            UNROLL_ALL
             for (size_t r = 0; r < 8; r++) {
                 const uint8_t *at = first + (r < rows ? r : rows - 1) * job->row_bytes + 2 * c;
                 if (ahead.tile)
@@ -156,19 +156,19 @@ static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, s
                 v[r] = _mm512_maskz_loadu_epi16(mask, at);
             }
             transpose_8x8(v);
-#pragma GCC unroll 8
+            UNROLL_ALL
             for (size_t i = 0; i < 8; i++)
-#pragma GCC unroll 8
+                UNROLL_ALL
                 for (int t = 0; t < toks; t++) {
                     const uint8_t *x = (const uint8_t *)job->acts + (size_t)t * job->act_stride;
                     sum[t] = _mm512_dpbf16_ps(sum[t], (__m512bh)v[i], broadcast_quad(x, c / 4 + i));
                 }
         }
-#pragma GCC unroll 8
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             acc[t] = _mm512_add_ps(acc[t], _mm512_add_ps(sum[t], _mm512_permute_ps(sum[t], 0xb1)));
     }
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         _mm512_mask_storeu_ps(job->out + (size_t)t * job->out_stride + row, lanes_16(rows), _mm512_permutexvar_ps(even, acc[t]));
 }
@@ -199,7 +199,7 @@ static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel_of_
                                 struct soon soon)
 {
     __m512 sum[PANELS][TOKS];
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         sum[0][t] = sum[1][t] = sum[2][t] = sum[3][t] = _mm512_setzero_ps();
 #pragma GCC unroll 1
@@ -208,24 +208,24 @@ static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel_of_
             _mm_prefetch((const char *)soon.first + r * soon.stride + 8 * line, _MM_HINT_T1);
 #pragma GCC unroll 1
         for (size_t c = line; c < line + 8; c += 2)
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (size_t i = c; i < c + 2; i++) {
                 __m512bh w[PANELS];
-#pragma GCC unroll 4
+                UNROLL_ALL
                 for (size_t k = 0; k < PANELS; k++)
                     w[k] = (__m512bh)_mm512_load_si512(p[k].w[i]);
-#pragma GCC unroll 6
+                UNROLL_ALL
                 for (int t = 0; t < toks; t++) {
                     __m512bh v = broadcast_quad(x[t], i);
-#pragma GCC unroll 4
+                    UNROLL_ALL
                     for (size_t k = 0; k < PANELS; k++)
                         sum[k][t] = _mm512_dpbf16_ps(sum[k][t], w[k], v);
                 }
             }
     }
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t k = 0; k < PANELS; k += 2) {
             __m512 both = _mm512_add_ps(_mm512_shuffle_ps(sum[k][t], sum[k + 1][t], 0x88),
                                         _mm512_shuffle_ps(sum[k][t], sum[k + 1][t], 0xdd));
@@ -253,7 +253,7 @@ static size_t fill_panels(struct panel_of_8 *panels, const struct matmul_job *jo
         for (size_t c = 0; c < PANEL_COLS && c < left; c += 32) {
             __m512i v[8];
             quads_of_8_rows(v, w, c, left - c);
-#pragma GCC unroll 8
+            UNROLL_ALL
             for (size_t i = 0; i < 8; i++)
                 _mm512_store_si512(panels[p].w[c / 4 + i], v[i]);
         }

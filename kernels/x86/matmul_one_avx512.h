@@ -62,7 +62,7 @@ static ALWAYS_INLINE void one_pair_of_rows(const struct matmul_job *job, const s
     for (size_t run = 0; run < runs; run++) {
         const struct one_run *x = &scratch->run[run];
         const __m512i v[4] = { x->x[0], x->x[1], x->x[2], x->x[3] };
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t i = 0; i < 2; i++)
             one_run_of_row(&sums[run], r + 8 * i, whole_run(scratch->copy[i], from[i], run, job, shape.bytes), v, &x->token, unpack,
                            shape);

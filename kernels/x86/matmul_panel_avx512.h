@@ -178,11 +178,11 @@ static inline void fill_nibbles(struct panel *out, const __m512i raw[16][2], con
     uint8_t (*to)[PANEL_ROWS][4] = out->q;
     for (int k = 0; k < 4; k += 2) {
         __m512i v[16];
-#pragma GCC unroll 16
+        UNROLL_ALL
         for (int r = 0; r < 16; r++)
             v[r] = raw[r][k / 2];
         transpose_16x16(v);
-#pragma GCC unroll 16
+        UNROLL_ALL
         for (int i = 0; i < 16; i++) {
             __m512i split[2];
             nibbles(split, v[i]);

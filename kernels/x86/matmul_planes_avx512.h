@@ -155,11 +155,11 @@ static ALWAYS_INLINE void planes_four(struct decode_run *out, size_t i, const ui
                                       const struct panel_shape shape)
 {
     __m512 sums[DECODE_TOKS][2];
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (size_t two = 0; two < 2; two++) {
         struct run w[2];
         __m512i words[4];
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (size_t k = 0; k < 2; k++) {
             unpack(&w[k], from + place[4 * i + 2 * two + k]);
             split_planes(&w[k], shape);

@@ -56,10 +56,10 @@ static ALWAYS_INLINE void turned_dots(__m256i dot[DECODE_TOKS], const __m256i *r
 {
     const int fit = pairs_that_fit(shape);
     __m256i sum[DECODE_TOKS];
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int i = 0; i < 8; i++) {
         __m256i q = settled(value(raw, i));
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 4 * i);
             if (shape.vnni) {
@@ -87,7 +87,7 @@ static ALWAYS_INLINE void keep_scales(uint16_t scale[DECODE_ROWS], uint16_t low[
                                       const struct panel_shape shape)
 {
     const uint8_t *upper = block + 4 * stride;
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (size_t r = 0; r < DECODE_ROWS; r++) {
         const uint8_t *from = (r < 4 ? block : upper) + r % 4 * stride;
         uint32_t value = shape.exponents ? *from : load_u16(from);
@@ -107,7 +107,7 @@ static ALWAYS_INLINE void add_block(__m256 acc[DECODE_TOKS], const __m256i dots[
                                     const struct panel_shape shape)
 {
     const __m256 scale = floats_of_scales(scales->scale[k], shape);
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         __m256i dot = dots[t];
         if (shape.offset)
@@ -130,7 +130,7 @@ static ALWAYS_INLINE void turned_small_run(__m256 acc[DECODE_TOKS], const struct
     struct turned_scales *now = &scales[run % 2], *then = &scales[(run + 1) % 2];
     struct token_run token[DECODE_TOKS];
     const int8_t *x[DECODE_TOKS];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         const uint8_t *act = (const uint8_t *)job->acts + (size_t)t * job->act_stride;
         token_run_init(&token[t], act, layout, run, shape);
@@ -146,7 +146,7 @@ static ALWAYS_INLINE void turned_small_run(__m256 acc[DECODE_TOKS], const struct
         turned_dots(dots, raw, x, toks, value, shape);
         add_block(acc, dots, k, toks, now, token, shape);
         bytes += block;
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
             x[t] += 32;
     }

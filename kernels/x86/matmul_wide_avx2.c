@@ -13,14 +13,14 @@
 static ALWAYS_INLINE void wide_sums(__m256i sum[2][SIX_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
                                     size_t c, size_t pairs, const int toks)
 {
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
         sum[0][t] = sum[1][t] = _mm256_setzero_si256();
 #pragma GCC unroll 1
     for (size_t i = c; i < c + pairs; i++) {
         __m256i w0 = settled(_mm256_load_si256((const __m256i *)p->q[i]));
         __m256i w1 = settled(_mm256_load_si256((const __m256i *)p->q[i] + 1));
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++) {
             __m256i v = broadcast_4_bytes(x[t] + 2 * i);
             add_32(&sum[0][t], _mm256_madd_epi16(w0, v));
@@ -34,9 +34,9 @@ static ALWAYS_INLINE void wide_super(float (*acc)[BLOCK_ROWS], const struct wide
 {
     __m256i sum[2][SIX_TOKS];
     wide_sums(sum, p, x, 0, PANEL_COLS / 2, toks);
-#pragma GCC unroll 6
+    UNROLL_ALL
     for (int t = 0; t < toks; t++)
-#pragma GCC unroll 2
+        UNROLL_ALL
         for (int half = 0; half < 2; half++) {
             __m256 factor = _mm256_mul_ps(_mm256_load_ps(p->d + 8 * half), _mm256_set1_ps(token[t].dx[0]));
             __m256 a = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(sum[half][t]), _mm256_loadu_ps(acc[t] + 8 * half));
@@ -50,9 +50,9 @@ static ALWAYS_INLINE void wide_small(float (*acc)[BLOCK_ROWS], const struct wide
     __m256i sum[2][SIX_TOKS];
     for (size_t s = 0; s < PANEL_COLS / sub; s++) {
         wide_sums(sum, p, x, s * sub / 2, sub / 2, toks);
-#pragma GCC unroll 6
+        UNROLL_ALL
         for (int t = 0; t < toks; t++)
-#pragma GCC unroll 2
+            UNROLL_ALL
             for (int half = 0; half < 2; half++) {
                 __m256 factor = _mm256_mul_ps(_mm256_load_ps(p->scale[s] + 8 * half), _mm256_set1_ps(token[t].dx[s * sub / 32]));
                 __m256 a = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(sum[half][t]), _mm256_loadu_ps(acc[t] + 8 * half));

@@ -11,7 +11,7 @@ uint64_t roof_dot_avxvnni(size_t rounds)
         sum[i] = _mm256_set1_epi32(i);
     for (size_t r = 0; r < rounds; r++) {
         __asm__ volatile("" : "+x"(x), "+x"(y));
-#pragma GCC unroll 12
+        UNROLL_ALL
         for (int i = 0; i < SUMS; i++)
             add_dots_of_4(&sum[i], x, y);
     }

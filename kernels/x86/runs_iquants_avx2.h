@@ -103,14 +103,14 @@ static ALWAYS_INLINE void store_scales(struct book_block *out, __m128i scales)
 /* A block's values from 32 indices, or 64, and the signs' masks. */
 static ALWAYS_INLINE void values_of_8(struct run *out, const uint64_t *book, const struct book_block *w)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++)
         out->q[k] = with_signs(four_of_8(book, w->index + 4 * k), w->masks[k], 64);
 }
 
 static ALWAYS_INLINE void values_of_4(struct run *out, const uint32_t *book, const struct book_block *w, int offset)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++)
         out->q[k] = with_signs(eight_of_4(book, w->index + 8 * k), w->masks[k], offset);
 }
@@ -132,7 +132,7 @@ static ALWAYS_INLINE __m256i total_of_8(const uint64_t *book, const struct book_
                                         const struct panel_shape shape)
 {
     __m256i scales = scales_of_block(w), total = _mm256_setzero_si256();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++) {
         __m256i pairs = pairs_with_signs(four_of_8(book, w->index + 4 * k), w->masks[k], x + 32 * k);
         total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale_of_32(scales, k, shape)));
@@ -144,7 +144,7 @@ static ALWAYS_INLINE __m256i total_of_4(const uint32_t *book, const struct book_
                                         const struct panel_shape shape)
 {
     __m256i scales = scales_of_block(w), total = _mm256_setzero_si256();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++) {
         __m256i pairs = pairs_with_signs(eight_of_4(book, w->index + 8 * k), w->masks[k], x + 32 * k);
         total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale_of_32(scales, k, shape)));
@@ -311,7 +311,7 @@ static ALWAYS_INLINE __m256i eighths(__m256i entries, __m256i minus)
 static ALWAYS_INLINE __m256i total_of_iq1(const struct book_block *w, const int8_t *x, const struct panel_shape shape)
 {
     __m256i scales = scales_of_block(w), total = _mm256_setzero_si256();
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++) {
         __m256i q = _mm256_add_epi8(four_of_8(grid_iq1_s, w->index + 4 * k), _mm256_set1_epi8(1));
         __m256i pairs = _mm256_maddubs_epi16(q, _mm256_loadu_si256((const __m256i *)(x + 32 * k)));
@@ -349,7 +349,7 @@ static ALWAYS_INLINE void apart_iq1_s_avx2(struct book_block *out, const uint8_t
 
 static ALWAYS_INLINE void values_iq1_s_avx2(struct run *out, const struct book_block *w)
 {
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++)
         out->q[k] = eighths(four_of_8(grid_iq1_s, w->index + 4 * k), _mm256_set1_epi32((int)w->masks[k]));
 }
@@ -396,7 +396,7 @@ static ALWAYS_INLINE void values_iq1_m_avx2(struct run *out, const struct book_b
 {
     const __m256i eights = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3,
                                             3, 3, 3);
-#pragma GCC unroll 8
+    UNROLL_ALL
     for (int k = 0; k < 8; k++) {
         __m256i minus = _mm256_shuffle_epi8(_mm256_set1_epi32((int)w->masks[k]), eights);
         out->q[k] = eighths(four_of_8(grid_iq1_s, w->index + 4 * k), minus);

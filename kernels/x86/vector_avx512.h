@@ -41,7 +41,7 @@ static ALWAYS_INLINE __m512 fold_quads(const __m512 *q, enum fold fold)
 static ALWAYS_INLINE __m512 fold_16_vectors(const __m512 *v, enum fold fold)
 {
     __m512 quad[4];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         __m512 low = folded(_mm512_shuffle_f32x4(v[i], v[4 + i], 0x44), _mm512_shuffle_f32x4(v[i], v[4 + i], 0xee), fold);
         __m512 high = folded(_mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44),
@@ -55,7 +55,7 @@ static ALWAYS_INLINE __m512 fold_16_vectors(const __m512 *v, enum fold fold)
 static ALWAYS_INLINE __m512 fold_4_vectors(const __m512 *v, enum fold fold)
 {
     __m512 quad[4];
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int i = 0; i < 4; i++) {
         __m512 half = folded(v[i], _mm512_shuffle_f32x4(v[i], v[i], 0x4e), fold);
         quad[i] = folded(half, _mm512_shuffle_f32x4(half, half, 0xb1), fold);
