@@ -231,7 +231,22 @@ bool cli_terminal(int fd)
 
 void progress_begin(struct progress *p, const char *what)
 {
-    *p = (struct progress){.what = what, .begin = machine_clock(), .on = cli_terminal(2)};
+    *p = (struct progress){.what = what, .begin = machine_clock(), .on = true, .terminal = cli_terminal(2)};
+}
+
+/* For logs. One call, so that lines of several programs do not mix. */
+static void show_line(struct progress *p, double share, double spent)
+{
+    static const double QUIET = 10;      /* seconds */
+    int tenths = 1 + (int)(share * 10);
+    if (spent < QUIET || tenths <= p->lines)
+        return;
+    p->lines = tenths;
+    long left = share > 0 ? (long)(spent / share * (1 - share) + 0.5) : 0;
+    if (left > 0)
+        fprintf(stderr, "%s: %.0f %%, about %ld:%02ld left\n", p->what, 100 * share, left / 60, left % 60);
+    else
+        fprintf(stderr, "%s: %.0f %%\n", p->what, 100 * share);
 }
 
 void progress_show(struct progress *p, double share)
@@ -239,7 +254,9 @@ void progress_show(struct progress *p, double share)
     /* Ten times a second is enough to look alive and too little to cost anything. */
     enum { WIDTH = 30 };
     double now = machine_clock(), spent = now - p->begin;
-    if (!p->on || (now - p->shown < 0.1 && share < 1))
+    if (p->on && !p->terminal)
+        show_line(p, share, spent);
+    if (!p->on || !p->terminal || (now - p->shown < 0.1 && share < 1))
         return;
     p->shown = now;
     int full = (int)(share * WIDTH);
@@ -258,8 +275,11 @@ void progress_show(struct progress *p, double share)
 
 void progress_end(struct progress *p)
 {
-    if (p->on)
+    if (p->on && p->terminal)
         fputs("\r\033[K", stderr);
+    long spent = (long)(machine_clock() - p->begin);
+    if (p->on && p->lines)
+        fprintf(stderr, "%s: ended after %ld:%02ld\n", p->what, spent / 60, spent % 60);
     p->on = false;
 }
 

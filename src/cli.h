@@ -47,15 +47,18 @@ const volatile int *cli_catch_signals(void);
 /* Is this descriptor a terminal that can be written to in place (not TERM=dumb)? */
 bool cli_terminal(int fd);
 
-/* ---- progress on stderr: a bar with the time left on a terminal, nothing elsewhere --------------------------------- */
+/* ---- progress on stderr ------------------------------------------------------------------------------------------
+ * A bar with the time left on a terminal. Elsewhere, of work that takes more than ten seconds, a plain line for each tenth that is
+ * done and one at the end: a log then tells what goes on, and short work leaves it clean. */
 struct progress {
     const char *what;
     double      begin, shown;      /* machine_clock */
-    bool        on;
+    bool        on, terminal;
+    int         lines;             /* elsewhere: tenths told, the one that is under way among them */
 };
 void progress_begin(struct progress *p, const char *what);
 void progress_show(struct progress *p, double share);      /* 0..1 */
-void progress_end(struct progress *p);                     /* clears the line */
+void progress_end(struct progress *p);                     /* clears the bar, or says how long it took */
 /* For work that names its own steps: begins anew where `what` is another pointer than before. `progress`: a struct progress. */
 void progress_step(void *progress, const char *what, double share);
 

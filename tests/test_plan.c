@@ -183,7 +183,7 @@ static bool predicted(struct plan *p, const struct bench *b, size_t fed, bool fe
     struct quantize_job job = b->job;
     struct plan_options options = { .budget = 600000, .chunks = 8, .fed = fed };
     job.refine = feedback ? job.refine : NULL;
-    return plan_init(p, &job, b->model, err) && plan_measure(p, &job, b->model, &b->text, &options, err);
+    return plan_init(p, &job, b->model, false, err) && plan_measure(p, &job, b->model, &b->text, &options, err);
 }
 
 /* What is predicted knows of feedback; and measuring three layers of five with it tells what the others will gain. */

@@ -196,6 +196,13 @@ refused "too little memory for importances" 5 "gathering importances takes at le
 refused "too little memory for moments" 5 "imprint takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M
 refused "too little memory for the plan" 5 "planning takes at least" "$model" out --type Q4_K_M --imatrix "$matrix" --mem-limit 3M \
     --no-feedback
+# Nor is memory asked for, or time taken, by a run whose inputs do not fit: these are refused before anything is gathered.
+less="--mem-limit 100K"
+refused "no recipe, before the work" 3 "is no recipe" "$small" out --recipe bad.json $texts $less
+echo '{"quern_recipe": 1, "tensors": {}}' >bad.json
+refused "a recipe of another model, before the work" 3 "has no tensor" "$small" out --recipe bad.json $texts $less
+refused "too small a size, before the work" 2 "the smallest types" "$small" out --size 0.1M $texts $less
+refused "another model's importances, before the work" 3 "another model" "$small" out --bpw 6 --imatrix "$matrix" $texts $less
 "$quantize" "$small" narrow --bpw 6 $texts --no-search --no-feedback --mem-limit 8M >/dev/null 2>&1
 check "a limit that fits one sequence" test -s narrow
 # Tuning: lower KL on the text that nothing was chosen by, the same bytes for any number of threads, the same size, told in the

@@ -168,7 +168,7 @@ bool imatrix_check(const struct imatrix *m, const struct gguf *g, const bool *ne
         if (e && (e->inputs != t->shape[0] || (e->experts != t->shape[2] && e->experts != 1)))
             return ERR(err, QUERN_EFORMAT, "importances of '%s' are for %zu inputs of %zu experts, the model's tensor has %zu of "
                        "%zu: made from another model?", shown, e->inputs, e->experts, t->shape[0], t->shape[2]);
-        if (!e && needs[i] && !lax)
+        if (!e && !lax && needs[i])
             return ERR(err, QUERN_EFORMAT,
                        "the importance matrix has no entry for '%s' (--lax-imatrix rounds such tensors without)", shown);
     }

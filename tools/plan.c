@@ -18,10 +18,10 @@ static bool wants_importance(uint32_t format)
     return format == FORMAT_IQ2_XXS || format == FORMAT_IQ2_XS || format == FORMAT_IQ2_S || format == FORMAT_IQ3_XXS;
 }
 
-static void add_types(struct plan_tensor *t, const struct quantize_job *job)
+static void add_types(struct plan_tensor *t, const struct quantize_job *job, bool draft)
 {
     const struct gguf_tensor *tensor = &job->input->tensors[t->tensor];
-    bool importance = job->matrix && imatrix_find(job->matrix, tensor->name);
+    bool importance = draft || (job->matrix && imatrix_find(job->matrix, tensor->name));
     for (size_t c = 0; c < sizeof choices / sizeof *choices; c++) {
         const struct format *f = format_find(choices[c]);
         bool narrow = f->block == 32 && f->id != FORMAT_Q8_0;
@@ -36,7 +36,8 @@ static void add_types(struct plan_tensor *t, const struct quantize_job *job)
     }
 }
 
-bool plan_init(struct plan *p, const struct quantize_job *job, const struct quern_model *source, struct quern_error *err)
+bool plan_init(struct plan *p, const struct quantize_job *job, const struct quern_model *source, bool draft,
+               struct quern_error *err)
 {
     struct variant v;
     size_t n = job->input->tensor_count;
@@ -54,7 +55,7 @@ bool plan_init(struct plan *p, const struct quantize_job *job, const struct quer
         struct plan_tensor *t = &p->tensors[p->count];
         t->tensor = i;
         t->plain[0] = t->plain[1] = t->fed[0] = t->fed[1] = -1;
-        add_types(t, job);
+        add_types(t, job, draft);
         if (t->count == 0)
             continue;
         p->items[p->count++] = (struct allocate_item){ .choices = t->choice, .count = t->count };

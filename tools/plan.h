@@ -46,8 +46,10 @@ struct plan_options {
     void  *show_arg;
 };
 
-/* The tensors that `job->plan` lets a mix decide about (reasons mix and fall-back) and that the model multiplies with. */
-bool plan_init(struct plan *p, const struct quantize_job *job, const struct quern_model *source, struct quern_error *err);
+/* The tensors that `job->plan` lets a mix decide about (reasons mix and fall-back) and that the model multiplies with. `draft`:
+ * importances are still to be gathered, so no type is left out for want of them. */
+bool plan_init(struct plan *p, const struct quantize_job *job, const struct quern_model *source, bool draft,
+               struct quern_error *err);
 void plan_free(struct plan *p);
 /* Fill errors and predictions. With job->refine these are of tensors rounded with error feedback. Of large models, where that takes
  * longer than the measuring, only options->fed layers' tensors are so rounded, the first and last among them; they are measured

@@ -78,27 +78,35 @@ static bool check_rules(const struct run *r, struct quern_error *err)
     return true;
 }
 
-bool run_check_importances(struct run *r, struct quern_error *err)
+bool run_check_matrix(const struct run *r, struct quern_error *err)
 {
     const struct gguf *g = &r->input;
-    bool *needs = mem_take(g->tensor_count, sizeof *needs, "the plan", err), ok = needs != NULL;
-    for (size_t i = 0; ok && i < g->tensor_count; i++) {
+    if (!r->have_matrix)
+        return true;
+    bool *needs = mem_take(g->tensor_count, sizeof *needs, "the plan", err), ok;
+    for (size_t i = 0; needs && i < g->tensor_count; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
         /* Calibration runs see no input of the embedding, and many leave the output out. */
         needs[i] = r->plan[i].format != t->type && !gguf_string_is(t->name, "token_embd.weight") &&
                    !gguf_string_is(t->name, "per_layer_token_embd.weight") && !gguf_string_is(t->name, "output.weight");
+    }
+    ok = needs && (imatrix_check(&r->matrix, g, needs, r->args->lax_imatrix, err) || error_prefix(err, r->args->imatrix));
+    free(needs);
+    return ok;
+}
+
+bool run_check_importances(const struct run *r, struct quern_error *err)
+{
+    for (size_t i = 0; i < r->input.tensor_count; i++) {
+        const struct gguf_tensor *t = &r->input.tensors[i];
         bool found = r->have_matrix && imatrix_find(&r->matrix, t->name);
         if (r->plan[i].needs_importance && !found && !r->args->dry_run) {
             char shown[100];
-            text_escape(shown, sizeof shown, t->name.text, t->name.n);
-            ok = ERR(err, QUERN_EUSAGE, "'%s' as %s is worthless without importances: give --imatrix FILE", shown,
-                     format_find(r->plan[i].format)->name);
+            return ERR(err, QUERN_EUSAGE, "'%s' as %s is worthless without importances: give --imatrix FILE",
+                       text_escape(shown, sizeof shown, t->name.text, t->name.n), format_find(r->plan[i].format)->name);
         }
     }
-    if (ok && r->have_matrix)
-        ok = imatrix_check(&r->matrix, g, needs, r->args->lax_imatrix, err) || error_prefix(err, r->args->imatrix);
-    free(needs);
-    return ok;
+    return run_check_matrix(r, err);
 }
 
 bool run_open_inputs(struct run *r, struct quern_error *err)

@@ -82,13 +82,12 @@ static bool check_texts(const struct run *r, struct quern_error *err)
     return receipt_possible(r->model, &receipt, err) && (!a->tune || tune_stage_texts(r->model, &stage, err));
 }
 
-/* What the chosen types may take of a file of `file` bytes. Refused here, before the hours of measuring, when even the smallest
- * types are more. */
-static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct quern_error *err)
+/* What the types that `p` chooses may take of a file of `file` bytes. Refused when even the smallest are more. */
+static bool plan_budget(const struct run *r, const struct plan *p, size_t *budget, size_t file, struct quern_error *err)
 {
     size_t least = 0, fixed = run_file_bytes(r) + HEADER_ROOM + 4 * r->input.tensor_count;
-    for (size_t i = 0; i < r->choice.count; i++) {
-        const struct plan_tensor *t = &r->choice.tensors[i];
+    for (size_t i = 0; i < p->count; i++) {
+        const struct plan_tensor *t = &p->tensors[i];
         size_t smallest = t->choice[0].bytes;
         for (size_t c = 1; c < t->count; c++)
             smallest = t->choice[c].bytes < smallest ? t->choice[c].bytes : smallest;
@@ -102,8 +101,24 @@ static bool plan_budget(const struct run *r, size_t *budget, size_t file, struct
     return true;
 }
 
+/* A recipe of another model, or a size that no choice of types reaches: seen in a plan that nobody keeps. */
+static bool check_draft(const struct run *r, bool sized, struct quern_error *err)
+{
+    const char *recipe = r->args->recipe;
+    struct plan draft;
+    size_t file, budget;
+    bool measured, gathers = !r->have_matrix && importance_possible(r->model, r->pool);
+    if (!run_wanted_bytes(r, &file, err) || !plan_init(&draft, &r->job, r->model, gathers, err))
+        return false;
+    bool ok = (!recipe || recipe_read(&draft, recipe, &measured, err)) &&
+              (!draft.count || (recipe && !sized) || plan_budget(r, &draft, &budget, file, err));
+    plan_free(&draft);
+    return ok;
+}
+
 /* What can be refused before importances are gathered, which takes minutes: a file that is no statistics, tensors that would be
- * rounded twice. The plan is a draft: without importances some types may become others. */
+ * rounded twice, importances or a recipe of another model, too small a size. The plan is a draft: without importances some types
+ * may become others. */
 static bool check_inputs(struct run *r, bool sized, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
@@ -117,7 +132,8 @@ static bool check_inputs(struct run *r, bool sized, struct quern_error *err)
         return false;
     if (!r->preset)
         r->preset = preset_find("Q4_K_M");
-    return preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, true, err) && run_check_twice(r, err);
+    return preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, true, err) && run_check_twice(r, err) &&
+           run_check_matrix(r, err) && check_draft(r, sized, err);
 }
 
 bool run_decide(struct run *r, struct quern_error *err)
@@ -138,14 +154,14 @@ bool run_decide(struct run *r, struct quern_error *err)
         r->job.matrix = &r->matrix, r->job.matrix_path = "gathered";
     }
     if (!preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, r->have_matrix, err) ||
-        !run_wanted_bytes(r, &file, err) || !run_check_twice(r, err) || !plan_init(&r->choice, &r->job, r->model, err))
+        !run_wanted_bytes(r, &file, err) || !run_check_twice(r, err) || !plan_init(&r->choice, &r->job, r->model, false, err))
         return false;
     if (a->recipe && !recipe_read(&r->choice, a->recipe, &measured, err))
         return false;
     /* The plan is made of tensors rounded as they will be in the file; a dry run that measures nothing can do without. */
     allocates = r->choice.count && (sized || !a->recipe);
     gathers = !a->dry_run || (allocates && !measured);
-    if (allocates && !plan_budget(r, &budget, file, err))
+    if (allocates && !plan_budget(r, &r->choice, &budget, file, err))
         return false;
     if (gathers && !open_moments(r, &options, err))
         return false;
