@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* With many tokens the router is cut into parts of at most so many: its rows, one per expert, are too few to give every thread some. */
+/* With many tokens the router is cut into parts of at most so many: its rows, one per expert, are too few to give every thread
+ * some. */
 enum { ROUTER_TOKENS = 64 };
 
 /* A slot is one token at one of its experts: there are tokens x experts_used of them, sorted by expert, which makes the tokens of
