@@ -130,11 +130,18 @@ static const struct option options[] = {
     {0}};
 #undef OFFSET
 
+static const struct example bench_examples[] = {
+    {"quern bench model.gguf -p 256 -n 16 -b 1,4", "a prompt of 256 tokens; 16 more of one sequence, and of four at once"},
+    {"quern bench --synthetic 0.1b:q4_k_m --save 0.1b.gguf", "random weights in a known shape, for other engines too"},
+    {NULL, NULL}
+};
+
 const struct verb verb_bench = {
     .name = "bench",
     .summary = "measure the speed of a model",
     .operands = "[MODEL]",
     .operands_max = 1,
+    .examples = bench_examples,
     .options = options,
     .size = sizeof(struct bench_args),
     .main = cmd_bench,

@@ -22,7 +22,7 @@ const struct option engine_options[] = {
      .help = "highest instruction set to use (also: environment variable QUERN_CPU)"},
     {.name = "context", .letter = 'c', .alias = "ctx-size", .kind = OPTION_COUNT, .offset = OFFSET(context), .arg = "N",
      .fallback = "0",
-     .help = "tokens that the cache holds; 0: as trained, at most 4096"},
+     .help = "tokens of context; 0: as trained, at most 4096 (run), 512 (eval --text), as many as there are (logits)"},
     {.name = "batch", .letter = 'b', .alias = "batch-size", .kind = OPTION_COUNT, .offset = OFFSET(batch), .arg = "N",
      .fallback = "0",
      .help = "tokens per pass through the model at most; 0: 512"},

@@ -49,11 +49,19 @@ static const struct option options[] = {
 };
 #undef OFFSET
 
+static const struct example eval_examples[] = {
+    {"quern eval model.gguf --text text.txt -c 128", "perplexity in chunks of 128 tokens"},
+    {"quern eval --text text.txt -c 128 --chunks 2 --against model.gguf -m model.gguf",
+     "how far the one after -m is from the other"},
+    {NULL, NULL}
+};
+
 const struct verb verb_eval = {
     .name = "eval",
     .summary = "measure how well a model predicts a text",
     .operands = "[MODEL]",
     .operands_max = 1,
+    .examples = eval_examples,
     .options = options,
     .size = sizeof(struct eval_args),
     .main = cmd_eval,

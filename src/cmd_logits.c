@@ -31,11 +31,18 @@ static const struct option options[] = {
 };
 #undef OFFSET
 
+static const struct example logits_examples[] = {
+    {"quern tokenize model.gguf <text.txt | quern logits model.gguf --tokens-file - -o logits.f32",
+     "every logit after each token of a text"},
+    {NULL, NULL}
+};
+
 const struct verb verb_logits = {
     .name = "logits",
     .summary = "write the logits after each token of a list",
     .operands = "[MODEL]",
     .operands_max = 1,
+    .examples = logits_examples,
     .options = options,
     .size = sizeof(struct logits_args),
     .main = cmd_logits,

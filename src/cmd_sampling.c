@@ -17,7 +17,7 @@
 /* Defaults are those of quern_default_sampler (a test compares). */
 const struct option sampling_options[] = {
     REAL("temp", temperature, "0.8", "temperature; 0: always the most likely token"),
-    WHOLE("top-k", top_k, "40", "choose among the K most likely tokens; 0: among all"),
+    WHOLE("top-k", top_k, "40", "choose among the N most likely tokens; 0: among all"),
     REAL("top-p", top_p, "0.95", "choose among the fewest tokens that together have this probability; 1: off, 0: one token"),
     REAL("min-p", min_p, "0.05", "drop tokens with less than this share of the most likely one's probability; 0: off"),
     REAL("typical", typical_p, "1", "locally typical sampling, the probability to keep; 1: off"),

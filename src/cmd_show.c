@@ -36,10 +36,17 @@ static const struct option show_options[] = {
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
+static const struct example show_examples[] = {
+    {"quern show model.gguf --tensors", "what the model is, and each of its tensors"},
+    {"quern show model.gguf --json --full", "the same for programs, with all of the vocabulary"},
+    {NULL, NULL}
+};
+
 const struct verb verb_show = {
     .name = "show", .summary = "what is in a GGUF file", .operands = "FILE", .operands_min = 1, .operands_max = 1,
     .details = "Architecture, size, types, every key and, with --tensors, every tensor. Any GGUF file can be shown, whether "
                "quern can run it or not. Text from the file is shown with control characters and invalid UTF-8 as \\xNN.",
+    .examples = show_examples,
     .options = show_options, .size = sizeof(struct show_args), .main = cmd_show,
 };
 

@@ -28,11 +28,17 @@ static const struct option tokenize_options[] = {
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
+static const struct example tokenize_examples[] = {
+    {"quern tokenize model.gguf <text.txt >ids.txt", "the ids of a text, with those that the model wants around it"},
+    {NULL, NULL}
+};
+
 const struct verb verb_tokenize = {
     .name = "tokenize", .summary = "text on standard input to token ids", .operands = "MODEL",
     .operands_min = 1, .operands_max = 1,
     .details = "Reads standard input as one string, or as several with --separator (what stands after the last one is a string, "
                "too, unless it is empty). Writes one line for each: its ids with a blank between them.",
+    .examples = tokenize_examples,
     .options = tokenize_options, .size = sizeof(struct tokenize_args), .main = cmd_tokenize,
 };
 
@@ -46,11 +52,17 @@ static const struct option detokenize_options[] = {
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
+static const struct example detokenize_examples[] = {
+    {"quern detokenize model.gguf <ids.txt", "and the text again"},
+    {NULL, NULL}
+};
+
 const struct verb verb_detokenize = {
     .name = "detokenize", .summary = "token ids on standard input to text", .operands = "MODEL",
     .operands_min = 1, .operands_max = 1,
     .details = "Reads ids with white space between them and writes their text; on a terminal control characters are shown as "
                "\\xNN.",
+    .examples = detokenize_examples,
     .options = detokenize_options, .size = sizeof(struct tokenize_args), .main = cmd_detokenize,
 };
 

@@ -35,12 +35,18 @@ static const struct option verify_options[] = {
     { NULL, 0, OPTION_SWITCH, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
+static const struct example verify_examples[] = {
+    {"quern verify model.gguf", "every reason why the file is not sound"},
+    {NULL, NULL}
+};
+
 const struct verb verb_verify = {
     .name = "verify", .summary = "check a GGUF file from end to end", .operands = "FILE", .operands_min = 1, .operands_max = 1,
     .details = "Checks the file's structure, every tensor's shape against the hyper-parameters, every block of every tensor for "
                "NaN and Inf, and that the text of every token comes back from the tokenizer.\n"
                "Ends with 0 when all is well, with 3 and all the reasons when something is wrong, and with 4 when nothing is wrong "
                "but the architecture or tokenizer is one that quern does not know, so that it could not be checked.",
+    .examples = verify_examples,
     .options = verify_options, .size = sizeof(struct verify_args), .main = cmd_verify,
 };
 

@@ -42,6 +42,12 @@ struct option {
 struct option_texts  { const char **items; size_t count; };
 struct option_counts { size_t *items; size_t count; };
 
+/* A command line that works as it stands, where the files it names are: tests/test_examples.sh runs every one. */
+struct example {
+    const char *command;             /* NULL closes the list                                       */
+    const char *what;                /* it does, as a sentence without its full stop               */
+};
+
 /* First member of every verb's settings. */
 struct args {
     const char **operands;           /* [operand_count] words that are no options                  */
@@ -57,6 +63,7 @@ struct verb {
     size_t               operands_min, operands_max;
     const char          *surplus;    /* said where there are more: "a type is given as --type TYPE"; may be NULL */
     const char          *details;    /* paragraphs for --help and the manual, with \n; may be NULL */
+    const struct example *examples;  /* for both, too; may be NULL                                 */
     const struct option *options;
     size_t               size;       /* of the settings                                            */
     int                (*main)(int argc, char **argv);

@@ -92,6 +92,8 @@ void options_help(FILE *out, const struct program *program, const struct verb *v
         fputc('\n', out);
         print_wrapped(out, verb->details, 0, 0);
     }
+    for (const struct example *e = verb->examples; e && e->command; e++)
+        fprintf(out, "%s  %s\n        %s\n", e == verb->examples ? "\nExamples:\n" : "", e->command, e->what);
     if (!is_named(program, verb) && program->count > 1) {
         print_verbs(out, program);
         fputs(".\n", out);
@@ -216,6 +218,17 @@ static void manual_verb(FILE *out, const struct program *p, const struct verb *v
     }
 }
 
+static void manual_examples(FILE *out, const struct program *p)
+{
+    fputs(".SH EXAMPLES\n", out);
+    for (size_t i = 0; i < p->count; i++)
+        for (const struct example *e = p->verbs[i]->examples; e && e->command; e++) {
+            fputs(".TP\n.B ", out);
+            print_roff(out, e->command);
+            print_roff(out, e->what);
+        }
+}
+
 void options_manual(FILE *out, const struct program *p)
 {
     fprintf(out, ".TH %s 1 \"\" \"quern %s\" \"User Commands\"\n.SH NAME\n%s \\- ", p->name, QUERN_VERSION, p->name);
@@ -228,6 +241,7 @@ void options_manual(FILE *out, const struct program *p)
     fprintf(out, ".SH %s\n", p->single ? "OPTIONS" : "VERBS");
     for (size_t i = 0; i < p->count; i++)
         manual_verb(out, p, p->verbs[i]);
+    manual_examples(out, p);
     fputs(".SH EXIT STATUS\n"
           ".TP\n0\nsuccess\n.TP\n1\nfailure at run time (logits that are not finite, ...)\n.TP\n2\nwrong usage\n"
           ".TP\n3\ninvalid file\n.TP\n4\nvalid but unsupported\n.TP\n5\nnot enough memory, or more than the limit\n"

@@ -31,6 +31,12 @@ static const struct option options[] = {
 
 static int convert(int argc, char **argv);
 
+static const struct example convert_examples[] = {
+    {"quern-convert checkpoint converted.gguf", "a folder as it is published, in its own precision"},
+    {"quern-convert model.gguf half.gguf --type f16", "another type in a GGUF"},
+    {NULL, NULL}
+};
+
 static const struct verb verb = {
     .name = "quern-convert",
     .summary = "convert a checkpoint's folder, or another GGUF, to a GGUF",
@@ -41,6 +47,7 @@ static const struct verb verb = {
                "gemma, gemma2, gemma3, phi3), or a GGUF of any architecture (all parts of a split one).\n\n"
                "Matrices get the asked type; norms, biases and routers stay F32. A matrix whose rows do not divide into blocks of "
                "the type stays what it is, and is named. OUTPUT appears only when it is complete.",
+    .examples = convert_examples,
     .options = options,
     .size = sizeof(struct convert_args),
     .main = convert,

@@ -67,6 +67,12 @@ static int run_imprint(int argc, char **argv)
     return cli_end(&verb_imprint, &args, code);
 }
 
+static const struct example imprint_examples[] = {
+    {"quern-quantize imprint model.gguf text.txt -o model.stats", "what a text does inside the model, gathered once"},
+    {"quern-quantize model.gguf fed.gguf --bpw 6 --stats model.stats --calibration text.txt --heldout other.txt", "and used"},
+    {NULL, NULL}
+};
+
 const struct verb verb_imprint = {
     .name = "imprint",
     .summary = "gather what a text does inside a model: statistics to round it by",
@@ -78,6 +84,7 @@ const struct verb verb_imprint = {
         "with --fisher also the squared gradients of the outputs, with labels drawn from the model itself. A run that was "
         "interrupted or killed is taken up again by the same command, and the file becomes the same. models/FORMAT.md "
         "describes it.",
+    .examples = imprint_examples,
     .options = imprint_options,
     .size = sizeof(struct imprint_args),
     .main = run_imprint,

@@ -64,6 +64,17 @@ static const struct option quantize_options[] = {
 
 static int run_quantize(int argc, char **argv);
 
+static const struct example quantize_examples[] = {
+    {"quern-quantize model.gguf plain.gguf --plain --type Q4_K_M", "llama.cpp's mix, at once"},
+    {"quern-quantize model.gguf small.gguf --bpw 6 --calibration text.txt --heldout other.txt --save-recipe recipe.json",
+     "six bits per weight, for the tensors that need them on your text, and the loss on another"},
+    {"quern-quantize model.gguf smaller.gguf --bpw 5.5 --recipe recipe.json --calibration text.txt --heldout other.txt",
+     "another size by the same measurements"},
+    {"quern-quantize --dry-run model.gguf --type Q4_K_M --recipe recipe.json --calibration text.txt --heldout other.txt",
+     "what would be done, in which time and memory"},
+    {NULL, NULL}
+};
+
 static const struct verb verb_quantize = {
     .name = "quern-quantize",
     .summary = "round a model's weights to fewer bits",
@@ -80,6 +91,7 @@ static const struct verb verb_quantize = {
         "one without, and other ones on another kind of processor.\n"
         "OUT may be left out with --dry-run. Rows that do not divide into a type's blocks get the next larger type that fits, and "
         "the plan says so.",
+    .examples = quantize_examples,
     .options = quantize_options,
     .size = sizeof(struct quantize_args),
     .main = run_quantize,
