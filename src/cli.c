@@ -123,7 +123,8 @@ int cli_end(const struct verb *verb, void *settings, int code)
     return cli_finish(code);
 }
 
-int cli_generate(const struct program *program, const char *what)
+/* `--generate man|bash|zsh|fish`: that on stdout. */
+static int write_generated(const struct program *program, const char *what)
 {
     if (what && strcmp(what, "man") == 0)
         options_manual(stdout, program);
@@ -214,7 +215,7 @@ int cli_main(const struct program *program, int argc, char **argv)
         return cli_finish(0);
     }
     if (generate)
-        return cli_generate(program, argv[2]);
+        return write_generated(program, argv[2]);
     const struct verb *verb = find_verb(program, word);
     if (verb && !(program->single && verb == program->verbs[0]))
         return verb->main(argc - 1, argv + 1);

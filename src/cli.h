@@ -31,8 +31,6 @@ int cli_finish(int code);
 /* The main function of every program: cli_start, then what the first word asks for: `help [VERB]` (also --help, -h), --version,
  * --generate, a verb. In a program with one main purpose (program->single) other words are its arguments, elsewhere errors. */
 int cli_main(const struct program *program, int argc, char **argv);
-/* `--generate man|bash|zsh|fish`: write that to stdout. */
-int cli_generate(const struct program *program, const char *what);
 /* Words behind what takes none are a mistake: half of what was asked for must not look like all of it. Says so; the exit code. */
 int cli_surplus(const char *word);
 

@@ -349,7 +349,8 @@ static bool encode(struct run *r)
                r->prompt_tokens, r->context);
 }
 
-/* Keep the first token and the later half of `n`, at most half a context in all, and compute that. */
+/* Keep the first token and the later half of `n`, at most half a context in all, and compute that. Half goes at once: dropping one
+ * token per step would compute the whole context again for each, as keys are stored rotated for their old places. */
 static bool shift(struct run *r, const int32_t *tokens, size_t n)
 {
     size_t keep = r->context / 2 > 1 ? r->context / 2 : 1;

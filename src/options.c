@@ -106,7 +106,8 @@ static bool unknown_option(const struct verb *verb, const char *name, struct que
     return ERR(err, QUERN_EUSAGE, "unknown option '--%s'; --help lists them", shown);
 }
 
-int options_choice(const char *choices, const char *word)
+/* Index of `word` in "a|b|c", in whatever case it is written, or -1. */
+static int find_choice(const char *choices, const char *word)
 {
     size_t n = strlen(word);
     int index = 0;
@@ -239,7 +240,7 @@ static bool read_int(const char *word, int32_t *out)
 static bool set_choice(const struct option *o, int *field, const char *word, struct quern_error *err)
 {
     char allowed[300];
-    int choice = options_choice(o->choices, word);
+    int choice = find_choice(o->choices, word);
     snprintf(allowed, sizeof allowed, "one of %s", o->choices);
     if (choice < 0)
         return wrong(o, word, allowed, err);

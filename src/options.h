@@ -92,8 +92,6 @@ const struct option *options_next(const struct verb *verb, struct option_walk *s
 
 /* The word of `words` (count of them) that `word` may have meant, NULL when none is near. */
 const char *options_nearest(const char *word, const char *const *words, size_t count);
-/* Index of `word` in "a|b|c", in whatever case it is written, or -1. */
-int options_choice(const char *choices, const char *word);
 
 /* What the user reads; all from the tables. `shell` is "bash", "zsh" or "fish", false for another. */
 void options_help(FILE *out, const struct program *program, const struct verb *verb);

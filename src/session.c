@@ -187,24 +187,6 @@ bool quern_rewind_session(struct quern_session *s, size_t count, struct quern_er
     return kv_rewind(&s->kv, count, err);
 }
 
-bool session_shift(struct quern_session *s, size_t keep, struct quern_error *err)
-{
-    size_t used = s->kv.used;
-    if (used < 2 || keep + 2 > used)
-        return ERR(err, QUERN_ELIMIT, "a context of %zu tokens has no room to shift when %zu are kept", s->kv.limit, keep);
-    /* Half goes at once: dropping one token per step would compute the whole context again for each. Keys are stored rotated for
-     * their old places, so what stays is computed anew rather than moved. */
-    size_t drop = (used - keep + 1) / 2, rest = used - keep - drop;
-    int32_t *again = mem_take(used, sizeof *again, "tokens to shift", err);
-    if (!again)
-        return false;
-    memcpy(again, s->tokens, keep * sizeof *again);
-    memcpy(again + keep, s->tokens + keep + drop, rest * sizeof *again);
-    bool ok = quern_sync_session(s, again, keep + rest, err);
-    free(again);
-    return ok;
-}
-
 size_t quern_session_tokens(const struct quern_session *s, const int32_t **tokens)
 {
     if (tokens)

@@ -29,7 +29,4 @@ void session_defaults(const struct quern_model *model, struct quern_session_opti
 bool session_score(struct quern_session *s, const int32_t *tokens, size_t count, size_t wanted, float *out,
                    struct quern_error *err);
 
-/* Make room: keep the first `keep` tokens, drop the older half of the rest, and compute the other half again at its new place. */
-bool session_shift(struct quern_session *s, size_t keep, struct quern_error *err);
-
 #endif

@@ -386,11 +386,6 @@ int32_t tokenizer_bos(const struct tokenizer *t)
     return t->bos;
 }
 
-int32_t tokenizer_eos(const struct tokenizer *t)
-{
-    return t->eos;
-}
-
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
 {
     return id >= 0 && (size_t)id < t->size && t->tokens[id].flags & TOKEN_END;

@@ -41,7 +41,6 @@ bool tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
 size_t  tokenizer_size(const struct tokenizer *t);
 /* -1 where the file has none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
-int32_t tokenizer_eos(const struct tokenizer *t);
 /* Does this token end generation: EOS, EOT, EOM and the like? */
 bool    tokenizer_is_end(const struct tokenizer *t, int32_t id);
 bool    tokenizer_adds_bos(const struct tokenizer *t);

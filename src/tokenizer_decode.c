@@ -18,7 +18,8 @@ uint32_t byte_to_char(unsigned byte)
     return byte == 0xAD ? 0x143 : 0x121 + (byte - 0x7F);     /* 0x7F..0xA0, then 0xAD */
 }
 
-int char_to_byte(uint32_t c)
+/* The byte that a character stands for in byte-level vocabularies; NO_ID for others. */
+static int char_to_byte(uint32_t c)
 {
     if (c < 0x100)
         return spells_itself(c) ? (int)c : NO_ID;

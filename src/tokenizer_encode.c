@@ -26,7 +26,7 @@ bool encoder_room(struct encoder *e, void *p, size_t *room, size_t count, size_t
     return true;
 }
 
-bool encoder_emit(struct encoder *e, int32_t id)
+static bool emit(struct encoder *e, int32_t id)
 {
     if (!encoder_room(e, &e->ids, &e->room, e->count + 1, sizeof *e->ids))
         return false;
@@ -148,14 +148,14 @@ static bool emit_character(struct encoder *e, const char *text, size_t n)
     const struct tokenizer *t = e->t;
     if (t->has_bytes) {
         for (size_t i = 0; i < n; i++)
-            if (!encoder_emit(e, t->bytes[(unsigned char)text[i]]))
+            if (!emit(e, t->bytes[(unsigned char)text[i]]))
                 return false;
         return true;
     }
     if (t->kind == TOKENIZER_BPE)
         return true;
     if (t->unknown != NO_ID)
-        return encoder_emit(e, t->unknown);
+        return emit(e, t->unknown);
     char shown[40];
     return ERR(e->err, QUERN_EUNSUPPORTED, "the vocabulary has no token for '%s', no byte tokens and no token for the unknown",
                text_escape(shown, sizeof shown, text, n));
@@ -181,7 +181,7 @@ static bool merge_characters(struct encoder *e, const char *text, size_t n)
     for (int32_t i = 0; i != NO_INDEX; i = e->symbols[i].next) {
         const struct symbol *symbol = &e->symbols[i];
         size_t end = symbol->next == NO_INDEX ? n : e->symbols[symbol->next].start;
-        if (symbol->id != NO_ID ? !encoder_emit(e, symbol->id) : !emit_character(e, text + symbol->start, end - symbol->start))
+        if (symbol->id != NO_ID ? !emit(e, symbol->id) : !emit_character(e, text + symbol->start, end - symbol->start))
             return false;
     }
     return true;
@@ -258,7 +258,7 @@ static bool merge_bytes(struct encoder *e, const char *word, size_t n)
     if (pretokenizer_flags(e->t->pre) & PRE_IGNORE_MERGES) {
         int32_t id = find_word(e, word, n);
         if (id != NO_ID)
-            return encoder_emit(e, id);
+            return emit(e, id);
     }
     if (!encoder_room(e, &e->symbols, &e->symbol_room, n, sizeof *e->symbols))
         return false;
@@ -269,7 +269,7 @@ static bool merge_bytes(struct encoder *e, const char *word, size_t n)
         return false;
     /* A byte without a token (falcon, starcoder have some) vanishes, in the reference as in the model's own tokenizer. */
     for (int32_t i = 0; i != NO_INDEX; i = e->symbols[i].next)
-        if (e->symbols[i].id != NO_ID && !encoder_emit(e, e->symbols[i].id))
+        if (e->symbols[i].id != NO_ID && !emit(e, e->symbols[i].id))
             return false;
     return true;
 }
@@ -280,7 +280,7 @@ static bool merge_raw(struct encoder *e, const char *word, size_t n)
     if (word[0] == '\n' && pretokenizer_flags(e->t->pre) & PRE_NEWLINES) {
         int32_t id = text_table_plain(e->t, word, n);
         if (id != NO_ID)
-            return encoder_emit(e, id);
+            return emit(e, id);
     }
     return merge_characters(e, word, n);
 }
@@ -324,9 +324,9 @@ static bool emit_word(struct encoder *e, size_t n)
             e->count = before;
             if (t->unknown == NO_ID)
                 return ERR(e->err, QUERN_EUNSUPPORTED, "a word is not in the vocabulary, which has no token for the unknown");
-            return encoder_emit(e, t->unknown);
+            return emit(e, t->unknown);
         }
-        if (!encoder_emit(e, id))
+        if (!emit(e, id))
             return false;
     }
     return true;
@@ -400,7 +400,7 @@ static bool encode_text(struct encoder *e, const char *text, size_t n, bool pars
     bool first = true;
     while (ok && count > 0 && at < n) {
         if (next < count && matches[next].start == at) {
-            ok = encoder_emit(e, matches[next].id);
+            ok = emit(e, matches[next].id);
             at += matches[next++].n;
             first = true;
         } else if (skipped(skip, at)) {
@@ -423,13 +423,13 @@ static bool encode_all(struct encoder *e, const char *text, size_t n, unsigned f
 {
     const struct tokenizer *t = e->t;
     bool special = flags & TOKENIZE_ADD_SPECIAL;
-    if (special && t->add_bos && !encoder_emit(e, t->bos))
+    if (special && t->add_bos && !emit(e, t->bos))
         return false;
     if (n > 0 && !encode_text(e, text, n, flags & TOKENIZE_PARSE_SPECIAL))
         return false;
     if (special && t->kind == TOKENIZER_WPM)
-        return encoder_emit(e, t->separator);
-    return !special || !t->add_eos || encoder_emit(e, t->eos);
+        return emit(e, t->separator);
+    return !special || !t->add_eos || emit(e, t->eos);
 }
 
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **out, size_t *count,

@@ -125,14 +125,11 @@ struct encoder {
     size_t    glyph_room;
 };
 
-bool encoder_emit(struct encoder *e, int32_t id);
 /* Make *p hold at least `count` things of `size` bytes; contents are kept. */
 bool encoder_room(struct encoder *e, void *p, size_t *room, size_t count, size_t size);
 
 bool     heap_push(struct encoder *e, uint64_t key);
 uint64_t heap_pop(struct heap *heap);
-/* Put n keys in order after they were written in any. */
-void     heap_order(struct heap *heap);
 
 /* ---- tokenizer_table.c ---- */
 
@@ -179,9 +176,8 @@ bool pretokenizer_split(struct encoder *e, const char *text, size_t n, pretokeni
 
 /* ---- tokenizer_encode.c, tokenizer_decode.c ---- */
 
-/* The character that stands for a byte in byte-level vocabularies, and back (NO_ID for others). */
+/* The character that stands for a byte in byte-level vocabularies. */
 uint32_t byte_to_char(unsigned byte);
-int      char_to_byte(uint32_t c);
 /* NO_ID unless text is <0xHH> with two hex digits in capitals. */
 int      byte_token_value(const char *text, size_t n);
 

@@ -14,14 +14,16 @@ static size_t clamp(double x, size_t low, size_t high)
     return x < (double)low ? low : x > (double)high ? high : (size_t)x;
 }
 
-/* Small models get as much as the text has. A 1B model of 113 tensors gets 4k tokens of importances, 512 per anchor and 1280 for
+struct work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials, fed; };
+
+/* What is looked at of a model with so many tensors to decide about. Small models get as much as the text has. A 1B model of 113 tensors gets 4k tokens of importances, 512 per anchor and 1280 for
  * each of 27 trials, which is a quarter of an hour on four cores. That few tokens will do: KL of a position varies about twice as
  * much as its mean, so 384 positions know an anchor to a tenth, and the plan is asked for four tenths. */
-struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors)
+static struct work work_for(const struct quern_model *source, size_t tensors)
 {
     double parameters = (double)source->model.parameters + 1;
     size_t row = source->model.hyper.vocab * sizeof(float) * measure_scored(CHUNK);
-    struct adaptive_work w = { .chunk = CHUNK };
+    struct work w = { .chunk = CHUNK };
     w.gather_tokens = clamp(0x1p42 / parameters, 4096, 32768);
     w.anchor_chunks = clamp(0x1p46 / parameters / (double)(tensors + 1) / CHUNK, 2, 8);
     w.search_chunks = clamp(0x1p42 / parameters / CHUNK, 8, 32);
@@ -53,7 +55,7 @@ static size_t moments_bytes(const struct gguf *g)
 
 size_t adaptive_disk(const struct quern_model *source, bool search, bool moments)
 {
-    struct adaptive_work work = adaptive_work(source, source->gguf.tensor_count);
+    struct work work = work_for(source, source->gguf.tensor_count);
     size_t journal = search ? (work.trials + 2) * work.search_chunks * work.chunk * sizeof(double) : 0;
     return journal + (moments ? moments_bytes(&source->gguf) : 0);
 }
@@ -128,7 +130,7 @@ bool adaptive_gather(struct imatrix *out, const struct quern_model *source, stru
 {
     struct calibration text;
     struct shower shower = { o, "importances" };
-    struct adaptive_work work = adaptive_work(source, 1);
+    struct work work = work_for(source, 1);
     struct importance_options options = { .fisher = o->fisher, .tokens = work.gather_tokens, .mem_limit = o->mem_limit,
                                           .pool = pool, .stop = stop,
                                           .show = show_share, .show_arg = &shower };
@@ -154,7 +156,7 @@ bool adaptive_imprint(const char *path, const struct quern_model *source, size_t
 bool adaptive_memory(size_t *out, const struct quern_model *source, const struct plan *p, size_t budget, bool gather,
                      struct pool *pool, const struct adaptive_options *o, struct quern_error *err)
 {
-    struct adaptive_work work = adaptive_work(source, p->count);
+    struct work work = work_for(source, p->count);
     size_t passes = 0, anchors = 0, trials = 0, largest = plan_largest(p);
     if ((gather && !importance_bytes(&passes, source, work.chunk, o->fisher, pool, err)) ||
         !measure_bytes(&anchors, source, work.chunk, work.anchor_chunks, pool_threads(pool), err) ||
@@ -196,7 +198,7 @@ bool adaptive_plan(struct plan *p, const struct quantize_job *job, const struct 
                    const struct adaptive_options *o, struct quern_error *err)
 {
     struct calibration text;
-    struct adaptive_work work = adaptive_work(source, p->count);
+    struct work work = work_for(source, p->count);
     struct plan_options options = { .budget = budget, .chunks = work.anchor_chunks, .search_chunks = work.search_chunks,
                                     .trials = work.trials, .fed = work.fed, .journal = o->journal,
                                     .show = o->show, .show_arg = o->show_arg };

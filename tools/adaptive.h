@@ -20,10 +20,6 @@ struct adaptive_options {
     void  *show_arg;
 };
 
-struct adaptive_work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials, fed; };
-
-/* What will be looked at for a model of so many parameters and so many tensors to decide about. */
-struct adaptive_work adaptive_work(const struct quern_model *source, size_t tensors);
 /* About the bytes on the disk beside the rounded file: the search's results in the journal, second moments. */
 size_t adaptive_disk(const struct quern_model *source, bool search, bool moments);
 /* Bytes of buffers that gathering (`gather`) and planning take; `budget`: of all tensors that are decided about. */

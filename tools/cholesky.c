@@ -67,7 +67,10 @@ static void update_rows(void *arg, size_t index, size_t thread)
     tile_subtract(f->lanes, row + first, n, row + f->at, n, f->panel + first, n, rows, from + rows - first, f->width);
 }
 
-bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err)
+/* In place: a [n][n] symmetric, of which the lower triangle is read, becomes L with a = L L^T (the strict upper triangle is
+ * zeroed). False when a pivot is not positive or not finite; `a` is garbage then. QUERN_EMEM goes through err (err->code is
+ * QUERN_OK for a bad pivot). */
+static bool factor(double *a, size_t n, struct pool *pool, struct quern_error *err)
 {
     struct factor f = { .lanes = tiles_begin(), .a = a, .n = n };
     bool ok = true;
@@ -121,7 +124,8 @@ static void invert_stripe(void *arg, size_t index, size_t thread)
     }
 }
 
-void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool)
+/* x [n][n] = L^-1, lower; the strict upper triangle is zeroed. x must not be l. */
+static void invert(double *x, const double *l, size_t n, struct pool *pool)
 {
     struct inversion v = { tiles_begin(), x, l, n };
     pool_run(pool, invert_stripe, &v, (n + STRIPE - 1) / STRIPE);
@@ -156,12 +160,12 @@ bool cholesky_inverse_upper(float *u, size_t stride, const float *h, const uint3
     for (int t = 0; x && !ok && t < damping->tries; t++, share *= 4) {
         load_reversed(a, h, order, n, share * mean);
         damping->used = share;
-        ok = cholesky_factor(a, n, pool, err);
+        ok = factor(a, n, pool, err);
         if (!ok && err->code != QUERN_OK)
             break;
     }
     if (ok) {
-        cholesky_invert(x, a, n, pool);
+        invert(x, a, n, pool);
         for (size_t p = 0; p < n; p++)
             for (size_t q = 0; q < stride; q++)
                 u[p * stride + q] = q < p || q >= n ? 0 : (float)x[(n - 1 - p) * n + (n - 1 - q)];

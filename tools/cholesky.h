@@ -9,13 +9,6 @@
 #include "error.h"
 #include "pool.h"
 
-/* In place: a [n][n] symmetric, of which the lower triangle is read, becomes L with a = L L^T (the strict upper triangle is
- * zeroed). False when a pivot is not positive or not finite; `a` is garbage then. QUERN_EMEM goes through err (err->code is
- * QUERN_OK for a bad pivot). */
-bool cholesky_factor(double *a, size_t n, struct pool *pool, struct quern_error *err);
-/* x [n][n] = L^-1, lower; the strict upper triangle is zeroed. x must not be l. */
-void cholesky_invert(double *x, const double *l, size_t n, struct pool *pool);
-
 struct cholesky_damping {
     double first;        /* share of the mean diagonal that is added to the diagonal: 0.01, say  */
     int    tries;        /* at each failure the share grows fourfold; >= 1                       */

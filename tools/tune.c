@@ -210,8 +210,9 @@ static bool tuning_open(struct tuning *t, const struct gguf *original, uint8_t *
                           err);
 }
 
-bool tune_model(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
-                const struct kernels *kernels, const struct tune_options *options, struct quern_error *err)
+/* Tune `student`, a rounded file's bytes, in place; after a failure they are void. */
+static bool tune_bytes(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
+                       const struct kernels *kernels, const struct tune_options *options, struct quern_error *err)
 {
     struct tuning t = { .options = options, .teacher = &original->model, .tokenizer = original->tokenizer, .kernels = kernels };
     *result = (struct tune_result){ 0 };
@@ -254,7 +255,7 @@ bool tune_rounded(struct tune_result *result, const struct quern_model *original
     size_t size = ok ? source.parts[0].size : 0;
     if (ok && (bytes = mem_take_aligned(size, 1, "the rounded model", err))) {
         memcpy(bytes, source.parts[0].data, size);
-        ok = tune_model(result, original, bytes, size, &original->kernels, options, err);
+        ok = tune_bytes(result, original, bytes, size, &original->kernels, options, err);
         /* Nothing gained: a file that is its own output stays untouched. */
         if (ok && (result->best_step || strcmp(rounded, out)) && (ok = gguf_view(&tuned, bytes, size, rounded, NULL, err))) {
             ok = write_file(&tuned, &source, out, force, err);

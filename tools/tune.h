@@ -52,15 +52,10 @@ struct tune_result {
     double train_first, train_last;   /* mean KL of the first and the last step's tokens       */
 };
 
-/* Tune `student`, a rounded file's bytes, in place. Both models must have the same architecture and shapes (QUERN_EFORMAT).
- * QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EFAIL: the loss is no number; QUERN_EMEM,
- * QUERN_EUNSUPPORTED, QUERN_EINTERRUPT. After a failure the bytes are void. */
-bool tune_model(struct tune_result *result, const struct quern_model *original, uint8_t *student, size_t student_bytes,
-                const struct kernels *kernels, const struct tune_options *options, struct quern_error *err);
-
-/* The same from file to file: `rounded` is read, `out` is written with its keys and tensors, in one step. Both may be the same path
- * when `force` is set; then nothing is written when nothing was gained. QUERN_EUNSUPPORTED: split files. No file is left behind
- * after a failure. */
+/* From file to file: `rounded` is read, `out` is written with its keys and tensors, in one step. Both may be the same path when
+ * `force` is set; then nothing is written when nothing was gained. QUERN_EFORMAT: the models differ in architecture or shapes;
+ * QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EFAIL: the loss is no number; QUERN_EUNSUPPORTED: split
+ * files; QUERN_EMEM, QUERN_EINTERRUPT. No file is left behind after a failure. */
 bool tune_rounded(struct tune_result *result, const struct quern_model *original, const char *rounded, const char *out, bool force,
                   const struct tune_options *options, struct quern_error *err);
 bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,

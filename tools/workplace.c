@@ -21,7 +21,8 @@ static struct identity identify(const char *path)
     return id;
 }
 
-char *workplace_path(const char *output, const char *what, struct quern_error *err)
+/* The folder and a hidden name beside the output: ".OUT.quern-WHAT". Freed by the caller. */
+static char *path_beside(const char *output, const char *what, struct quern_error *err)
 {
     const char *slash = strrchr(output, '/');
     int folder = slash ? (int)(slash - output) + 1 : 0;
@@ -35,10 +36,10 @@ char *workplace_path(const char *output, const char *what, struct quern_error *e
 bool workplace_open(struct workplace *w, const char *output, struct quern_error *err)
 {
     *w = (struct workplace){ 0 };
-    char *path = workplace_path(output, "journal", err);
-    w->stats = path ? workplace_path(output, "stats", err) : NULL;
-    w->rounded = w->stats ? workplace_path(output, "rounded", err) : NULL;
-    w->plain = w->rounded ? workplace_path(output, "plain", err) : NULL;
+    char *path = path_beside(output, "journal", err);
+    w->stats = path ? path_beside(output, "stats", err) : NULL;
+    w->rounded = w->stats ? path_beside(output, "rounded", err) : NULL;
+    w->plain = w->rounded ? path_beside(output, "plain", err) : NULL;
     w->journal = w->plain ? journal_open(path, err) : NULL;
     if (path && !w->journal && err->code == QUERN_EIO)       /* the user named the output, not the hidden file beside it */
         error_prefix(err, output);
@@ -52,7 +53,7 @@ bool workplace_open(struct workplace *w, const char *output, struct quern_error 
 static void drop(const char *path)
 {
     struct quern_error ignored;
-    char *partial = workplace_path(path, "partial", &ignored);
+    char *partial = path_beside(path, "partial", &ignored);
     unlink(path);
     if (partial)
         unlink(partial);
@@ -90,7 +91,7 @@ static size_t standing(const char *path)
 {
     struct quern_error ignored;
     struct stat st;
-    char *partial = path ? workplace_path(path, "partial", &ignored) : NULL;
+    char *partial = path ? path_beside(path, "partial", &ignored) : NULL;
     size_t bytes = path && stat(path, &st) == 0 ? (size_t)st.st_blocks * 512 : 0;
     bytes += partial && stat(partial, &st) == 0 ? (size_t)st.st_blocks * 512 : 0;
     free(partial);
@@ -101,7 +102,7 @@ bool workplace_space(const struct workplace *w, const char *output, size_t neede
 {
     struct statvfs fs;
     size_t there = standing(w->stats) + standing(w->rounded);
-    char *file = workplace_path(output, "journal", err), *slash = file ? strrchr(file, '/') : NULL;
+    char *file = path_beside(output, "journal", err), *slash = file ? strrchr(file, '/') : NULL;
     if (!file)
         return false;
     if (slash)

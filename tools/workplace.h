@@ -21,8 +21,6 @@ struct workplace {
     bool  keep;                  /* leave everything for another run */
 };
 
-/* The folder and a hidden name beside the output: ".OUT.quern-WHAT". Freed by the caller. */
-char *workplace_path(const char *output, const char *what, struct quern_error *err);
 /* Names and lock. QUERN_EIO: the folder cannot be written to; QUERN_EUSAGE: another run is at it. */
 bool workplace_open(struct workplace *w, const char *output, struct quern_error *err);
 /* `key`: the hash of everything that results depend on. What an earlier run with another key left is removed. */
