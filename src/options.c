@@ -110,14 +110,14 @@ static bool unknown_option(const struct verb *verb, const char *name, struct que
 static int find_choice(const char *choices, const char *word)
 {
     size_t n = strlen(word);
-    int index = 0;
-    for (const char *c = choices; c; c = strchr(c, '|'), index++) {
-        c += *c == '|';
-        size_t length = strcspn(c, "|");
-        if (length == n && strncasecmp(c, word, n) == 0)
+    for (int index = 0;; index++) {
+        size_t length = strcspn(choices, "|");
+        if (length == n && strncasecmp(choices, word, n) == 0)
             return index;
+        choices += length;
+        if (*choices++ == '\0')
+            return -1;
     }
-    return -1;
 }
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
