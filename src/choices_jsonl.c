@@ -1,6 +1,5 @@
 /* ARC, WinoGrande, PIQA and LAMBADA: one JSON object per line. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "choices_read.h"

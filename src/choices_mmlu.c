@@ -1,7 +1,5 @@
 /* MMLU: one csv file per subject with question, four choices and the answer, with or without a header; the answer is a letter, or a
  * number from 0. */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "choices_read.h"

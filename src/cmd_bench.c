@@ -1,7 +1,5 @@
 /* quern bench: how fast a model runs here, against what the machine can give. */
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cmd.h"
 #include "cmd_bench.h"

@@ -3,8 +3,6 @@
  * The options are one group (options.h), so that a flag means the same in every verb and stands once in the manual. */
 #include "cmd_engine.h"
 
-#include <stdlib.h>
-#include <string.h>
 
 #include "cpu_words.h"
 #include "machine.h"

@@ -6,7 +6,6 @@
 #include "cmd.h"
 #include "cmd_engine.h"
 #include "eval.h"
-#include "machine.h"
 #include "map.h"
 #include "session.h"
 #include "text.h"

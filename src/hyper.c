@@ -7,7 +7,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* Limits that no real model comes near; they keep later sums of sizes small. */
 enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 14, MAX_HEAD_DIM = 1 << 14, MAX_FF = 1 << 24 };

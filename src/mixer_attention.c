@@ -6,7 +6,6 @@
 #include "forward.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { Q, K, V, OUT };   /* f->mix */
 

@@ -2,7 +2,6 @@
  * mixers share. */
 #include "forward.h"
 
-#include <math.h>
 #include <string.h>
 
 /* The sequence's last taps - 1 inputs, oldest first: f32 [taps - 1][channels]. */

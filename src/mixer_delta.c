@@ -5,7 +5,6 @@
 #include "forward.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { QKV, CONV, Z, BA, OUT };      /* f->mix */
 

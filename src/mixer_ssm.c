@@ -5,7 +5,6 @@
 #include "forward.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { XZ, X, DBC, DT };             /* f->mix; y takes x's place in XZ */
 enum { CHANNELS_PER_CHUNK = 32 };

@@ -1,11 +1,9 @@
 #include "adaptive.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "imprint.h"
-#include "runner.h"
 
 enum { CHUNK = 256 };
 

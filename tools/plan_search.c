@@ -1,7 +1,6 @@
 /* Local search: swaps of types between tensors at equal bytes, tried on tokens that the plan was not made from. */
 #include "plan.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,6 @@
 #include "recipe.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "formats.h"

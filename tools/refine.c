@@ -1,6 +1,5 @@
 #include "refine.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats.h"
 #include "source.h"
 #include "tune_pass.h"
 
