@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the texts name is there: links and pictures, files of bench/results, and every file of that folder in its index. Prose keeps
-# within 130 columns; rows of tables and commands may be longer.
+# What the texts name is there: links and pictures, files of bench/results, every file of that folder in its index, every module in
+# the README's map. Prose keeps within 130 columns; rows of tables and commands may be longer.
 set -u
 cd "$(dirname "$0")/.."
 . tests/lib.sh
@@ -20,4 +20,11 @@ for file in bench/results/*; do
     name=$(basename "$file")
     [ "$name" = README.md ] || check "$name is in the index" grep -qF "]($name)" bench/results/README.md
 done
+map=$(mktemp "${QUERN_TMP:-/tmp}/docs.XXXXXX")
+sed -n '/^## Map/,/^## What/p' README.md | tr -c 'a-z_\n' ' ' >"$map"
+for file in src/*.c; do
+    name=$(basename "$file" .c)
+    check "$name is in the map" 'grep -qwE "$name|${name%%_*}|${name%%_*}_" "$map"'
+done
+rm -f "$map"
 finish
