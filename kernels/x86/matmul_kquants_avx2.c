@@ -1,10 +1,11 @@
 #include "runs_kquants_avx2.h"
+#include "turned_kquants_avx2.h"
 
 /* Products of the k-quants and IQ4_XS on AVX2. */
 
 static void decode_q4_k_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q4_k_avx2, (struct panel_shape)SHAPE_Q4_K);
+    turned_super(job, row, rows, (struct turned_place)PLACE_Q4_K, (struct panel_shape)SHAPE_Q4_K);
 }
 
 static void panel_q4_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -20,7 +21,7 @@ void matmul_q4_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static void decode_q5_k_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q5_k_avx2, (struct panel_shape)SHAPE_Q5_K);
+    turned_super(job, row, rows, (struct turned_place)PLACE_Q5_K, (struct panel_shape)SHAPE_Q5_K);
 }
 
 static void panel_q5_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -52,7 +53,7 @@ void matmul_q6_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static void decode_q2_k_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q2_k_avx2, (struct panel_shape)SHAPE_Q2_K);
+    turned_super(job, row, rows, (struct turned_place)PLACE_Q2_K, (struct panel_shape)SHAPE_Q2_K);
 }
 
 static void panel_q2_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)
@@ -68,7 +69,7 @@ void matmul_q2_k_avx2(const struct matmul_job *job, size_t row_begin, size_t row
 
 static void decode_q3_k_avx2(const struct matmul_job *job, size_t row, size_t rows)
 {
-    decode_format(job, row, rows, run_q3_k_avx2, (struct panel_shape)SHAPE_Q3_K);
+    turned_super(job, row, rows, (struct turned_place)PLACE_Q3_K, (struct panel_shape)SHAPE_Q3_K);
 }
 
 static void panel_q3_k_avx2(union any_panel *out, const uint8_t *bytes, size_t stride, size_t rows)

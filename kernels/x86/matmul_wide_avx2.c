@@ -9,24 +9,33 @@
  * the additions get in their way, IQ4_XS has 173 and Q8_0, with two conversions and six operations on floats per 32 columns, 152
  * (137 and 128 as bytes with vpsignb, three tokens). */
 
-/* sum[v][t]: products of `pairs` pairs of columns from pair c on. */
-static ALWAYS_INLINE void wide_sums(__m256i sum[2][SIX_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
-                                    size_t c, size_t pairs, const int toks)
+/* sum[v][t] = or += products of the pair of columns i. */
+static ALWAYS_INLINE void wide_pair(__m256i sum[2][SIX_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS], size_t i,
+                                    const bool first, const int toks)
 {
+    __m256i w0 = settled(_mm256_load_si256((const __m256i *)p->q[i]));
+    __m256i w1 = settled(_mm256_load_si256((const __m256i *)p->q[i] + 1));
     UNROLL_ALL
-    for (int t = 0; t < toks; t++)
-        sum[0][t] = sum[1][t] = _mm256_setzero_si256();
-#pragma GCC unroll 1
-    for (size_t i = c; i < c + pairs; i++) {
-        __m256i w0 = settled(_mm256_load_si256((const __m256i *)p->q[i]));
-        __m256i w1 = settled(_mm256_load_si256((const __m256i *)p->q[i] + 1));
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++) {
-            __m256i v = broadcast_4_bytes(x[t] + 2 * i);
+    for (int t = 0; t < toks; t++) {
+        __m256i v = broadcast_4_bytes(x[t] + 2 * i);
+        if (first) {
+            sum[0][t] = settled(_mm256_madd_epi16(w0, v));
+            sum[1][t] = settled(_mm256_madd_epi16(w1, v));
+        } else {
             add_32(&sum[0][t], _mm256_madd_epi16(w0, v));
             add_32(&sum[1][t], _mm256_madd_epi16(w1, v));
         }
     }
+}
+
+/* sum[v][t]: products of `pairs` pairs of columns from pair c on. The first are not added to zeros. */
+static ALWAYS_INLINE void wide_sums(__m256i sum[2][SIX_TOKS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
+                                    size_t c, size_t pairs, const int toks)
+{
+    wide_pair(sum, p, x, c, true, toks);
+#pragma GCC unroll 1
+    for (size_t i = c + 1; i < c + pairs; i++)
+        wide_pair(sum, p, x, i, false, toks);
 }
 
 static ALWAYS_INLINE void wide_super(float (*acc)[BLOCK_ROWS], const struct wide_panel *p, const int16_t (*x)[PANEL_COLS],
