@@ -10,39 +10,40 @@
 #include "machine.h"
 #include "moe.h"
 #include "synthetic.h"
+#include "tiny.h"
 
 /* tiny: 2 layers, width 256, ff 512, 4 heads of 64, 2 key heads, vocabulary 512, output = embedding. */
 enum { WIDTH = 256, FF = 512, HEADS = 4, KEY_HEADS = 2, DIM = 64, VOCAB = 512, LAYERS = 2 };
 
-struct tiny {
+struct small {
     struct synthetic    random;
     struct quern_model *model;
     struct bench        bench;
 };
 
-static bool open_with_cache(struct tiny *t, const char *spec, size_t threads, enum kv_type kv, struct quern_error *err)
+static bool open_with_cache(struct small *t, const char *spec, size_t threads, enum kv_type kv, struct quern_error *err)
 {
     struct quern_model_options choices = {.threads = 1};
     struct bench_plan plan = {.threads = threads, .sequences = 4, .pass = 32, .context = 128, .kv = kv};
-    *t = (struct tiny){0};
+    *t = (struct small){0};
     return synthetic_make(&t->random, spec, err) &&
            (t->model = quern_view_model(t->random.data, t->random.size, t->random.name, &choices, err)) != NULL &&
            bench_open(&t->bench, t->model, &plan, err);
 }
 
-static bool open_tiny(struct tiny *t, const char *spec, size_t threads, struct quern_error *err)
+static bool open_tiny(struct small *t, const char *spec, size_t threads, struct quern_error *err)
 {
     return open_with_cache(t, spec, threads, KV_F16, err);
 }
 
-static void close_tiny(struct tiny *t)
+static void close_tiny(struct small *t)
 {
     bench_close(&t->bench);
     quern_close_model(t->model);
     synthetic_free(&t->random);
 }
 
-static struct cost cost_of(struct cost stages[STAGES], const struct tiny *t, size_t sequences, size_t depth, size_t tokens,
+static struct cost cost_of(struct cost stages[STAGES], const struct small *t, size_t sequences, size_t depth, size_t tokens,
                            size_t wanted)
 {
     struct cost_pass pass = {.model = &t->model->model, .kernels = &t->model->kernels, .kv = &t->bench.runner.kv[0],
@@ -59,7 +60,7 @@ static void test_costs_by_hand(void)
 {
     struct quern_error err = {0};
     struct cost stages[STAGES];
-    struct tiny t;
+    struct small t;
     CHECK(open_tiny(&t, "tiny:q8_0", 1, &err), "%s", err.text);
     const double per_weight = 34.0 / 32, tokens = 8, depth = 16;
     /* Behind the last layer's attention only the wanted token goes on. */
@@ -96,7 +97,7 @@ static void test_attention_kind(void)
 {
     struct quern_error err = {0};
     struct cost stages[STAGES];
-    struct tiny t;
+    struct small t;
     CHECK(open_with_cache(&t, "tiny:q8_0", 1, KV_I16, &err), "%s", err.text);
     cost_of(stages, &t, 1, 0, 1, 1);
     CHECK(stages[STAGE_ATTENTION].ops[ROOF_INT16] > 0 && stages[STAGE_ATTENTION].ops[ROOF_F32] == 0, "I16 counts as integers");
@@ -114,7 +115,7 @@ static void test_kinds_and_ideal(void)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct quern_error err = {0};
         struct cost stages[STAGES];
-        struct tiny t;
+        struct small t;
         CHECK(open_tiny(&t, rows[i].spec, 1, &err), "%s", err.text);
         cost_of(stages, &t, 1, 0, 1, 1);
         CHECK(stages[STAGE_UP].ops[rows[i].kind] > 0, "%s counts as kind %d", rows[i].spec, rows[i].kind);
@@ -130,6 +131,124 @@ static void test_kinds_and_ideal(void)
     CHECK_NEAR(cost_ideal(&cost, &roof), 4.0, "arithmetic bound");
 }
 
+/* What a repetition's passes read, from the last pass' depth on back. */
+static double bytes_of(const struct small *t, size_t sequences, size_t depth, size_t n, size_t pass)
+{
+    struct cost stages[STAGES];
+    double sum = 0;
+    for (size_t at = 0; at < n; at += pass)
+        sum += cost_of(stages, t, sequences, depth + at, pass, pass == 1 || at + pass == n).bytes;
+    return sum;
+}
+
+/* Figures of a row follow from its times and from what each pass reads, one behind the other; tokens are those of all sequences. */
+static void test_row(void)
+{
+    struct quern_error err = {0};
+    struct bench_row decode = {.test = "decode", .n = 6, .batch = 3, .depth = 40, .reps = 2};
+    struct bench_row prefill = {.test = "prefill", .n = 96, .batch = 1, .depth = 8, .reps = 3};
+    struct small t;
+    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
+    t.bench.plan.load = 5;
+    CHECK(bench_measure(&t.bench, &decode, &err) && bench_measure(&t.bench, &prefill, &err), "%s", err.text);
+    CHECK_NEAR(decode.tps_median, 18 / decode.seconds, "tokens of three sequences");
+    CHECK_NEAR(prefill.tps_median, 96 / prefill.seconds, "tokens of a prompt");
+    CHECK_NEAR(decode.seconds, (18 / decode.tps_min + 18 / decode.tps_max) / 2, "the median of two");
+    CHECK(decode.tps_min <= decode.tps_median && decode.tps_median <= decode.tps_max, "least, median, most");
+    CHECK_NEAR(decode.bytes_per_token, bytes_of(&t, 3, 40, 6, 1) / 18, "bytes of steps");
+    CHECK_NEAR(prefill.bytes_per_token, bytes_of(&t, 1, 8, 96, 32) / 96, "bytes of passes");
+    CHECK_NEAR(decode.gbps, decode.bytes_per_token * decode.tps_median * 1e-9, "bytes per second");
+    CHECK_NEAR(decode.ttft, 5 + decode.seconds / 6, "the first token of a decode test");
+    CHECK_NEAR(prefill.ttft, 5 + prefill.seconds, "the first token of a prompt");
+    /* Sequences go on with tokens of their own. */
+    CHECK(bench_measure(&t.bench, &decode, &err), "%s", err.text);
+    for (size_t i = 1; i < 3; i++)
+        CHECK(t.bench.parts[i].tokens != t.bench.parts[i - 1].tokens, "sequence %zu has the tokens of the one before", i);
+    close_tiny(&t);
+}
+
+/* Makes the last of three repetitions twenty times as long as the others. */
+static void prolong(void *arg, const char *what, double share)
+{
+    struct bench_row *row = arg;
+    row->n = strcmp(what, "prefill") == 0 && share == 0.75 ? 120 : 6;
+}
+
+static void test_verdict(void)
+{
+    struct quern_error err = {0};
+    struct bench_row row = {.test = "prefill", .n = 6, .batch = 1, .reps = 3};
+    struct small t;
+    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
+    t.bench.plan.show = prolong;
+    t.bench.plan.show_arg = &row;
+    CHECK(bench_measure(&t.bench, &row, &err), "%s", err.text);
+    CHECK(row.noisy && strstr(row.verdict, "noisy: repetitions"), "'%s'", row.verdict);
+    close_tiny(&t);
+}
+
+/* Tokens that choose for themselves meet more of the experts the more they are; layers with windows read no more than those. */
+static void test_experts_and_windows(void)
+{
+    struct quern_error err = {0};
+    struct cost stages[STAGES];
+    struct small t;
+    CHECK(open_tiny(&t, "tiny-moe:q8_0", 1, &err), "%s", err.text);
+    double weights = 8.0 * WIDTH * 256 * 34 / 32;
+    for (size_t n = 1; n <= 3; n++) {
+        cost_of(stages, &t, n, 0, 1, 1);
+        CHECK_NEAR(stages[STAGE_DOWN].bytes, LAYERS * weights * (1 - pow(0.75, (double)n)), "experts of a few tokens");
+        CHECK_NEAR(stages[STAGE_DOWN].ops[ROOF_INT8], LAYERS * 2.0 * (double)n * 2 * WIDTH * 256, "operations of a few tokens");
+    }
+    cost_of(stages, &t, 1, 100, 4, 1);
+    double all = stages[STAGE_ATTENTION].bytes, ops = stages[STAGE_ATTENTION].ops[ROOF_F32];
+    t.model->model.layer[0].window = 10;
+    cost_of(stages, &t, 1, 100, 4, 1);
+    CHECK_NEAR(stages[STAGE_ATTENTION].bytes, all / 2 + all / 2 * 14 / 104, "cache bytes of a window");
+    CHECK_NEAR(stages[STAGE_ATTENTION].ops[ROOF_F32], ops / 2 + ops / 2 * 40 / (101 + 102 + 103 + 104), "operations of a window");
+    close_tiny(&t);
+}
+
+/* The arithmetic roof of one thread is what the loop does when it is called by hand; half of it at least, where others compute. */
+static void test_roof(void)
+{
+    struct quern_error err = {0};
+    struct small t;
+    double best = 0;
+    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
+    const struct roof_dot *dot = &t.bench.loops.dot[ROOF_INT8];
+    size_t rounds = 1;
+    for (double seconds = 0; seconds < 0.01; rounds *= 2) {
+        double begin = machine_clock();
+        volatile uint64_t sink = dot->fn(rounds);
+        (void)sink;
+        seconds = machine_clock() - begin;
+        best = fmax(best, (double)rounds * dot->ops / seconds);
+    }
+    CHECK(t.bench.roof.ops[ROOF_INT8] > 0.4 * best && t.bench.roof.ops[ROOF_INT8] < 2.5 * best, "%g Gop/s, by hand %g",
+          t.bench.roof.ops[ROOF_INT8] * 1e-9, best * 1e-9);
+    close_tiny(&t);
+}
+
+/* A state cannot be cut back to the depth of the test: it is computed anew for each repetition, and copied for each sequence. */
+static void test_recurrent(void)
+{
+    static struct tiny file;
+    struct quern_error err = {0};
+    struct quern_model_options choices = {.threads = 1};
+    struct bench_plan plan = {.threads = 1, .sequences = 2, .pass = 8, .context = 32, .kv = KV_F32};
+    struct bench_row row = {.test = "decode", .n = 3, .batch = 2, .depth = 20, .reps = 2};
+    struct bench b = {0};
+    tiny_model(&file, TINY_MAMBA);
+    tiny_save(&file, temp_path("bench.gguf"));
+    struct quern_model *model = quern_open_model(temp_path("bench.gguf"), &choices, &err);
+    bool ok = model && bench_open(&b, model, &plan, &err) && bench_measure(&b, &row, &err);
+    CHECK(ok && b.runner.kv[0].used == 23 && b.runner.kv[1].used == 23, "%s", err.text);
+    bench_close(&b);
+    quern_close_model(model);
+    remove(temp_path("bench.gguf"));
+}
+
 /* The stages of a pass add up to its time, no thread works longer than there was time, and the clock is gone afterwards. */
 static void test_profile(void)
 {
@@ -137,7 +256,7 @@ static void test_profile(void)
         struct quern_error err = {0};
         struct bench_row row = {.test = "prefill", .n = 40, .batch = 1, .reps = 3};
         struct bench_stage stages[STAGES];
-        struct tiny t;
+        struct small t;
         size_t count = 0;
         double sum = 0, share = 0;
         bool up = false, head = false;
@@ -180,7 +299,7 @@ static void test_progress(void)
     struct quern_error err = {0};
     struct bench_row row = {.test = "decode", .n = 2, .batch = 1, .depth = 100, .reps = 3};
     struct shown shown = {0};
-    struct tiny t;
+    struct small t;
     CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
     t.bench.plan.show = note;
     t.bench.plan.show_arg = &shown;
@@ -225,22 +344,61 @@ static void test_clock(void)
     pool_close(pool);
 }
 
-/* Random layers must not send all tokens to the same experts, nor must the last: what is measured would be a dense model. */
+enum { EXPERTS = 8, USED = 2, ROUTED = 32 };
+
+/* What the model's first `layers` layers make of ROUTED tokens: the last one's choices, and `input` [ROUTED][WIDTH] of it. */
+static void route(struct small *t, size_t layers, float *input)
+{
+    struct quern_error err = {0};
+    struct forward *f = &t->bench.runner.forward;
+    struct kv *kv = &t->bench.runner.kv[0];
+    struct batch_part part = {.kv = kv, .tokens = t->bench.tokens, .count = ROUTED, .wanted = ROUTED};
+    float *keep[LAYERS + 1] = {0};
+    struct forward_trail trail = {.keep = keep, .rows = ROUTED};
+    float *logits = malloc(ROUTED * t->model->model.hyper.vocab * sizeof *logits);
+    keep[layers - 1] = input;
+    f->trail = &trail;
+    t->model->model.hyper.layers = layers;
+    CHECK(logits && kv_rewind(kv, 0, &err) && forward_run(f, &part, 1, logits, &err), "%s", err.text);
+    t->model->model.hyper.layers = LAYERS;
+    f->trail = NULL;
+    free(logits);
+}
+
+/* Random layers must not send all tokens to the same experts, nor must every layer choose as the first one does: what is measured
+ * would be a dense model, or one whose experts lie in the caches already. The embedding stays the most of what the layers see, and
+ * the router tells its experts apart. */
 static void test_experts_are_spread(void)
 {
-    enum { TOKENS = 32, EXPERTS = 8, USED = 2 };
+    static float input[LAYERS][ROUTED * WIDTH];
+    uint32_t best[LAYERS][ROUTED];
     struct quern_error err = {0};
-    struct tiny t;
+    struct small t;
     CHECK(open_tiny(&t, "tiny-moe:q4_k_m", 2, &err), "%s", err.text);
-    struct forward *f = &t.bench.runner.forward;
-    struct batch_part part = {.kv = &t.bench.runner.kv[0], .tokens = t.bench.tokens, .count = TOKENS, .wanted = TOKENS};
-    float *logits = malloc(TOKENS * t.model->model.hyper.vocab * sizeof *logits);
-    CHECK(forward_run(f, &part, 1, logits, &err), "%s", err.text);
-    for (size_t e = 0; e < EXPERTS; e++) {
-        size_t n = f->moe->start[e + 1] - f->moe->start[e];
-        CHECK(n > 0 && n <= TOKENS * USED / 2, "expert %zu has %zu of %d slots", e, n, TOKENS * USED);
+    const struct moe *m = t.bench.runner.forward.moe;
+    for (size_t l = 0; l < LAYERS; l++) {
+        double first = 0, second = 0;
+        route(&t, l + 1, input[l]);
+        for (size_t e = 0; e < EXPERTS; e++) {
+            size_t n = m->start[e + 1] - m->start[e];
+            CHECK(n > 0 && n <= ROUTED * USED / 2, "layer %zu: expert %zu has %zu of %d slots", l, e, n, ROUTED * USED);
+        }
+        for (size_t i = 0; i < ROUTED; i++) {
+            best[l][i] = m->chosen[i * USED];
+            first += m->weights[i * USED], second += m->weights[i * USED + 1];
+        }
+        CHECK(first > 1.1 * second, "layer %zu: weights of %g and %g", l, first / ROUTED, second / ROUTED);
     }
-    free(logits);
+    size_t same = 0;
+    double all = 0, added = 0;
+    for (size_t i = 0; i < ROUTED; i++)
+        same += best[0][i] == best[1][i];
+    CHECK(same < ROUTED / 2, "%zu of %d tokens choose as in the layer before", same, ROUTED);
+    for (size_t i = 0; i < ROUTED * WIDTH; i++) {
+        all += input[0][i] * input[0][i];
+        added += (input[1][i] - input[0][i]) * (input[1][i] - input[0][i]);
+    }
+    CHECK(added > 0 && added < all / 100, "a layer adds %g to %g", added, all);
     close_tiny(&t);
 }
 
@@ -249,6 +407,11 @@ int main(void)
     TEST(test_costs_by_hand);
     TEST(test_attention_kind);
     TEST(test_kinds_and_ideal);
+    TEST(test_row);
+    TEST(test_verdict);
+    TEST(test_experts_and_windows);
+    TEST(test_roof);
+    TEST(test_recurrent);
     TEST(test_profile);
     TEST(test_progress);
     TEST(test_clock);

@@ -143,6 +143,25 @@ static void test_trailing_bytes(void)
     bytes_free(&b);
 }
 
+/* Where tensors may share bytes the end is that of the one that reaches farthest: a short one within a long one ends nothing. */
+static void test_aliased(void)
+{
+    static const struct gguf_options allow = { .allow_aliased = true };
+    struct bytes b = { 0 };
+    struct gguf g;
+    put_header(&b, 3, 0);
+    put_tensor(&b, "long", 1, (uint64_t[]){ 64 }, FORMAT_F32, 0);
+    put_tensor(&b, "within", 1, (uint64_t[]){ 8 }, FORMAT_F32, 0);
+    put_tensor(&b, "after", 1, (uint64_t[]){ 8 }, FORMAT_F32, 256);
+    put_pad(&b, 32);
+    put_zeros(&b, 256 + 32);
+    CHECK(!gguf_view(&g, b.data, b.n, "memory", NULL, &err) && strstr(err.text, "overlap"), "%s", err.text);
+    CHECK(gguf_view(&g, b.data, b.n, "memory", &allow, &err), "%s", err.text);
+    CHECK(g.gaps == 0 && g.trailing == 0 && !g.unpadded, "gaps %zu, trailing %zu", g.gaps, g.trailing);
+    gguf_close(&g);
+    bytes_free(&b);
+}
+
 /* Names that share long beginnings, are prefixes of each other, or hold bytes above 127. */
 static void test_lookup_of_many(void)
 {
@@ -217,6 +236,10 @@ static void test_split_file(void)
         memcpy(&value, t->data, 4);
     CHECK(t && t->part == 2 && value == 208, "c.1 begins with %g", value);
     gguf_close(&g);
+    FILE *last = fopen(split_paths[2], "ab");
+    CHECK(last && fputs("seven b", last) >= 0 && fclose(last) == 0, "%s", split_paths[2]);
+    CHECK(gguf_open(&g, split_paths[0], NULL, &err) && g.trailing == 7, "%zu bytes behind the last part", g.trailing);
+    gguf_close(&g);
     CHECK(gguf_open(&g, split_paths[1], &(struct gguf_options){ .header_only = true }, &err) && g.tensor_count == 2, "header only");
     gguf_close(&g);
 }
@@ -253,6 +276,8 @@ static void test_split_faults(void)
     expect_split(split_paths[0], "split-00001-of-00003.gguf", "part 2 of 3");
     save_part(temp_path("split.gguf"), 0, 3, 6, 2, "a", NULL);
     expect_split(temp_path("split.gguf"), "split.gguf", "its name does not end in -00001-of-00003.gguf");
+    save_part(temp_path("split.gguf"), 4, 1, 6, 2, "a", NULL);
+    expect_split(temp_path("split.gguf"), "split.gguf", "split.no is 4 (part 5), split.count is 1");
     struct bytes b = { 0 };
     put_raw(&b, "GGUF", 4);
     bytes_save(&b, split_paths[1]);
@@ -315,6 +340,7 @@ int main(void)
 {
     TEST(test_values_and_tensors);
     TEST(test_trailing_bytes);
+    TEST(test_aliased);
     TEST(test_lookup_of_many);
     TEST(test_split_file);
     TEST(test_split_faults);

@@ -82,6 +82,7 @@ static void test_chain_against_slow_one(void)
         {40, 0.95f, 0.05f, 1, 0.8f}, {0, 0.9f, 0, 1, 1}, {0, 0.999f, 0, 1, 1.3f}, {0, 1, 0.02f, 1, 0.5f}, {0, 1, 0, 1, 1},
         {1, 1, 0, 1, 2}, {5, 0.3f, 0, 1, 1}, {0, 1, 0, 0.6f, 1}, {100, 0.9f, 0.01f, 0.8f, 0.7f}, {2999, 0.99f, 0, 1, 1},
         {1000000000, 0.5f, 0, 1, 1}, {0, 0.9999f, 0.3f, 0.95f, 1e30f}, {40, 0, 0, 1, 1}, {0, 0, 0, 1, 1}, {0, 1, 1, 1, 1},
+        {0, 0.7f, 0, 0.9f, 1},
     };
     static float logits[VOCABULARY];
     static struct slow expected[VOCABULARY];
@@ -112,6 +113,33 @@ static void test_chain_against_slow_one(void)
             sum += probs[i];
         }
         CHECK(wrong == 0 && fabs(sum - 1) < 1e-9, "case %zu: %zu of %zu wrong, sum %g", c, wrong, got, sum);
+        quern_close_sampler(s);
+    }
+}
+
+/* Four equal tokens, of which half of the probability is exactly two; and eleven that are forbidden, which no filter lets in,
+ * though top-k would have room for them. */
+static void test_edges_of_the_filters(void)
+{
+    enum { N = 15, EQUAL = 4 };
+    static const struct { int32_t k; float p, typical; size_t expected; } cases[] = {
+        {0, 0.5f, 1, 2}, {12, 0.5f, 1, 2}, {12, 1, 1, EQUAL}, {0, 1, 1, EQUAL}, {0, 1, 0.5f, 2}, {0, 0.999f, 1, EQUAL},
+    };
+    float logits[N];
+    for (size_t i = 0; i < N; i++)
+        logits[i] = i % 4 == 1 ? 2 : -INFINITY;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct quern_error err = {0};
+        struct quern_sampler_options o;
+        int32_t ids[N];
+        double probs[N];
+        quern_default_sampler(&o);
+        o.top_k = cases[c].k, o.top_p = cases[c].p, o.typical_p = cases[c].typical, o.min_p = 0;
+        struct quern_sampler *s = sampler_open(N, 64, NULL, &o, &err);
+        size_t got = s ? sampler_distribution(s, logits, ids, probs, N, &err) : 0;
+        CHECK(got == cases[c].expected, "case %zu: %zu candidates, expected %zu: %s", c, got, cases[c].expected, err.text);
+        for (size_t i = 0; i < got; i++)
+            CHECK(ids[i] == (int32_t)(4 * i + 1), "case %zu: token %d", c, (int)ids[i]);
         quern_close_sampler(s);
     }
 }
@@ -229,6 +257,33 @@ static void test_dry(void)
     }
 }
 
+/* Every bit of the map of breakers: "a X b c a X b", where c would prolong a repetition of 3, or of 1 behind the breaker X. */
+static void test_breakers(void)
+{
+    enum { N = 16 };
+    float logits[N] = {0};
+    for (int32_t breaker = 3; breaker < N; breaker++) {
+        const int32_t text[] = {0, breaker, 1, 2, 0, breaker, 1};
+        for (int32_t marked = 3; marked < N; marked++) {
+            struct quern_error err = {0};
+            struct quern_sampler_options o;
+            uint8_t breakers[N / 8] = {0};
+            int32_t ids[N];
+            double probs[N];
+            quern_default_sampler(&o);
+            o.top_k = 0, o.top_p = 1, o.min_p = 0, o.temperature = 1, o.dry_multiplier = 0.5f;
+            breakers[marked / 8] = (uint8_t)(1 << marked % 8);
+            struct quern_sampler *s = sampler_open(N, 64, breakers, &o, &err);
+            for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+                quern_accept_token(s, text[i]);
+            CHECK(sampler_distribution(s, logits, ids, probs, N, &err) == N, "%s", err.text);
+            CHECK((probs[2] < probs[0]) == (marked != breaker), "%d in the text, %d marked: %g and %g", (int)breaker, (int)marked,
+                  probs[2], probs[0]);
+            quern_close_sampler(s);
+        }
+    }
+}
+
 static void test_bad_logits(void)
 {
     float logits[8] = {0};
@@ -297,11 +352,13 @@ static void test_description(void)
 int main(void)
 {
     TEST(test_chain_against_slow_one);
+    TEST(test_edges_of_the_filters);
     TEST(test_draws_follow_the_distribution);
     TEST(test_seed_gives_these_tokens);
     TEST(test_greedy);
     TEST(test_penalties);
     TEST(test_dry);
+    TEST(test_breakers);
     TEST(test_bad_logits);
     TEST(test_option_ranges);
     TEST(test_description);

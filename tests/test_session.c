@@ -64,7 +64,7 @@ static size_t first_difference(const float *a, const float *b, size_t n)
 
 static void check_cuts(struct quern_model *model, enum quern_kv kv, const char *what)
 {
-    static const size_t PIECES[] = { 1, 7, 64, 100, MANY }, THREADS[] = { 2, 3, 1, 4, 4 };
+    static const size_t PIECES[] = { 1, 7, 64, 99, MANY }, THREADS[] = { 2, 3, 1, 4, 4 };
     int32_t *tokens = random_tokens(MANY, 3);
     float *whole = score(model, tokens, MANY, MANY, 1, kv);
     for (size_t i = 0; whole && i < 5; i++) {
@@ -92,6 +92,22 @@ static void test_cuts(void)
             quern_close_model(model);
         }
     }
+}
+
+/* So many tokens in one pass that the router is cut into more parts than there are experts. */
+static void test_many_through_experts(void)
+{
+    enum { TOKENS = 700 };
+    struct quern_model *model = open_kind(TINY_EXPERTS, FORMAT_F32);
+    int32_t *tokens = random_tokens(TOKENS, 23);
+    CHECK(model && model->model.hyper.experts < TOKENS / 64, "%zu experts", model ? model->model.hyper.experts : 0);
+    float *whole = model ? score(model, tokens, TOKENS, TOKENS, 2, QUERN_KV_DEFAULT) : NULL;
+    float *parts = model ? score(model, tokens, TOKENS, 63, 2, QUERN_KV_DEFAULT) : NULL;
+    CHECK(whole && parts && first_difference(whole, parts, TOKENS * TINY_VOCAB) == TOKENS * TINY_VOCAB, "%s", tiny.arch);
+    free(whole);
+    free(parts);
+    free(tokens);
+    quern_close_model(model);
 }
 
 static double mean_square_difference(const float *a, const float *b, size_t n)
@@ -229,7 +245,7 @@ static void test_together(void)
 static void check_sync(enum tiny_kind kind)
 {
     struct quern_model *model = open_kind(kind, FORMAT_F32);
-    struct quern_session_options options = { .context = 200 };
+    struct quern_session_options options = { .context = 200, .batch = 64 };
     struct quern_session *a = model ? quern_open_session(model, &options, &err) : NULL;
     struct quern_session *b = a ? quern_open_session(model, &options, &err) : NULL;
     int32_t *tokens = random_tokens(200, 13), *others = random_tokens(200, 17);
@@ -306,6 +322,19 @@ static void test_limits(void)
     s = model ? quern_open_session(model, &options, &err) : NULL;
     CHECK(s != NULL, "%s", err.text);
     quern_close_session(s);
+    /* Rotated positions go on beyond the training, learned ones end there. */
+    const float none = 0;
+    size_t trained = model ? model->model.hyper.context : 0;
+    options = (struct quern_session_options){ .context = trained + 1 };
+    CHECK(model && quern_plan_session(model, &options, &cache, &scratch, &err), "%s", err.text);
+    if (model)
+        model->model.positions = &none;
+    CHECK(model && !quern_plan_session(model, &options, &cache, &scratch, &err) && err.code == QUERN_ELIMIT &&
+              strstr(err.text, "learned positions"), "%s", err.text);
+    options.context = trained;
+    CHECK(model && quern_plan_session(model, &options, &cache, &scratch, &err), "%s", err.text);
+    if (model)
+        model->model.positions = NULL;
     /* C8: contexts beyond any memory are EMEM, not a crash. */
     options = (struct quern_session_options){ .context = (size_t)1 << 60 };
     CHECK(model && !quern_open_session(model, &options, &err) && err.code == QUERN_EMEM, "%s", err.text);
@@ -344,38 +373,52 @@ static void test_stop(void)
     check_stop(TINY_MAMBA);
 }
 
-/* E1: a weight that is not finite is reported at the first token whose logits it reaches, and the cache forgets it. */
+/* Tokens 0 to 19 of which one, whose embedding is bad, makes rows of the cache that are not finite; then `count` good ones in a
+ * session that had them and in one that had not. */
+static void check_forgets(struct quern_model *model, enum quern_kv kv, int32_t bad, size_t count)
+{
+    struct quern_session_options options = { .context = 100, .kv = kv };
+    struct quern_session *s = quern_open_session(model, &options, &err), *clean = quern_open_session(model, &options, &err);
+    int32_t tokens[20];
+    static float rows[20 * TINY_VOCAB];
+    for (int32_t i = 0; i < 20; i++)
+        tokens[i] = 100 + i;
+    CHECK(s && clean, "%s", err.text);
+    if (s && clean) {
+        tokens[13] = bad;
+        CHECK(!session_score(s, tokens, 20, 20, rows, &err) && err.code == QUERN_EFAIL && strstr(err.text, "after token 13 "),
+              "cache %d: %s", kv, err.text);
+        CHECK(quern_session_tokens(s, NULL) == 0 && quern_session_logits(s) == NULL, "tokens of a pass that failed stay");
+        tokens[13] = 50;
+        bool ok = quern_sync_session(s, tokens, count, &err) && quern_sync_session(clean, tokens, count, &err);
+        CHECK(ok, "cache %d, %zu tokens: %s", kv, count, err.text);
+        CHECK(!ok || first_difference(quern_session_logits(s), quern_session_logits(clean), TINY_VOCAB) == TINY_VOCAB,
+              "cache %d, %zu tokens: the cache remembers it", kv, count);
+    }
+    quern_close_session(s);
+    quern_close_session(clean);
+}
+
+/* E1: a weight that is not finite is reported at the first token whose logits it reaches, and the cache forgets it: also the rows
+ * that the next text does not reach, but attention reads with its last tile. */
 static void test_not_finite(void)
 {
+    static const enum quern_kv CACHES[] = { QUERN_KV_DEFAULT, QUERN_KV_F32, QUERN_KV_F16, QUERN_KV_BF16, QUERN_KV_I16 };
     tiny_model(&tiny, TINY_LLAMA);
     struct quern_model *model = open_tiny(temp_path("session.gguf"));
     if (!model)
         return;
-    /* The model's embedding with one bad row, in memory of our own. */
+    /* The model's embedding with two bad rows, in memory of our own. */
     float *embed = malloc(64 * TINY_VOCAB * sizeof *embed);
     memcpy(embed, model->model.embed.data, 64 * TINY_VOCAB * sizeof *embed);
     embed[7 * 64 + 5] = NAN;
     embed[8 * 64 + 5] = INFINITY;
     model->model.embed.data = (const uint8_t *)embed;
-    struct quern_session_options options = { .context = 100 };
-    struct quern_session *s = quern_open_session(model, &options, &err), *clean = quern_open_session(model, &options, &err);
-    int32_t tokens[20];
-    float rows[20 * TINY_VOCAB];
-    for (int32_t i = 0; i < 20; i++)
-        tokens[i] = 100 + i;
-    for (int32_t bad = 7; s && clean && bad <= 8; bad++) {
-        tokens[13] = bad;
-        CHECK(!session_score(s, tokens, 20, 20, rows, &err) && err.code == QUERN_EFAIL && strstr(err.text, "after token 13 "),
-              "%s", err.text);
-        tokens[13] = 50;
-        CHECK(quern_sync_session(s, tokens, 20, &err) && quern_sync_session(clean, tokens, 20, &err), "%s", err.text);
-        CHECK(first_difference(quern_session_logits(s), quern_session_logits(clean), TINY_VOCAB) == TINY_VOCAB,
-              "the cache remembers it");
-        quern_rewind_session(s, 0, &err);
-    }
-    CHECK(s && clean, "%s", err.text);
-    quern_close_session(s);
-    quern_close_session(clean);
+    for (size_t i = 0; i < sizeof CACHES / sizeof *CACHES; i++)
+        for (int32_t bad = 7; bad <= 8; bad++) {
+            check_forgets(model, CACHES[i], bad, 20);
+            check_forgets(model, CACHES[i], bad, 5);
+        }
     quern_close_model(model);
     free(embed);
 }
@@ -416,6 +459,7 @@ static void test_stories(void)
 int main(void)
 {
     TEST(test_cuts);
+    TEST(test_many_through_experts);
     TEST(test_cache_types);
     TEST(test_long_context);
     TEST(test_together);

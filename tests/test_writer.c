@@ -268,19 +268,41 @@ static void test_alignment_option(void)
 static void test_stale_files(void)
 {
     static const char *const names[] = { ".out5.gguf.quern-999999-0", ".out5.gguf.quern-1-0", ".out5.gguf.quern-x",
-                                         ".other.gguf.quern-7-0" };
+                                         ".other.gguf.quern-7-0", ".out5.gguf.quern-" };
+    enum { NAMES = sizeof names / sizeof *names };
     save_small(in_folder("in.gguf"), 3, 32, 3, true);
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < NAMES; i++)
         save_small(in_folder(names[i]), 3, 32, 1, true);
     int held = open(in_folder(names[1]), O_RDONLY);
     CHECK(flock(held, LOCK_EX | LOCK_NB) == 0, "flock");
     CHECK(copy_gguf(in_folder("in.gguf"), in_folder("out5.gguf"), true, 4096, &err), "%s", err.text);
     CHECK(access(in_folder(names[0]), F_OK) != 0, "a stale file was left");
-    for (size_t i = 1; i < 4; i++)
+    for (size_t i = 1; i < NAMES; i++)
         CHECK(access(in_folder(names[i]), F_OK) == 0, "%s was removed", names[i]);
     close(held);
-    for (size_t i = 1; i < 4; i++)
+    for (size_t i = 1; i < NAMES; i++)
         remove(in_folder(names[i]));
+}
+
+/* A target that came into being while the writer was at work is not replaced unasked, and asked it is. */
+static void test_target_meanwhile(void)
+{
+    for (int force = 0; force < 2; force++) {
+        struct gguf_writer_options options = { .force = force };
+        const char *path = in_folder("meanwhile.gguf");
+        struct gguf_writer *w = gguf_writer_open(path, &options, &err);
+        CHECK(w && gguf_writer_text(w, "key", "value", &err), "%s", err.text);
+        FILE *f = fopen(path, "w");
+        CHECK(f && fputs("another's", f) >= 0 && fclose(f) == 0, "%s", path);
+        bool ok = w && gguf_writer_commit(w, &err);
+        size_t size;
+        char *text = read_whole_file(path, &size);
+        CHECK(ok == (force != 0) && (ok || (err.code == QUERN_EUSAGE && strstr(err.text, "come into being"))), "%s", err.text);
+        CHECK(text && (strcmp(text, "another's") == 0) == !force, "what stands there is '%.9s'", text);
+        free(text);
+        gguf_writer_close(w);
+        remove(path);
+    }
 }
 
 /* Three tensors through a writer that resumes; it stops after `bytes` of data. Gives the tensors that stood already. */
@@ -351,6 +373,7 @@ int main(void)
     TEST(test_wrong_use);
     TEST(test_alignment_option);
     TEST(test_stale_files);
+    TEST(test_target_meanwhile);
     TEST(test_resumed_files);
     return test_end();
 }
