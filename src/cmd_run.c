@@ -413,8 +413,6 @@ static bool generate(struct run *r, double begin)
     if (r->most == 0)
         r->ended = &ENDED_LENGTH;
     while (!r->ended) {
-        if (*r->stop)
-            return ERR(r->err, QUERN_EINTERRUPT, "interrupted");
         const float *logits = quern_session_logits(r->session);
         int32_t id = quern_sample_token(r->sampler, logits, r->err);
         if (id < 0)
