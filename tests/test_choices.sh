@@ -40,6 +40,8 @@ refused 'dev without shots' 2 --mc "$dir/h.txt" --dev "$dir"
 refused 'format of lambada' 2 --lambada "$dir/l.jsonl" --mc-format arc
 refused 'unknown format' 2 --mc "$dir/h.txt" --mc-format trivia
 refused 'an empty folder' 2 --mc "$dir"
+refused 'a folder of another format' 2 --mc "$dir" --mc-format arc
+check 'says that' "grep -q 'is a folder: only MMLU' '$dir/err'"
 refused 'forced format' 3 --mc "$dir/h.txt" --mc-format mmlu
 refused 'memory limit' 5 --mc "$dir/h.txt" --mem-limit 1M
 refused 'no file' 6 --mc "$dir/none"

@@ -110,6 +110,16 @@ static const struct { const char *file, *find, *with; enum quern_code code; cons
       "needs factor > 0" },
     { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"rope_type\":\"longrope\",\"long_factor\":[0]},\"rope_theta\":",
       QUERN_EFORMAT, "something else than positive numbers" },
+    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"rope_type\":\"longrope\",\"long_factor\":2},\"rope_theta\":",
+      QUERN_EFORMAT, "'long_factor' must be a list of at most 16 numbers" },
+    { "config.json", "\"rope_theta\":", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":\"2\"},\"rope_theta\":", QUERN_EFORMAT,
+      "rope's 'factor' must be a number" },
+    { "config.json", "\"rope_theta\":",
+      "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":0},\"rope_theta\":", QUERN_EFORMAT,
+      "original_max_position_embeddings 0" },
+    { "config.json", "\"rms_norm_eps\":", "\"rms_norm_eps\":null,\"x\":", QUERN_EFORMAT, "'rms_norm_eps' must be a number" },
+    { "config.json", "LlamaForCausalLM\"]", "Phi3ForCausalLM\"],\"partial_rotary_factor\":1.5", QUERN_EFORMAT,
+      "partial_rotary_factor 1.5" },
     { "config.json", "LlamaForCausalLM", "MixtralForCausalLM", QUERN_EFORMAT, "num_local_experts 0" },
     { "config.json", "LlamaForCausalLM", "Phi3ForCausalLM", QUERN_OK, "" },
     { "model.safetensors.index.json", NULL, NULL, QUERN_EUNSUPPORTED, "neither model.safetensors nor" },
@@ -138,6 +148,43 @@ static void test_one_thing_wrong(void)
         restore(edits[i].file, old, n);
     }
     CHECK(convert_with(NULL), "the folder is whole again: %s", err.text);
+}
+
+/* Bytes of the first shard's header, which hold NULs: `find` becomes `with`, of the same length. */
+static bool convert_with_header(const char *find, const char *with)
+{
+    char path[1400];
+    size_t n, at = 0, length = strlen(find);
+    snprintf(path, sizeof path, "%s/model-00001.safetensors", folder);
+    char *old = read_whole_file(path, &n);
+    while (old && at + length <= n && memcmp(old + at, find, length))
+        at++;
+    if (!old || at + length > n || strlen(with) != length)
+        abort();
+    memcpy(old + at, with, length);
+    write_text_file(folder, "model-00001.safetensors", old, n);
+    unlink(output);
+    bool ok = convert_with(NULL);
+    memcpy(old + at, find, length);
+    write_text_file(folder, "model-00001.safetensors", old, n);
+    free(old);
+    return ok;
+}
+
+/* Tensors that are whole, and still not what a model has. */
+static void test_tensors(void)
+{
+    size_t n;
+    CHECK(!convert_with_header("\"BF16\"", "\"I16\" ") && err.code == QUERN_EUNSUPPORTED &&
+              strstr(err.text, "I16; F32, F16 and BF16"), "%s", err.text);
+    CHECK(!convert_with_header("[256]", "[1]  ") && err.code == QUERN_EFORMAT, "%s", err.text);
+    CHECK(!convert_with_header("[768,256]", "[196608] ") && err.code == QUERN_EFORMAT &&
+              strstr(err.text, "has 1 dimensions, 2 expected"), "%s", err.text);
+    char *old = edit("model.safetensors.index.json", "layers.0.mlp.up_proj", "layers.0.mlp.yp_proj", &n);
+    CHECK(!convert_with_header("layers.0.mlp.up_proj", "layers.0.mlp.yp_proj") && err.code == QUERN_EUNSUPPORTED &&
+              strstr(err.text, "yp_proj.weight' has no place in a GGUF of 'llama'"), "%s", err.text);
+    restore("model.safetensors.index.json", old, n);
+    CHECK(access(output, F_OK) != 0 && convert_with(NULL), "the folder is whole again: %s", err.text);
 }
 
 /* ---- tokenizer.model -------------------------------------------------------------------------------------------- */
@@ -617,6 +664,7 @@ int main(void)
         return 1;
     make_folder();
     TEST(test_one_thing_wrong);
+    TEST(test_tensors);
     TEST(test_model_fields);
     TEST(test_pretokenizers);
     TEST(test_byte_fallback);

@@ -276,6 +276,8 @@ static void test_split_faults(void)
     expect_split(split_paths[0], "split-00001-of-00003.gguf", "part 2 of 3");
     save_part(temp_path("split.gguf"), 0, 3, 6, 2, "a", NULL);
     expect_split(temp_path("split.gguf"), "split.gguf", "its name does not end in -00001-of-00003.gguf");
+    save_part(temp_path("other-00001-of-00004.gguf"), 0, 3, 6, 2, "a", NULL);
+    expect_split(temp_path("other-00001-of-00004.gguf"), "other-00001", "its name says part 1 of 4");
     save_part(temp_path("split.gguf"), 4, 1, 6, 2, "a", NULL);
     expect_split(temp_path("split.gguf"), "split.gguf", "split.no is 4 (part 5), split.count is 1");
     struct bytes b = { 0 };

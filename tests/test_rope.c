@@ -95,12 +95,15 @@ static void test_yarn(void)
     init(&table, room, &rope, ROPE_TABLE_MAIN, LOCAL_SAME, 512);
     for (size_t i = 0; i < 8; i++)
         CHECK(fabs(room[i] - pow(10, -(double)i / 8)) < 1e-15, "pair %zu is not interpolated: %g", i, room[i]);
-    /* A ramp that ends with the last dimension, far behind the last pair: pairs 0 to 7 of 0 to 15. */
-    rope.base = 100, rope.original_context = 1000000000, rope.beta_fast = 1e9;
-    init(&table, room, &rope, ROPE_TABLE_MAIN, LOCAL_SAME, 512);
-    for (size_t i = 0; i < 8; i++) {
-        double keep = 1 - (double)i / 15, own = pow(100, -(double)i / 8);
-        CHECK(fabs(room[i] - own * (keep + (1 - keep) / 8)) < 1e-15, "pair %zu: %g", i, room[i]);
+    /* Ramps that end behind the last pair: with the last dimension, pairs 0 to 7 of 0 to 15, and before it. */
+    rope.base = 100, rope.beta_fast = 1e9;
+    for (int end = 15; end >= 10; end -= 5) {
+        rope.original_context = end == 15 ? 1000000000 : 1500;
+        init(&table, room, &rope, ROPE_TABLE_MAIN, LOCAL_SAME, 512);
+        for (size_t i = 0; i < 8; i++) {
+            double keep = 1 - (double)i / end, own = pow(100, -(double)i / 8);
+            CHECK(fabs(room[i] - own * (keep + (1 - keep) / 8)) < 1e-15, "pair %zu, ramp to %d: %g", i, end, room[i]);
+        }
     }
 }
 

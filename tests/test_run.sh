@@ -196,6 +196,10 @@ row 'G11 output is the model' 2 'link.gguf. is an input itself' \
     "$quern" logits "$dir/copy.gguf" --tokens-file "$dir/ids" -o "$dir/link.gguf" --force
 if cmp -s "$dir/copy.gguf" $model; then ok; else fail 'G11 the model was changed'; fi
 row 'G11 output is the list' 2 'ids. is an input itself' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/ids" --force
+row 'no list' 2 '--tokens-file is needed' "$quern" logits $model -o "$dir/x"
+row 'no output' 2 '--output is needed' "$quern" logits $model --tokens-file "$dir/ids"
+row 'an empty list' 2 'no token ids' "$quern" logits $model --tokens-file /dev/null -o "$dir/x"
+row 'an output without a name' 2 'is not the name of a file' "$quern" logits $model --tokens-file "$dir/ids" -o "$dir/none/"
 row 'token ids: text' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 x') -o "$dir/x"
 row 'token ids: beyond 32 bits' 2 'no token id at byte 2' "$quern" logits $model --tokens-file <(echo '1 4294967298') -o "$dir/x"
 row 'token ids: out of range' 2 'token 2 has the id 4096' "$quern" logits $model --tokens-file <(echo '1 2 4096') -b 1 -o -
@@ -221,6 +225,10 @@ else
 fi
 row 'G25 reference rung' 0 '' env QUERN_CPU=ref "$quern" run -m $model -p a -n 2
 row 'G25 unknown level' 2 'sse9' env QUERN_CPU=sse9 "$quern" run -m $model -p a -n 2
+case $(uname -m) in x86_64) other=neon ;; *) other=avx2 ;; esac
+row 'G25 a level that the machine lacks' 4 "does not have the instruction set .$other., its best is" \
+    env QUERN_CPU=$other "$quern" run -m $model -p a -n 2
+row 'G25 the same by flag' 4 "does not have the instruction set .$other." "$quern" run -m $model -p a -n 2 --cpu $other
 row 'G25 unknown level by flag' 2 'sse9' "$quern" run -m $model -p a -n 2 --cpu sse9
 row 'G26 empty environment, odd locale' 0 '' env -i LC_ALL=de_DE.UTF-8 TZ=nonsense "$quern" run -m $model -p a -n 2 --temp 0.5
 case ${BUILD:-build} in *asan*) stack=256 ;; *) stack=64 ;; esac      # the sanitizers' frames are wider

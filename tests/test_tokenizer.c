@@ -142,6 +142,32 @@ static void test_known_texts(void)
     }
 }
 
+/* A file that names its token for a role means that one: the texts known for the role are then texts like others. Roles that end an
+ * answer do so by either. Gemma 4's </s> is an HTML tag. */
+static void test_named_roles(void)
+{
+    static const char *const list[] = { "a", "\xC4\xA0", "<PRE>", "b", "<|fim_pad|>", "</s>", "<|tool_response>" };
+    static const int32_t types[] = { 1, 1, 1, 1, 1, 1, 3 };
+    for (int named = 0; named < 2; named++) {
+        struct vocab v;
+        vocab_begin(&v);
+        vocab_text(&v, "tokenizer.ggml.model", "gpt2");
+        vocab_text(&v, "tokenizer.ggml.pre", "gpt-2");
+        vocab_texts(&v, "tokenizer.ggml.tokens", list, 7 - (size_t)named);
+        vocab_array(&v, "tokenizer.ggml.token_type", GGUF_I32, types, 7 - (size_t)named, 28 - 4 * (size_t)named);
+        vocab_texts(&v, "tokenizer.ggml.merges", list, 0);
+        if (named) {
+            vocab_u32(&v, "tokenizer.ggml.fim_pre_token_id", 3);
+            vocab_u32(&v, "tokenizer.ggml.fim_pad_token_id", 3);
+        }
+        struct tokenizer *t = open_tiny(&v);
+        check_tokens(t, "<PRE>a", TOKENIZE_PARSE_SPECIAL, named ? "a" : "<PRE> a");
+        CHECK(tokenizer_is_end(t, 3) == (named != 0) && tokenizer_is_end(t, 4) == !named, "padding, %d", named);
+        CHECK(tokenizer_is_end(t, 5) == (named != 0), "</s> without the token of Gemma 4: %d", named);
+        close_tiny(t, &v);
+    }
+}
+
 /* Without byte tokens a character that is not in the vocabulary is the unknown token; without that one an error. */
 static void test_no_byte_tokens(void)
 {
@@ -466,6 +492,13 @@ static void bos_missing(struct vocab *v)
     vocab_texts(v, "tokenizer.ggml.tokens", abc, 3);
 }
 
+static void eos_missing(struct vocab *v)
+{
+    bos_missing(v);
+    vocab_bool(v, "tokenizer.ggml.add_bos_token", false);
+    vocab_bool(v, "tokenizer.ggml.add_eos_token", true);
+}
+
 static void texts(struct vocab *v, const char *const *list, size_t n)
 {
     begin(v, "llama");
@@ -550,6 +583,7 @@ static const struct bad table[] = {
     { "D6", "unknown = 77", unknown_size, QUERN_EFORMAT, "unknown_token_id is 77" },
     { "D6", "FIM pad = 77", fim_size, QUERN_EFORMAT, "fim_pad_token_id is 77" },
     { "D6", "BOS wanted, none named", bos_missing, QUERN_EFORMAT, "bos_token_id" },
+    { "D6", "EOS wanted, none named", eos_missing, QUERN_EFORMAT, "texts are to end with a token" },
     { "D7", "no merges", merges_none, QUERN_EFORMAT, "tokenizer.ggml.merges is missing" },
     { "D7", "merge of an absent first", merges_first, QUERN_EFORMAT, "line 1, 'x b': the first is not" },
     { "D7", "merge of an absent second", merges_second, QUERN_EFORMAT, "line 0, 'a x': the second is not" },
@@ -623,6 +657,7 @@ int main(void)
     TEST(test_spm_prefix);
     TEST(test_spm_across_blanks);
     TEST(test_known_texts);
+    TEST(test_named_roles);
     TEST(test_no_byte_tokens);
     TEST(test_bpe);
     TEST(test_merges_in_order);
