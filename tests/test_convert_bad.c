@@ -117,7 +117,7 @@ static const struct { const char *file, *find, *with; enum quern_code code; cons
     { "config.json", "\"rope_theta\":",
       "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":0},\"rope_theta\":", QUERN_EFORMAT,
       "original_max_position_embeddings 0" },
-    { "config.json", "\"rms_norm_eps\":", "\"rms_norm_eps\":null,\"x\":", QUERN_EFORMAT, "'rms_norm_eps' must be a number" },
+    { "config.json", "\"rms_norm_eps\":", "\"rms_norm_eps\":\"1\",\"x\":", QUERN_EFORMAT, "'rms_norm_eps' must be a number" },
     { "config.json", "LlamaForCausalLM\"]", "Phi3ForCausalLM\"],\"partial_rotary_factor\":1.5", QUERN_EFORMAT,
       "partial_rotary_factor 1.5" },
     { "config.json", "LlamaForCausalLM", "MixtralForCausalLM", QUERN_EFORMAT, "num_local_experts 0" },
@@ -150,25 +150,31 @@ static void test_one_thing_wrong(void)
     CHECK(convert_with(NULL), "the folder is whole again: %s", err.text);
 }
 
-/* Bytes of the first shard's header, which hold NULs: `find` becomes `with`, of the same length. */
+/* Bytes of a shard's header, which holds NULs: the first `find` of all shards becomes `with`, of the same length. */
 static bool convert_with_header(const char *find, const char *with)
 {
-    char path[1400];
-    size_t n, at = 0, length = strlen(find);
-    snprintf(path, sizeof path, "%s/model-00001.safetensors", folder);
-    char *old = read_whole_file(path, &n);
-    while (old && at + length <= n && memcmp(old + at, find, length))
-        at++;
-    if (!old || at + length > n || strlen(with) != length)
-        abort();
-    memcpy(old + at, with, length);
-    write_text_file(folder, "model-00001.safetensors", old, n);
-    unlink(output);
-    bool ok = convert_with(NULL);
-    memcpy(old + at, find, length);
-    write_text_file(folder, "model-00001.safetensors", old, n);
-    free(old);
-    return ok;
+    for (int shard = 1; shard <= 3; shard++) {
+        char name[40], path[1400];
+        size_t n, at = 0, length = strlen(find);
+        snprintf(name, sizeof name, "model-%05d.safetensors", shard);
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        char *bytes = read_whole_file(path, &n);
+        while (bytes && at + length <= n && memcmp(bytes + at, find, length))
+            at++;
+        if (bytes && at + length <= n) {
+            memcpy(bytes + at, with, length);
+            write_text_file(folder, name, bytes, n);
+            unlink(output);
+            bool ok = convert_with(NULL);
+            memcpy(bytes + at, find, length);
+            write_text_file(folder, name, bytes, n);
+            free(bytes);
+            return ok;
+        }
+        free(bytes);
+    }
+    printf("no '%s' in any shard\n", find);
+    abort();
 }
 
 /* Tensors that are whole, and still not what a model has. */

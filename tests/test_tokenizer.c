@@ -168,6 +168,28 @@ static void test_named_roles(void)
     }
 }
 
+/* The longest token wins, and what it cuts off another's end leaves that place to the longest that still fits there. Of phi-3's
+ * special tokens some keep the white space behind them. */
+static void test_overlapping_tokens(void)
+{
+    static const char *const list[] = { "a", "c", "\xC4\xA0", "<ab", "<abcd>", "d>efghij", "<unk>", "<s>", "<|endoftext|>", "</s>" };
+    static const int32_t types[] = { 1, 1, 1, 4, 4, 4, 2, 3, 3, 3 };
+    struct vocab v;
+    vocab_begin(&v);
+    vocab_text(&v, "general.name", "phi-3");
+    vocab_text(&v, "tokenizer.ggml.model", "gpt2");
+    vocab_text(&v, "tokenizer.ggml.pre", "gpt-2");
+    vocab_texts(&v, "tokenizer.ggml.tokens", list, 10);
+    vocab_array(&v, "tokenizer.ggml.token_type", GGUF_I32, types, 10, 40);
+    vocab_texts(&v, "tokenizer.ggml.merges", list, 0);
+    struct tokenizer *t = open_tiny(&v);
+    check_tokens(t, "a<abcd>a", 0, "a <abcd> a");
+    check_tokens(t, "<abcd>efghij", 0, "<ab c d>efghij");
+    check_tokens(t, "<s> a<unk> a<|endoftext|> a</s> a", TOKENIZE_PARSE_SPECIAL,
+                 "<s> \xC4\xA0 a <unk> \xC4\xA0 a <|endoftext|> \xC4\xA0 a </s> a");
+    close_tiny(t, &v);
+}
+
 /* Without byte tokens a character that is not in the vocabulary is the unknown token; without that one an error. */
 static void test_no_byte_tokens(void)
 {
@@ -658,6 +680,7 @@ int main(void)
     TEST(test_spm_across_blanks);
     TEST(test_known_texts);
     TEST(test_named_roles);
+    TEST(test_overlapping_tokens);
     TEST(test_no_byte_tokens);
     TEST(test_bpe);
     TEST(test_merges_in_order);
