@@ -209,14 +209,10 @@ static void test_experts_and_windows(void)
     close_tiny(&t);
 }
 
-/* The arithmetic roof of one thread is what the loop does when it is called by hand; half of it at least, where others compute. */
-static void test_roof(void)
+/* What the loop behind the arithmetic roof does when it is called by hand. */
+static double rate_by_hand(const struct roof_dot *dot)
 {
-    struct quern_error err = {0};
-    struct small t;
     double best = 0;
-    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
-    const struct roof_dot *dot = &t.bench.loops.dot[ROOF_INT8];
     size_t rounds = 1;
     for (double seconds = 0; seconds < 0.01; rounds *= 2) {
         double begin = machine_clock();
@@ -225,8 +221,23 @@ static void test_roof(void)
         seconds = machine_clock() - begin;
         best = fmax(best, (double)rounds * dot->ops / seconds);
     }
-    CHECK(t.bench.roof.ops[ROOF_INT8] > 0.4 * best && t.bench.roof.ops[ROOF_INT8] < 2.5 * best, "%g Gop/s, by hand %g",
-          t.bench.roof.ops[ROOF_INT8] * 1e-9, best * 1e-9);
+    return best;
+}
+
+/* The roof of one thread is that rate; others may disturb either, but not twenty times one after the other. */
+static void test_roof(void)
+{
+    struct quern_error err = {0};
+    struct bench_row row = {.test = "decode", .n = 1, .batch = 1, .reps = 1};
+    double roof = 0, best = 1;
+    struct small t;
+    CHECK(open_tiny(&t, "tiny:q4_0", 1, &err), "%s", err.text);
+    for (int i = 0; i < 20 && !(roof > 0.6 * best && roof < 1.6 * best); i++) {
+        CHECK(bench_measure(&t.bench, &row, &err), "%s", err.text);
+        roof = t.bench.roof.ops[ROOF_INT8];
+        best = rate_by_hand(&t.bench.loops.dot[ROOF_INT8]);
+    }
+    CHECK(roof > 0.6 * best && roof < 1.6 * best, "%g Gop/s, by hand %g", roof * 1e-9, best * 1e-9);
     close_tiny(&t);
 }
 
