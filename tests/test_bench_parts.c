@@ -212,16 +212,16 @@ static void test_experts_and_windows(void)
 /* What the loop behind the arithmetic roof does when it is called by hand. */
 static double rate_by_hand(const struct roof_dot *dot)
 {
-    double best = 0;
+    double seconds = 0;
     size_t rounds = 1;
-    for (double seconds = 0; seconds < 0.01; rounds *= 2) {
+    while (seconds < 0.01) {
+        rounds *= 2;
         double begin = machine_clock();
         volatile uint64_t sink = dot->fn(rounds);
         (void)sink;
         seconds = machine_clock() - begin;
-        best = fmax(best, (double)rounds * dot->ops / seconds);
     }
-    return best;
+    return (double)rounds * dot->ops / seconds;
 }
 
 /* The roof of one thread is that rate; others may disturb either, but not twenty times one after the other. */
