@@ -53,7 +53,7 @@ struct panel_shape {
     float           factor;     /* super: of d and dmin                                                */
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */
     unsigned        bytes;      /* of a run in the file                                                */
-    bool            exponents;  /* small: scales are E8M0, not F16; used on AVX2                       */
+    bool            exponents;  /* small: scales are E8M0, not F16: panels on AVX-512 hold exponents   */
     bool            vnni;       /* AVX2 with AVX-VNNI                                                  */
 };
 

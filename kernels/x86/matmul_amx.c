@@ -97,7 +97,7 @@ static void scale_dots(struct many_scratch *scratch, const struct panel *p, size
                 continue;
             }
             float *acc = &scratch->acc[first + t][column + half * PANEL_ROWS];
-            __m512 factor = _mm512_mul_ps(_mm512_castsi512_ps(scale), _mm512_set1_ps(token->dx[s * shape->sub / 32]));
+            __m512 factor = scaled_by(_mm512_set1_ps(token->dx[s * shape->sub / 32]), _mm512_castsi512_ps(scale), *shape);
             __m512 sum = _mm512_fmadd_ps(factor, _mm512_cvtepi32_ps(dot), _mm512_loadu_ps(acc));
             if (shape->mins)
                 sum = _mm512_fnmadd_ps(_mm512_load_ps(p[half].min.f[s]), _mm512_set1_ps(token->dsum[s]), sum);

@@ -91,6 +91,14 @@ void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t ro
 /* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
 void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);
 
+/* A token's scale times a small format's. Where all of those are powers of two, a panel holds their exponents: vscalefps leaves the
+ * ports to the dots, on which a multiplication takes its turn (MXFP4 336 -> 361 Gop/s with 256 tokens). Both round once, to the
+ * same bits. */
+static ALWAYS_INLINE __m512 scaled_by(__m512 dx, __m512 scale, const struct panel_shape shape)
+{
+    return shape.exponents ? _mm512_scalef_ps(dx, scale) : _mm512_mul_ps(scale, dx);
+}
+
 /* ---- a token's side --------------------------------------------------------------------------------------------- */
 
 /* Sums of x per 32 columns as i32, from the 16 sums per 16 columns. */

@@ -163,7 +163,7 @@ static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16]
     for (int half = 0; half < (shape.sub == 16 ? 2 : 1); half++) {
         transpose_16x8(columns, scale[half]);
         for (int s = 0; s < 8; s++)
-            _mm512_store_ps(out->scale.f[8 * half + s], columns[s]);
+            _mm512_store_ps(out->scale.f[8 * half + s], shape.exponents ? _mm512_getexp_ps(columns[s]) : columns[s]);
     }
     if (shape.mins) {
         transpose_16x8(columns, low);
