@@ -159,6 +159,19 @@ struct decode_run {
     struct decode_rest  rest;
 };
 
+/* In a register: what compilers would fold into several instructions as an unaligned load they load once. */
+static ALWAYS_INLINE __m512i settled(__m512i value)
+{
+    __asm__("" : "+v"(value));
+    return value;
+}
+
+static ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
+{
+    enum { A_OR_B_AND_C = 0xf8 };
+    return _mm512_ternarylogic_epi32(a, b, mask, A_OR_B_AND_C);
+}
+
 /* A token's run in the order of the weights. */
 static ALWAYS_INLINE void load_acts(__m512i x[4], const int8_t *from, enum panel_order order)
 {
@@ -386,12 +399,16 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
  * machine's own prefetchers recognize and carry on, while requests for the same run of sixteen rows say nothing to them (Zen 4, one
  * core, share of its reading rate: Q4_K 92 to 94 % instead of 82, Q4_0 80 to 82 instead of 74, Q6_K of 8192 columns 90 instead of
  * 80). Two blocks of sixteen rows ahead; one: Q4_K 87; eight: 87. Streams far apart without requests, as the floats' products read
- * (apart.h, with what else was tried), are slower here: a line takes too many instructions. */
+ * (apart.h, with what else was tried), are slower here: a line takes too many instructions.
+ *
+ * A Zen 4 drops requests that it has no room for (a loop of nothing else runs at three times the rate of memory), so formats
+ * whose cycles allow it (shape.insist) ask again one block ahead, which costs little where the line has come: Q8_0 93 % instead of
+ * 81, Q4_K 92 instead of 84. Those that are as slow in the cache as memory lose half a percent. */
 enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2 };
 
 struct ask {
     const uint8_t *later;                    /* the block of rows BLOCKS_AHEAD blocks on, NULL: nothing */
-    const uint8_t *next;                     /* a call's first rows: the blocks up to there, for which nobody has asked */
+    const uint8_t *next;                     /* the block before it: for a call's first rows; shape.insist: for all */
     size_t         own;                      /* and how much further on a later run of these rows is, 0: not asked for */
 };
 
@@ -402,7 +419,7 @@ static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row,
     const uint8_t *rows = (const uint8_t *)job->weights + row * job->row_bytes;
     const bool first = row == all.begin;
     return (struct ask){ .later = row + BLOCKS_AHEAD * PANEL_ROWS < all.end ? rows + BLOCKS_AHEAD * block : NULL,
-                         .next = first && row + PANEL_ROWS < all.end ? rows + block : NULL,
+                         .next = (first || shape.insist) && row + PANEL_ROWS < all.end ? rows + block : NULL,
                          .own = first ? RUNS_AHEAD * shape.bytes : 0 };
 }
 

@@ -1,5 +1,6 @@
 #include "k_scales.h"
 #include "matmul_few_avx512.h"
+#include "matmul_halves_avx512.h"
 #include "matmul_one_avx512.h"
 #include "matmul_planes_avx512.h"
 
@@ -23,11 +24,11 @@ static ALWAYS_INLINE void run_q4_k_avx512(struct run *out, const uint8_t *bytes)
 }
 
 #define SHAPE_Q4_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 15, .bytes = 144, .factor = 1, .mins = true, \
-        .order = ORDER_HALVES, .narrow = true, .nibbles = true }
+        .order = ORDER_HALVES, .narrow = true, .nibbles = true, .insist = true }
 
 static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
+    halves_format(job, row, all, (struct panel_shape)SHAPE_Q4_K);
 }
 
 static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
@@ -67,7 +68,7 @@ static ALWAYS_INLINE void run_q5_k_avx512(struct run *out, const uint8_t *bytes)
 
 static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
-    decode_format(job, row, all, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
+    halves_format(job, row, all, (struct panel_shape)SHAPE_Q5_K);
 }
 
 static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)

@@ -31,19 +31,6 @@ static ALWAYS_INLINE __m512i own_planes(void)
     return _mm512_broadcast_i32x4(_mm_setr_epi32(0x03030303, 0x0c0c0c0c, 0x30303030, (int)0xc0c0c0c0));
 }
 
-/* In a register: what compilers would fold into several instructions as an unaligned load they load once. */
-static ALWAYS_INLINE __m512i settled(__m512i value)
-{
-    __asm__("" : "+v"(value));
-    return value;
-}
-
-static ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
-{
-    enum { A_OR_B_AND_C = 0xf8 };
-    return _mm512_ternarylogic_epi32(a, b, mask, A_OR_B_AND_C);
-}
-
 static ALWAYS_INLINE __m512i two_masks(__m512i a, int mask_a, __m512i b, int mask_b)
 {
     return or_masked(_mm512_and_si512(a, _mm512_set1_epi8((char)mask_a)), b, _mm512_set1_epi8((char)mask_b));

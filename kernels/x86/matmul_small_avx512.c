@@ -18,7 +18,7 @@ static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 272, .factor = 1 }
+#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 272, .factor = 1, .insist = true }
 
 static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
