@@ -52,6 +52,25 @@ if [ "${2:-}" = codes ]; then
                for (i = 1; i <= NR; i++)
                    printf "%s%s,%s", (i % 6 == 1 ? "    " : " "), words[i], (i % 6 == 0 || i == NR ? "\n" : "")
                print "};" }' iq1_s.txt
+    # and as names of their halves: an entry's first four columns with the mark of the second of its sixteen's two last halves
+    awk "$print_bytes"'
+        { for (half = 0; half < 2; half++)
+              for (i = 4; i > 0; i--) name[half, NR - 1] = 3 * name[half, NR - 1] + $(4 * half + i) + 1 }
+        END { print "\nconst uint8_t firsts_iq1[16][128] __attribute__((aligned(64))) = {"
+              for (j = 0; j < 16; j++) {
+                  for (c = 0; c < NR / 16; c++) {
+                      second = name[1, 16 * c + j] - name[1, 16 * c]
+                      if (second > 1) { print "more than two halves in sixteen entries" > "/dev/stderr"; exit 1 }
+                      bytes[c] = name[0, 16 * c + j] + 128 * second }
+                  row(bytes, 128) }
+              print "};\n\nconst uint8_t lasts_iq1[1][128] __attribute__((aligned(64))) = {"
+              for (c = 0; c < NR / 16; c++) bytes[c] = name[1, 16 * c]
+              row(bytes, 128)
+              print "};\n\nconst uint8_t values_iq1[4][128] __attribute__((aligned(64))) = {"
+              for (f = 0; f < 4; f++) {
+                  for (i = 0; i < 128; i++) bytes[i] = i < 81 ? 8 * (int(i / 3 ^ f) % 3) : 0
+                  row(bytes, 128) }
+              print "};" }' iq1_s.txt
     exit
 fi
 

@@ -213,9 +213,11 @@ static void add_bf16(struct kernels *table)
     need_scratch(table, matmul_float_scratch_avx512bf16());
 }
 
-/* The books of IQ2 and IQ3 in registers. */
+/* The books of IQ1, IQ2 and IQ3 looked up by permutations. */
 static void add_vbmi(struct kernels *table)
 {
+    serve(table, FORMAT_IQ1_S, "avx512_vbmi", 64, matmul_iq1_s_avx512vbmi);
+    serve(table, FORMAT_IQ1_M, "avx512_vbmi", 64, matmul_iq1_m_avx512vbmi);
     serve(table, FORMAT_IQ2_XXS, "avx512_vbmi", 64, matmul_iq2_xxs_avx512vbmi);
     serve(table, FORMAT_IQ2_XS, "avx512_vbmi", 64, matmul_iq2_xs_avx512vbmi);
     serve(table, FORMAT_IQ2_S, "avx512_vbmi", 64, matmul_iq2_s_avx512vbmi);

@@ -1,6 +1,12 @@
 /* grid_codes.h - the codebooks of grids.h in the forms in which vectors look them up.
  *
  * IQ1's is loaded by index: entries of eight values in eighths, plus 16 and the delta, as if that were always plus one.
+ * It is also there as names of half entries: a name is the number, 0 to 80, whose four digits of base three are the values plus
+ * one, the first column's the lowest. The book is sorted by its last columns, so that among entries 16 c to 16 c + 15 no more than
+ * two different second halves occur, with names that follow each other: lasts_iq1[0][c] and that plus one. firsts_iq1[j][c]
+ * names the first half of entry 16 c + j, and its bit 7 says that the second half is the later one. values_iq1[f] has the f-th
+ * value plus one of a name, in eighths.
+ *
  * The others are small enough for tables in registers.
  *
  * A value is named by its place among the values that occur: 8, 25, 43 in IQ2 (two bits); 4, 12, 20, 28, 36, 44, 52, 62 in IQ3_XXS
@@ -19,6 +25,7 @@
 
 extern const uint8_t codes_iq2_xxs[2][256], codes_iq2_xs[2][512], codes_iq2_s[2][1024], codes_iq3_xxs[2][256], codes_iq3_s[2][512];
 extern const uint64_t eighths_iq1[2048];
+extern const uint8_t firsts_iq1[16][128], lasts_iq1[1][128], values_iq1[4][128];
 extern const uint8_t values_iq2[3][64], values_iq3_xxs[4][64], values_iq3_s[4][64];
 
 #endif

@@ -1,6 +1,7 @@
 #include "iquants_avx512.h"
 
 #include "grid_codes.h"
+#include "pairs_avx512vbmi.h"
 
 /* IQ2 and IQ3 with AVX-512 VBMI and GFNI. A codebook's entry fits 16 bits when each value is named by its place among the few that
  * occur (grid_codes.h), so a book is two tables of bytes, and a table of 128 bytes is one vpermi2b for 64 indices: of a whole run
@@ -17,11 +18,6 @@
  * (IQ3_XXS), 18 (IQ3_S); with data in the cache it takes 18, 25, 31, 21, 26. Neither requests, stores, the ends of runs nor the
  * tables' loads make the difference, each left out; looking pairs up while the ones before are multiplied, from registers or
  * through memory, gained nothing (bench/results/2026-11-21-decode-types.md). */
-
-static ALWAYS_INLINE __m512i book_of_128(const uint8_t *table, __m512i index)
-{
-    return _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
-}
 
 /* The bytes that 64 indices of up to ten bits name: the lower eight in `index`, the upper two as masks. `entries` is constant. */
 static ALWAYS_INLINE __m512i look_up_book(const uint8_t *table, int entries, __m512i index, __mmask64 bit_8, __mmask64 bit_9)
@@ -46,12 +42,6 @@ static ALWAYS_INLINE struct codes codes_of(const uint8_t *low, const uint8_t *hi
 }
 
 /* ---- values and signs ------------------------------------------------------------------------------------------------ */
-
-/* The bits of `mask` of a, the others of b. */
-static ALWAYS_INLINE __m512i pick(__m512i mask, __m512i a, __m512i b)
-{
-    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
-}
 
 /* out[f]: the f-th of each four columns of IQ2. `signs`: at bits 1 to 4. */
 static ALWAYS_INLINE void values_of_2_bits(__m512i out[4], __m512i codes, __m512i signs)
@@ -95,19 +85,8 @@ static ALWAYS_INLINE __m512i signs_of_32_bytes(const uint8_t *bytes)
     return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x1b17130f0b07033f), words);
 }
 
-/* 2 s + 1 for a scale s that stands at bits 1 to 4, whatever is beside it. */
-static ALWAYS_INLINE __m512i odd_of_nibbles(__m512i v)
-{
-    return _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(0x1e), _mm512_set1_epi32(1), 0xea);
-}
-
 /* ---- up to four tokens --------------------------------------------------------------------------------------------- */
 
-/* Two rows' runs. Where the dots and scales of which columns stand, in lanes of 32 bits:
- *   PAIR_ROWS    q[0..3] first row, q[4..7] second row; lane u is the u-th unit of 16 columns
- *   PAIR_UNITS   lower 256 bits first row, upper ones second; q[0..3] units 0 to 3 and 8 to 11, q[4..7] 4 to 7 and 12 to 15
- *   PAIR_SUBS    halves as before; lane s is the s-th 32 columns in all of q */
-enum pair_order { PAIR_ROWS, PAIR_UNITS, PAIR_SUBS };
 struct pair {
     __m512i q[8], scales[2];   /* PAIR_SUBS: scales[0] for all                                  */
 };
@@ -125,44 +104,16 @@ struct pair_scratch {
 };
 _Static_assert(DECODE_TOKS * sizeof(struct pair_token) <= sizeof(struct few_run), "fits what five tokens and more take");
 
-/* out[f]: the f-th of each four columns, lane u of 32 bits the u-th 16 columns. */
-static ALWAYS_INLINE void load_units(__m512i out[4], const int8_t *from)
-{
-    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
-    __m512i v[4];
-    for (int k = 0; k < 4; k++)              /* lane i of 128 bits: unit 4k + i, dword f of it for vector f */
-        v[k] = _mm512_shuffle_epi8(_mm512_loadu_si512(from + 64 * k), bytes);
-    for (int f = 0; f < 4; f += 2) {
-        __m512i index = _mm512_add_epi32(low, _mm512_set1_epi32(f));
-        __m512i a = _mm512_permutex2var_epi32(v[0], index, v[1]), b = _mm512_permutex2var_epi32(v[2], index, v[3]);
-        out[f] = _mm512_shuffle_i64x2(a, b, 0x44);
-        out[f + 1] = _mm512_shuffle_i64x2(a, b, 0xee);
-    }
-}
-
 static ALWAYS_INLINE void load_pair_token(struct pair_token *out, const uint8_t *act, const struct act_layout *layout, size_t run,
                                           const enum pair_order order)
 {
-    /* IQ2's codes give columns 0 to 3 of an entry of eight in one vector, 4 to 7 in another. */
-    const __m256i even = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46,
-                                          48, 50, 52, 54, 56, 58, 60, 62);
-    const __m512i evens = _mm512_broadcast_i64x4(even), odds = _mm512_or_si512(evens, _mm512_set1_epi8(1));
     __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
-    __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums), x[4];
+    __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums);
     __m512i init = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, 7));
-    load_units(x, (const int8_t *)act + run * PANEL_COLS);
+    load_pair_acts(out->x, (const int8_t *)act + run * PANEL_COLS, order);
     memcpy(&out->dx, act + layout->scales + run * 4, 4);
     out->init[0] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0x88) : init;
     out->init[1] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0xdd) : init;
-    for (int f = 0; f < 4; f++) {
-        out->x[f] = order == PAIR_ROWS    ? x[f]
-                    : order == PAIR_UNITS ? _mm512_shuffle_i32x4(x[f], x[f], 0x88)
-                                          : _mm512_permutexvar_epi8(evens, x[f]);
-        out->x[4 + f] = order == PAIR_ROWS    ? x[f]
-                        : order == PAIR_UNITS ? _mm512_shuffle_i32x4(x[f], x[f], 0xdd)
-                                              : _mm512_permutexvar_epi8(odds, x[f]);
-    }
 }
 
 /* Both rows' sums: lanes of the first row in the lower 256 bits, of the second in the upper ones. */
@@ -179,17 +130,6 @@ static ALWAYS_INLINE __m512i dot_pair(const struct pair *w, const struct pair_to
     a = _mm512_mullo_epi32(a, w->scales[0]);
     b = _mm512_mullo_epi32(b, w->scales[1]);
     return order == PAIR_ROWS ? fold_halves(a, b) : _mm512_add_epi32(a, b);
-}
-
-/* sums[4h + i]: rows 8h + i and 8h + 4 + i. */
-static ALWAYS_INLINE __m512 finish_pairs(__m512 acc, const __m512i sums[8], const uint32_t d[16], float dx,
-                                         const struct panel_shape shape)
-{
-    __m512i quad[4];
-    for (int i = 0; i < 4; i++)
-        quad[i] = fold_pairs(sums[i], sums[4 + i]);
-    __m512 rows = _mm512_cvtepi32_ps(sum_lanes(quad[0], quad[1], quad[2], quad[3]));
-    return _mm512_fmadd_ps(_mm512_mul_ps(scales_of(d, false, shape.factor), _mm512_set1_ps(dx)), rows, acc);
 }
 
 /* Up to 16 rows, as decode_rows; the sums are exact: the order within them does not matter. `soon` goes on by two rows' runs with
@@ -304,14 +244,6 @@ static ALWAYS_INLINE void columns_of_3_bits(struct run *out, struct codes codes,
 
 /* ---- the formats: where a run's indices, signs and scales stand ------------------------------------------------------ */
 
-/* 64 bytes to a register: compilers would rather load them again for each use, and a load across lines takes 1.5 cycles. */
-static ALWAYS_INLINE __m512i load_once(const uint8_t *bytes)
-{
-    __m512i v = _mm512_loadu_si512(bytes);
-    __asm__("" : "+v"(v));
-    return v;
-}
-
 /* d; per 32 values 8 bytes: four indices, then four masks of signs and a scale, which go to `words`. */
 static ALWAYS_INLINE struct halves halves_iq2_xxs(__m512i *words, const uint8_t *first, const uint8_t *second)
 {
@@ -382,12 +314,6 @@ static ALWAYS_INLINE void run_iq2_xs(struct run *out, const uint8_t *bytes)
     columns_of_halves(out, halves_iq2_xs(bytes, bytes));
     out->scales = nibble_scales(bytes + 66);
     out->d = load_u16(bytes);
-}
-
-static ALWAYS_INLINE __m512i twice_32(const uint8_t *first, const uint8_t *second)
-{
-    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)first)),
-                              _mm256_loadu_si256((const __m256i *)second), 1);
 }
 
 /* d; 32 lower index bytes; 32 masks of signs; 8 bytes with two upper index bits for each of four entries; scales. */

@@ -75,7 +75,7 @@ matmul_fn matmul_q1_0_amx, matmul_q2_0_amx, matmul_q4_0_amx, matmul_q4_1_amx, ma
 matmul_fn matmul_q2_k_amx, matmul_q3_k_amx, matmul_q4_k_amx, matmul_q5_k_amx, matmul_q6_k_amx, matmul_tq1_0_amx,
           matmul_tq2_0_amx;
 matmul_fn matmul_iq2_xxs_avx512vbmi, matmul_iq2_xs_avx512vbmi, matmul_iq2_s_avx512vbmi, matmul_iq3_xxs_avx512vbmi,
-          matmul_iq3_s_avx512vbmi;
+          matmul_iq3_s_avx512vbmi, matmul_iq1_s_avx512vbmi, matmul_iq1_m_avx512vbmi;
 matmul_fn matmul_iq1_s_amx, matmul_iq1_m_amx, matmul_iq2_xxs_amx, matmul_iq2_xs_amx, matmul_iq2_s_amx,
           matmul_iq3_xxs_amx, matmul_iq3_s_amx, matmul_iq4_xs_amx;
 
