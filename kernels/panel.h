@@ -50,6 +50,7 @@ struct panel_shape {
     unsigned        planes;     /* super, sub 16: bits of values whose lower two stand four to a byte; 0: otherwise. AVX-512 */
     bool            scaled;     /* super: the bytes of panels and of five to sixteen tokens are value times scale, plus the
                                  * offset, so that a run has one dot; `sub` counts for the minimums alone. AVX-512, AMX */
+    unsigned        few;        /* AVX-512: tokens from which lanes are tokens, 0: five                */
     bool            insist;     /* one to four tokens: lines are asked for twice, on AVX-512           */
     float           factor;     /* super: of d and dmin                                                */
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */

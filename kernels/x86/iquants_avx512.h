@@ -5,10 +5,10 @@
 #include "iquant_signs.h"
 #include "matmul_few_avx512.h"
 
-#define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 66, .factor = 0.125f }
+#define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 66, .factor = 0.125f, .few = 4 }
 #define SHAPE_IQ2_XS { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 74, .factor = 0.125f }
 #define SHAPE_IQ2_S { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 82, .factor = 0.125f }
-#define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 98, .factor = 0.25f }
+#define SHAPE_IQ3_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 98, .factor = 0.25f, .few = 4 }
 #define SHAPE_IQ3_S { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 110, .factor = 1 }
 
 /* Magnitudes with signs, plus 128. */

@@ -384,7 +384,7 @@ static void multiply_groups(const struct matmul_job *job, struct row_range rows,
         part.acts = (const uint8_t *)job->acts + tok * job->act_stride;
         part.rows_soon = tok == 0 ? job->rows_soon : 0;
         part.asked = tok != 0 || job->asked;
-        if (part.toks <= DECODE_TOKS) {
+        if (part.toks < few_least(&format->shape)) {
             const struct row_range all = rows_to_ask(&part, rows);
             for (size_t row = rows.begin; row < rows.end; row += PANEL_ROWS)
                 format->decode(&part, row, all);

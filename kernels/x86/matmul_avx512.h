@@ -53,9 +53,14 @@ typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_rang
  * soon; 0: nothing. */
 typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead);
 
-/* All rows of a call, DECODE_TOKS + 1 to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in
- * scratch (job->kept). */
+/* All rows of a call, few_least to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in scratch
+ * (job->kept). */
 enum { FEW_TOKS = 16 };
+static inline size_t few_least(const struct panel_shape *shape)
+{
+    return shape->few ? shape->few : DECODE_TOKS + 1;
+}
+
 struct few_scratch;
 typedef void few_fn(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch);
 

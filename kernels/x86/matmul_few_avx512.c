@@ -22,6 +22,8 @@ static ALWAYS_INLINE void arrange_64(int8_t (*out)[64], const int8_t *const *x, 
         v[i] = _mm512_loadu_si512(x[i] + at);
     if (G == 1) {
         transpose_16x16(v);
+    } else if (G == 4) {
+        transpose_lanes(v);
     } else {                                 /* pairs of tokens, even columns of 8 bytes and odd ones, then the pairs */
         __m512i odd[4];
         for (int i = 0; i < 4; i++) {
@@ -49,7 +51,7 @@ static ALWAYS_INLINE __m512 repeat_lanes(__m512 v, int G)
 /* v's lane j to lane j G + g, the others zero. */
 static ALWAYS_INLINE __m512i place_lanes(__m512i v, int g, int G)
 {
-    unsigned every = G == 1 ? 0xffff : 0x5555;
+    unsigned every = G == 1 ? 0xffff : G == 2 ? 0x5555 : 0x1111;
     return _mm512_maskz_expand_epi32((__mmask16)(every << g), v);
 }
 
@@ -141,8 +143,10 @@ void few_arrange_avx512(struct few_scratch *scratch, const struct matmul_job *jo
 {
     if (few_groups(job->toks) == 1)
         arrange(scratch, job, shape, 1);
-    else
+    else if (few_groups(job->toks) == 2)
         arrange(scratch, job, shape, 2);
+    else
+        arrange(scratch, job, shape, 4);
 }
 
 void few_store_avx512(const struct matmul_job *job, size_t row, size_t rows, const float (*acc)[16], size_t G)

@@ -361,7 +361,8 @@ static ALWAYS_INLINE void run_tq1_0_avx512(struct run *out, const uint8_t *bytes
 }
 
 #define SHAPE_TQ1_0 { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .narrow = true }
-#define SHAPE_TQ1_0_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .scaled = true }
+#define SHAPE_TQ1_0_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 1, .top = 2, .bytes = 54, .factor = 1, .few = 4, \
+        .scaled = true }
 
 static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {

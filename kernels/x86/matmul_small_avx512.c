@@ -18,7 +18,8 @@ static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 272, .factor = 1, .insist = true }
+#define SHAPE_Q8_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 128, .top = 255, .bytes = 272, .factor = 1, .few = 4, \
+        .insist = true }
 
 static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -299,7 +300,7 @@ static ALWAYS_INLINE void run_nvfp4_avx512(struct run *out, const uint8_t *bytes
     out->scale = ue4m3_halves(_mm512_cvtepu8_epi32(_mm_setr_epi32(scales[0], scales[1], scales[2], scales[3])));
 }
 
-#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .top = 28, .bytes = 144, .factor = 1 }
+#define SHAPE_NVFP4 { .kind = PANEL_SMALL, .sub = 16, .offset = 16, .top = 28, .bytes = 144, .factor = 1, .few = 4 }
 
 static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -337,7 +338,7 @@ static ALWAYS_INLINE void run_q1_0_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 2, .bytes = 36, .factor = 1 }
+#define SHAPE_Q1_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 2, .bytes = 36, .factor = 1, .few = 4 }
 
 static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
@@ -379,7 +380,7 @@ static ALWAYS_INLINE void run_q2_0_avx512(struct run *out, const uint8_t *bytes)
     set_codes(out, _mm_blend_epi32(_mm_blend_epi32(d[0], d[1], 2), _mm_blend_epi32(d[2], d[3], 8), 12));
 }
 
-#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 3, .bytes = 72, .factor = 1 }
+#define SHAPE_Q2_0 { .kind = PANEL_SMALL, .sub = 32, .offset = 1, .top = 3, .bytes = 72, .factor = 1, .few = 4 }
 
 static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
