@@ -60,7 +60,7 @@ if [ "${2:-}" = codes ]; then
               for (j = 0; j < 16; j++) {
                   for (c = 0; c < NR / 16; c++) {
                       second = name[1, 16 * c + j] - name[1, 16 * c]
-                      if (second > 1) { print "more than two halves in sixteen entries" > "/dev/stderr"; exit 1 }
+                      if (second < 0 || second > 1) { print "more than two halves in sixteen entries" > "/dev/stderr"; exit 1 }
                       bytes[c] = name[0, 16 * c + j] + 128 * second }
                   row(bytes, 128) }
               print "};\n\nconst uint8_t lasts_iq1[1][128] __attribute__((aligned(64))) = {"

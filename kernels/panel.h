@@ -3,7 +3,7 @@
  * All products work on runs of 256 columns. A format brings one function per instruction set that decodes a row's run to unsigned
  * bytes (value + offset) and the scales they share; everything else is shared:
  *
- *   one to four tokens   the run stays in registers and is multiplied at once
+ *   one to four tokens   the run stays in registers and is multiplied at once; four of some formats as the next (few)
  *   five to sixteen      on AVX-512 rows stay bytes, lanes are tokens of arranged activations; some formats up to 48 so
  *   more                 16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
  *                        first-level cache while all tokens of the batch pass by
@@ -48,21 +48,21 @@ struct panel_shape {
     bool            narrow;     /* the dot of four values and activations fits int16: values up to 63, or eight up to 15 */
     bool            nibbles;    /* values are nibbles as they stand in the file, no more to be done    */
     unsigned        planes;     /* super, sub 16: bits of values whose lower two stand four to a byte; 0: otherwise. AVX-512 */
-    bool            scaled;     /* super: the bytes of panels and of five to sixteen tokens are value times scale, plus the
+    bool            scaled;     /* super: the bytes of panels and where lanes are tokens are value times scale, plus the
                                  * offset, so that a run has one dot; `sub` counts for the minimums alone. AVX-512, AMX */
-    unsigned        few;        /* AVX-512: tokens from which lanes are tokens, 0: five                */
-    bool            insist;     /* one to four tokens: lines are asked for twice, on AVX-512           */
+    unsigned        few;        /* AVX-512: tokens from which lanes are tokens, 0: five; with VBMI IQ2 and IQ3 decide themselves */
+    bool            insist;     /* AVX-512, while the run stays in registers: lines are asked for twice */
     float           factor;     /* super: of d and dmin                                                */
     unsigned        top;        /* the largest value with its offset, at most 255; used on AVX2        */
     unsigned        bytes;      /* of a run in the file                                                */
-    bool            exponents;  /* small: scales are E8M0, not F16: panels on AVX-512 hold exponents   */
+    bool            exponents;  /* small: scales are E8M0, not F16; on AVX-512 panels hold their exponents */
     bool            vnni;       /* AVX2 with AVX-VNNI                                                  */
 };
 
 /* 16 rows by 256 columns. q[c][r]: columns 4c to 4c + 3 of row r, one lane of a byte dot product. */
 struct panel {
     uint8_t q[PANEL_COLS / 4][PANEL_ROWS][4];
-    union { int32_t i[16][PANEL_ROWS]; float f[16][PANEL_ROWS]; } scale;         /* [sub-block][row]                    */
+    union { int32_t i[16][PANEL_ROWS]; float f[16][PANEL_ROWS]; } scale;         /* [sub-block][row]; AVX-512: or powers of two */
     union { int16_t i[8][PANEL_ROWS][2]; float f[8][PANEL_ROWS]; } min;          /* super: pairs of sub-blocks, [0, 63] */
     float   d[PANEL_ROWS], dmin[PANEL_ROWS];                                     /* super                               */
 };

@@ -5,6 +5,8 @@
 #include "iquant_signs.h"
 #include "matmul_few_avx512.h"
 
+#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .offset = 16, .top = 25, .bytes = 50, .factor = 0.125f, .narrow = true }
+#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .offset = 16, .top = 25, .bytes = 56, .factor = 0.125f, .narrow = true }
 #define SHAPE_IQ2_XXS { .kind = PANEL_SUPER, .sub = 32, .offset = 128, .top = 255, .bytes = 66, .factor = 0.125f, .few = 4 }
 #define SHAPE_IQ2_XS { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 74, .factor = 0.125f }
 #define SHAPE_IQ2_S { .kind = PANEL_SUPER, .sub = 16, .offset = 128, .top = 255, .bytes = 82, .factor = 0.125f }

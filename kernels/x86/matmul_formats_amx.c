@@ -74,12 +74,18 @@ void matmul_q5_k_amx(const struct matmul_job *job, size_t row_begin, size_t row_
 
 void matmul_q6_k_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_q6_k_avx512);
+    if (job->toks == 1)
+        matmul_q6_k_avx512(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }
 
 void matmul_tq1_0_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_tq1_0_avx512);
+    if (job->toks == 1)
+        matmul_tq1_0_avx512(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_tq1_0_avx512);
 }
 
 void matmul_tq2_0_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -89,12 +95,18 @@ void matmul_tq2_0_amx(const struct matmul_job *job, size_t row_begin, size_t row
 
 void matmul_iq1_s_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq1_s_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
 
 void matmul_iq1_m_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq1_m_avx512);
+    if (job->toks <= DECODE_TOKS)
+        matmul_iq1_m_avx512vbmi(job, row_begin, row_end, scratch);
+    else
+        matmul_panels_amx(job, row_begin, row_end, scratch, &format_iq1_m_avx512);
 }
 
 void matmul_iq2_xxs_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

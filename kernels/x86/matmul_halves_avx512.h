@@ -2,20 +2,23 @@
  *
  * A row's 128 bytes of nibbles are four times 32 bytes whose low and high halves are two sub-blocks. Their first 16 bytes are put
  * into one vector and their last into another, so that each lane of 128 bits is a pair of sub-blocks and two dots, one into the
- * other, leave four sums of eight products per sub-block. High nibbles are multiplied where they stand and the sums shifted down:
- * one shift for four. Two rows' sums are packed to words, multiplied by both rows' scales and added in one step; their minimums
- * meet the sums of x where they stand beside the scales. Fourteen instructions of 512 bits per 256 weights and about three to add
- * up: Q4_K takes 14.0 cycles in the cache, where one row at a time with its sums in memory took 16.6.
+ * other, leave four sums of eight products per sub-block. Q4_K's high nibbles are multiplied where they stand and their sums
+ * shifted down: one shift for each token instead of two for the row. Two rows' sums are packed to words, multiplied by both rows'
+ * scales and added in one step; their minimums meet the sums of x where they stand beside the scales. Q4_K takes fifteen
+ * instructions of 512 bits per 256 weights besides loads, and about three to add up: 14.0 cycles in the cache, where one row at a
+ * time with its sums in memory took 16.6; Q5_K, with ten for fifth bits, 20.3 instead of 21.9.
  *
- * A run is finished after the next one's rows, when its d have reached the cache. */
+ * A run is finished after the next one's rows: its d are stored by four bytes and loaded by 64, which waits until the stores have
+ * left the core. */
 #ifndef QUERN_MATMUL_HALVES_AVX512_H
 #define QUERN_MATMUL_HALVES_AVX512_H
 
 #include "k_scales.h"
 #include "matmul_avx512.h"
+#include "numbers.h"
 
 /* What a format does to have its vectors of nibbles' bytes: 16 bytes of each 32, the first or the last. */
-struct halves {
+struct half_bytes {
     __m512i first, last;
 };
 
@@ -53,10 +56,10 @@ static ALWAYS_INLINE void load_halves(struct halves_token *out, float *dx, const
 }
 
 /* 16 bytes of each 32. Loaded whole and once: compilers would fold an unaligned load into both. */
-static ALWAYS_INLINE struct halves part_halves(const uint8_t *nibbles)
+static ALWAYS_INLINE struct half_bytes part_halves(const uint8_t *nibbles)
 {
     __m512i a = settled(_mm512_loadu_si512(nibbles)), b = settled(_mm512_loadu_si512(nibbles + 64));
-    return (struct halves){ _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd) };
+    return (struct half_bytes){ _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd) };
 }
 
 /* 16 bytes' fifth bits to the values of lane p, bit 2 p and, for high nibbles, 2 p + 1. */
@@ -73,7 +76,7 @@ static ALWAYS_INLINE void split_halves(__m512i q[4], const uint8_t *row, const s
 {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xf0);
     const bool fifth = shape.top > 15;
-    struct halves raw = part_halves(row + (fifth ? 48 : 16));
+    struct half_bytes raw = part_halves(row + (fifth ? 48 : 16));
     q[0] = _mm512_and_si512(raw.first, low);
     q[1] = _mm512_and_si512(raw.last, low);
     q[2] = fifth ? _mm512_and_si512(_mm512_srli_epi16(raw.first, 4), low) : _mm512_and_si512(raw.first, high);
@@ -112,7 +115,7 @@ static ALWAYS_INLINE void halves_four(__m512i *total, __m512i *low, uint32_t *d,
                                            16, 16, 16, 0, 0, 0, 0);
     const __m512i odds = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
     __m512i sums[DECODE_TOKS][2], mins[DECODE_TOKS][2];
-#pragma GCC unroll 2
+    UNROLL_ALL
     for (size_t two = 0; two < 2; two++) {
         const uint8_t *row[2] = { from + place[2 * two], from + place[2 * two + 1] };
         __m512i q[2][4];

@@ -34,12 +34,12 @@ static ALWAYS_INLINE void name_entries(struct names out[2], const struct indices
         for (int i = 0; i < 4; i++)
             part[i][v] = at[v].chunk;
     }
-#pragma GCC unroll 4
+    UNROLL_ALL
     for (int j = 0; j < 4; j++) {
         __mmask64 mine[2];
         for (int v = 0; v < 2; v++)
             mine[v] = j ? _mm512_cmpeq_epi8_mask(low[v], _mm512_set1_epi8((char)j)) : _mm512_testn_epi8_mask(at[v].low, three);
-#pragma GCC unroll 4
+        UNROLL_ALL
         for (int i = 0; i < 4; i++) {
             __m512i a = _mm512_load_si512(firsts_iq1[4 * i + j]), b = _mm512_load_si512(firsts_iq1[4 * i + j] + 64);
             for (int v = 0; v < 2; v++)
@@ -57,8 +57,8 @@ static ALWAYS_INLINE void name_entries(struct names out[2], const struct indices
 }
 
 /* What a token offers for a run, in a pair's order. The deltas are taken for plus one eighth, with the values' offset of eight:
- * seven times the sums of x off. Where they are minus one, two times the sum more: IQ1_S, whose lanes have one delta, chooses
- * between two starts; IQ1_M adds dots of 16 and 2, or 0, with eighths of the sums per entry and the rest. */
+ * seven times the sums of x off. Where they are minus one eighth, two times the sum more: IQ1_S, whose lanes have one delta,
+ * chooses between two starts; IQ1_M adds dots of 16 and 2, or 0, with eighths of the sums per entry and the rest. */
 struct iq1_token {
     __m512i x[8], init[2];     /* PAIR_SUBS: init for plus, for minus; PAIR_UNITS: for q[0..3], for q[4..7] */
     __m512i sums[2];           /* PAIR_UNITS: per entry two bytes, h and l: 8 h + l is minus the sum of its eight x */
@@ -67,7 +67,7 @@ struct iq1_token {
 
 struct iq1_scratch {
     __m512i          sums[DECODE_TOKS][8];
-    struct iq1_token token[];
+    struct iq1_token token[];                /* [run][token] */
 };
 _Static_assert(DECODE_TOKS * sizeof(struct iq1_token) <= sizeof(struct few_run), "fits what five tokens and more take");
 
@@ -156,7 +156,7 @@ typedef void iq1_pair_fn(struct iq1_pair *out, struct names names, const struct 
                          const uint8_t *second);
 
 /* d; 32 lower index bytes; 8 words: four times three upper index bits, a 3-bit scale, the delta's sign. The words go to `words`. */
-static ALWAYS_INLINE struct indices find_iq1_s(__m512i *words, const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE struct indices locate_iq1_s(__m512i *words, const uint8_t *first, const uint8_t *second)
 {
     *words = _mm512_cvtepu16_epi32(twice_16(first + 34, second + 34));
     return indices_of(twice_32(first + 2, second + 2), _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x25221f1c05023f3c), *words));
@@ -174,10 +174,10 @@ static ALWAYS_INLINE void pair_iq1_s(struct iq1_pair *out, struct names names, c
 
 /* 32 lower index bytes; 16 bytes with three upper bits and the delta's sign per entry; 4 words of four 3-bit scales, above them d's
  * nibbles. */
-static ALWAYS_INLINE struct indices find_iq1_m(__m512i *words, const uint8_t *first, const uint8_t *second)
+static ALWAYS_INLINE struct indices locate_iq1_m(__m512i *words, const uint8_t *first, const uint8_t *second)
 {
     __m512i both = _mm512_cvtepu8_epi16(twice_16(first + 32, second + 32));
-    *words = both;           /* not used */
+    *words = _mm512_setzero_si512();         /* IQ1_S's */
     return indices_of(twice_32(first, second), _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x302c201c100c003c), both));
 }
 
@@ -206,7 +206,7 @@ static ALWAYS_INLINE uint32_t d_iq1(const uint8_t *bytes, const struct panel_sha
 }
 
 /* Up to 16 rows as decode_pairs of matmul_iquants_avx512vbmi.c, but two pairs at a time. */
-static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, struct row_range all, struct iq1_scratch *scratch,
+static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row, struct row_range all, struct iq1_scratch *scratch,
                                      const size_t toks, iq1_find_fn *find, iq1_pair_fn *unpack, const enum pair_order order,
                                      const struct panel_shape shape)
 {
@@ -270,19 +270,15 @@ static ALWAYS_INLINE void decode_iq1_rows(const struct matmul_job *job, struct r
                            order);
     for (size_t row = call.begin; row < call.end; row += PANEL_ROWS) {
         if (job->toks == 1)
-            decode_iq1(job, row, all, scratch, 1, find, unpack, order, shape);
+            decode_names(job, row, all, scratch, 1, find, unpack, order, shape);
         else if (job->toks == 2)
-            decode_iq1(job, row, all, scratch, 2, find, unpack, order, shape);
+            decode_names(job, row, all, scratch, 2, find, unpack, order, shape);
         else if (job->toks == 3)
-            decode_iq1(job, row, all, scratch, 3, find, unpack, order, shape);
+            decode_names(job, row, all, scratch, 3, find, unpack, order, shape);
         else
-            decode_iq1(job, row, all, scratch, 4, find, unpack, order, shape);
+            decode_names(job, row, all, scratch, 4, find, unpack, order, shape);
     }
 }
-
-/* Of the shape only what is asked for: values and sums have their own form here. */
-#define SHAPE_IQ1_S { .kind = PANEL_SUPER, .sub = 32, .bytes = 50, .factor = 0.125f }
-#define SHAPE_IQ1_M { .kind = PANEL_SUPER, .sub = 16, .bytes = 56, .factor = 0.125f }
 
 /* So many tokens go this way, others by loads. */
 enum { IQ1_S_TOKS = 4, IQ1_M_TOKS = 2 };
@@ -291,7 +287,7 @@ void matmul_iq1_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
 {
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= IQ1_S_TOKS)
-        decode_iq1_rows(job, call, scratch, find_iq1_s, pair_iq1_s, PAIR_SUBS, (struct panel_shape)SHAPE_IQ1_S);
+        decode_iq1_rows(job, call, scratch, locate_iq1_s, pair_iq1_s, PAIR_SUBS, (struct panel_shape)SHAPE_IQ1_S);
     else
         matmul_iq1_s_avx512(job, row_begin, row_end, scratch);
 }
@@ -300,7 +296,7 @@ void matmul_iq1_m_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
 {
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= IQ1_M_TOKS)
-        decode_iq1_rows(job, call, scratch, find_iq1_m, pair_iq1_m, PAIR_UNITS, (struct panel_shape)SHAPE_IQ1_M);
+        decode_iq1_rows(job, call, scratch, locate_iq1_m, pair_iq1_m, PAIR_UNITS, (struct panel_shape)SHAPE_IQ1_M);
     else
         matmul_iq1_m_avx512(job, row_begin, row_end, scratch);
 }

@@ -379,9 +379,6 @@ static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, siz
     fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, 0, run_of_iq1, shape);
 }
 
-#define SHAPE_IQ1_S \
-    { .kind = PANEL_SUPER, .sub = 32, .offset = 16, .narrow = true, .top = 25, .bytes = 50, .factor = 0.125f }
-
 static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes)
 {
     const uint64_t upper = 0x0700070007000700;
@@ -419,9 +416,6 @@ void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t 
 {
     matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
-
-#define SHAPE_IQ1_M \
-    { .kind = PANEL_SUPER, .sub = 16, .offset = 16, .narrow = true, .top = 25, .bytes = 56, .factor = 0.125f }
 
 static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes)
 {

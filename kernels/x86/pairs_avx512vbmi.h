@@ -25,9 +25,7 @@ static ALWAYS_INLINE __m512i odd_of_nibbles(__m512i v)
 /* 64 bytes to a register: compilers would rather load them again for each use, and a load across lines takes 1.5 cycles. */
 static ALWAYS_INLINE __m512i load_once(const uint8_t *bytes)
 {
-    __m512i v = _mm512_loadu_si512(bytes);
-    __asm__("" : "+v"(v));
-    return v;
+    return settled(_mm512_loadu_si512(bytes));
 }
 
 static ALWAYS_INLINE __m512i twice_32(const uint8_t *first, const uint8_t *second)

@@ -5,7 +5,8 @@
  * scale beside its pairs of products) takes one multiplication for a sub-block of eight rows. Pairs of products are added as
  * int16 up to there. No sum goes across lanes, and nothing is stored by two bytes and loaded by thirty-two.
  *
- * AVX-VNNI takes the same code: its dots and a vpmulld for each sub-block were 0 to 17 % slower (one Zen 4 core, EVEX form). */
+ * AVX-VNNI takes the same code: with its dots and a vpmulld for each sub-block it was from 2 % faster (Q5_K, four tokens) to 17 %
+ * slower (one Zen 4 core, EVEX form). */
 #ifndef QUERN_TURNED_KQUANTS_AVX2_H
 #define QUERN_TURNED_KQUANTS_AVX2_H
 
@@ -19,7 +20,8 @@ struct turned_head {
     __m256i d;              /* f16 d, above it f16 dmin                                                        */
 };
 typedef void head_fn(struct turned_head *out, const uint8_t *block, size_t stride);
-/* Values of bits' plane `plane` of eight (the block's 32 columns), dword g of them: raw[g] holds `planes` of them. */
+/* Dword g of plane `plane` (columns 32 * plane to 32 * plane + 31 of the run) from raw[g], in which so many planes stand as
+ * turned_place says. */
 typedef __m256i plane_fn(__m256i raw, __m256i high, int plane);
 
 /* Where a block's packed bits stand: each 32 bytes from `packed` on hold `planes` times 32 columns, those at `high`, where
@@ -90,7 +92,7 @@ static ALWAYS_INLINE void head_q4_k(struct turned_head *out, const uint8_t *bloc
     unsigned_pairs(out->low + 2, mins[1]);
 }
 
-/* Two or four bytes of each of eight rows. */
+/* Four bytes of each of eight rows. */
 static ALWAYS_INLINE __m256i words_of_rows(const uint8_t *word, size_t stride)
 {
     const uint8_t *upper = word + 4 * stride;
@@ -269,7 +271,7 @@ static ALWAYS_INLINE void turned_super_run(__m256 acc[DECODE_TOKS], const uint8_
 /* Sums of x in the order of turned_head's low[]. */
 static ALWAYS_INLINE void sums_by_two(struct token_run *token, const struct panel_shape shape)
 {
-    
+
     if (shape.sub == 32) {
         __m128i eight = _mm_load_si128((const __m128i *)token->sums);
         _mm_store_si128((__m128i *)token->sums, _mm_shufflehi_epi16(_mm_shufflelo_epi16(eight, 0xd8), 0xd8));
