@@ -2,11 +2,11 @@
  *
  * A row's 128 bytes of nibbles are four times 32 bytes whose low and high halves are two sub-blocks. Their first 16 bytes are put
  * into one vector and their last into another, so that each lane of 128 bits is a pair of sub-blocks and two dots, one into the
- * other, leave four sums of eight products per sub-block. Q4_K's high nibbles are multiplied where they stand and their sums
- * shifted down: one shift for each token instead of two for the row. Two rows' sums are packed to words, multiplied by both rows'
- * scales and added in one step; their minimums meet the sums of x where they stand beside the scales. Q4_K takes fifteen
- * instructions of 512 bits per 256 weights besides loads, and about three to add up: 14.0 cycles in the cache, where one row at a
- * time with its sums in memory took 16.6; Q5_K, with ten for fifth bits, 20.3 instead of 21.9.
+ * other, leave four sums of eight products per sub-block. Of one or two tokens Q4_K's high nibbles are multiplied where they stand
+ * and the sums shifted down: one shift for each token instead of two for the row. Two rows' sums are packed to words, multiplied
+ * by both rows' scales and added in one step; their minimums meet the sums of x where they stand beside the scales. Q4_K takes
+ * fifteen instructions of 512 bits per 256 weights besides loads, and about three to add up: 14.0 cycles in the cache, where one
+ * row at a time with its sums in memory took 16.6; Q5_K, with ten for fifth bits, 20.3 instead of 21.9.
  *
  * A run is finished after the next one's rows: its d are stored by four bytes and loaded by 64, which waits until the stores have
  * left the core. */
@@ -71,27 +71,29 @@ static ALWAYS_INLINE __m512i with_fifth(__m512i values, const uint8_t *bits, boo
     return or_masked(values, four, _mm512_set1_epi8(16));
 }
 
-/* A row's values: q[0], q[1] belong to x[0], x[1], the high nibbles q[2], q[3] are 16 times as large without fifth bits. */
-static ALWAYS_INLINE void split_halves(__m512i q[4], const uint8_t *row, const struct panel_shape shape)
+/* A row's values: q[0], q[1] belong to x[0], x[1]; the high nibbles q[2], q[3] are 16 times as large unless shifted `down`, which
+ * fifth bits want. */
+static ALWAYS_INLINE void split_halves(__m512i q[4], const uint8_t *row, bool down, const struct panel_shape shape)
 {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xf0);
     const bool fifth = shape.top > 15;
     struct half_bytes raw = part_halves(row + (fifth ? 48 : 16));
     q[0] = _mm512_and_si512(raw.first, low);
     q[1] = _mm512_and_si512(raw.last, low);
-    q[2] = fifth ? _mm512_and_si512(_mm512_srli_epi16(raw.first, 4), low) : _mm512_and_si512(raw.first, high);
-    q[3] = fifth ? _mm512_and_si512(_mm512_srli_epi16(raw.last, 4), low) : _mm512_and_si512(raw.last, high);
+    q[2] = down ? _mm512_and_si512(_mm512_srli_epi16(raw.first, 4), low) : _mm512_and_si512(raw.first, high);
+    q[3] = down ? _mm512_and_si512(_mm512_srli_epi16(raw.last, 4), low) : _mm512_and_si512(raw.last, high);
     for (int k = 0; fifth && k < 4; k++)
         q[k] = with_fifth(q[k], row + 16 + 16 * (k % 2), k >= 2);
 }
 
-/* Sums of eight products, four to a sub-block: of 0, 2, 4, 6 and of 1, 3, 5, 7; at most 8 * 31 * 127, which fits int16. */
-static ALWAYS_INLINE void dot_halves(__m512i dot[2], const __m512i q[4], const __m512i x[4], const struct panel_shape shape)
+/* Sums of eight products, four to a sub-block: of 0, 2, 4, 6 and of 1, 3, 5, 7, shifted here unless `down`; at most 8 * 31 * 127,
+ * which fits int16. */
+static ALWAYS_INLINE void dot_halves(__m512i dot[2], const __m512i q[4], const __m512i x[4], bool down)
 {
     const __m512i zero = _mm512_setzero_si512();
     dot[0] = dot_64(dot_64(zero, q[0], x[0]), q[1], x[1]);
     dot[1] = dot_64(dot_64(zero, q[2], x[2]), q[3], x[3]);
-    if (shape.top == 15)
+    if (!down)
         dot[1] = _mm512_srai_epi32(dot[1], 4);
 }
 
@@ -115,20 +117,21 @@ static ALWAYS_INLINE void halves_four(__m512i *total, __m512i *low, uint32_t *d,
                                            16, 16, 16, 0, 0, 0, 0);
     const __m512i odds = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
     __m512i sums[DECODE_TOKS][2], mins[DECODE_TOKS][2];
+    const bool down = shape.top > 15 || toks > 2;
     UNROLL_ALL
     for (size_t two = 0; two < 2; two++) {
         const uint8_t *row[2] = { from + place[2 * two], from + place[2 * two + 1] };
         __m512i q[2][4];
         for (size_t k = 0; k < 2; k++) {
-            split_halves(q[k], row[k], shape);
+            split_halves(q[k], row[k], down, shape);
             d[2 * two + k] = load_u32(row[k]);
         }
         __m512i words = words_of_scales_and_mins(row[0], row[1]);
         __m512i even = _mm512_permutexvar_epi16(evens, words), odd = _mm512_permutexvar_epi16(odds, words);
         for (size_t t = 0; t < toks; t++) {
             __m512i first[2], second[2];
-            dot_halves(first, q[0], token[t].x, shape);
-            dot_halves(second, q[1], token[t].x, shape);
+            dot_halves(first, q[0], token[t].x, down);
+            dot_halves(second, q[1], token[t].x, down);
             mins[t][two] = _mm512_madd_epi16(words, token[t].sums);
             sums[t][two] = _mm512_dpwssd_epi32(_mm512_madd_epi16(_mm512_packs_epi32(first[0], second[0]), even),
                                                _mm512_packs_epi32(first[1], second[1]), odd);
