@@ -406,10 +406,10 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
  * 80). Two blocks of sixteen rows ahead; one: Q4_K 87; eight: 87. Streams far apart without requests, as the floats' products read
  * (apart.h, with what else was tried), are slower here: a line takes too many instructions.
  *
- * A Zen 4 drops requests that it has no room for (a loop of nothing else runs at three times the rate of memory), so formats
- * whose cycles allow it (shape.insist) ask again one block ahead, which costs little where the line has come. Whole 1B models on
- * one thread: Q8_0 93 to 95 % instead of 82 to 88, Q4_K_M 88 to 95 instead of 80 to 85. Those that are as slow in the cache as
- * memory lose half a percent. */
+ * A Zen 4 drops requests that it has no room for (a loop of nothing else runs at three times the rate of memory), so formats whose
+ * cycles allow it (shape.insist) ask again one block ahead, which costs little where the line has come. Whole 1B models on one
+ * thread: Q8_0 93 to 95 % instead of 82 to 88, Q4_K_M 88 to 95 instead of 80 to 85, Q5_K 88 to 96 instead of 83 to 89. Those that
+ * are as slow in the cache as memory lose half a percent. */
 enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2 };
 
 struct ask {

@@ -64,7 +64,7 @@ static ALWAYS_INLINE void run_q5_k_avx512(struct run *out, const uint8_t *bytes)
 }
 
 #define SHAPE_Q5_K { .kind = PANEL_SUPER, .sub = 32, .offset = 0, .top = 31, .bytes = 176, .factor = 1, .mins = true, \
-        .order = ORDER_HALVES, .narrow = true }
+        .order = ORDER_HALVES, .insist = true, .narrow = true }
 
 static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {
