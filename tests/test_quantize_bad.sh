@@ -270,6 +270,13 @@ row I4 "importances of another model" 3 "another model" "$quantize" m.gguf out $
 "$build/tests/gen_edit" poor.gguf lacks.gguf drop blk.1.ffn_up.weight.in_sum2 drop blk.1.ffn_up.weight.counts 2>said
 row I4 "importances lack a tensor" 3 "blk.1.ffn_up.weight" "$quantize" m.gguf out $q4 --imatrix lacks.gguf
 row I4 "... and --lax-imatrix goes without" 0 "" "$quantize" m.gguf out $q4 --imatrix lacks.gguf --lax-imatrix
+"$build/quern-convert" m.gguf half.gguf --type f16 2>said
+sed '/blk.1.ffn_up/s/"type": "[^"]*"/"type": "F16"/' recipe.json >keeps.json
+row I4 "... or a recipe that leaves it whole" 0 "" "$quantize" half.gguf out --recipe keeps.json --no-feedback $texts \
+    --imatrix lacks.gguf --dry-run
+row I4 "... and one that rounds it does not" 3 "blk.1.ffn_up.weight" "$quantize" half.gguf out $planned --imatrix lacks.gguf
+"$build/tests/gen_edit" m.gguf unused.gguf u32 llama.block_count 1 2>said
+row I4 "tensors that the model does not use need no importances" 0 "" "$quantize" unused.gguf out $measured --dry-run
 for part in counts in_sum2; do
     "$build/tests/gen_edit" poor.gguf odd.gguf fill blk.1.ffn_up.weight.$part 0 255 2>said
     row I4 "importances with NaN among the $part" 3 "odd.gguf: entry 'blk.1.ffn_up.weight'" \

@@ -78,10 +78,11 @@ static bool check_rules(const struct run *r, struct quern_error *err)
     return true;
 }
 
-bool run_check_matrix(const struct run *r, struct quern_error *err)
+bool run_check_matrix(const struct run *r, bool lax, struct quern_error *err)
 {
     const struct gguf *g = &r->input;
-    if (!r->have_matrix)
+    /* Gathered ones lack what the model does not use: that is rounded without. */
+    if (!r->args->imatrix)
         return true;
     bool *needs = mem_take(g->tensor_count, sizeof *needs, "the plan", err), ok;
     for (size_t i = 0; needs && i < g->tensor_count; i++) {
@@ -90,7 +91,7 @@ bool run_check_matrix(const struct run *r, struct quern_error *err)
         needs[i] = r->plan[i].format != t->type && !gguf_string_is(t->name, "token_embd.weight") &&
                    !gguf_string_is(t->name, "per_layer_token_embd.weight") && !gguf_string_is(t->name, "output.weight");
     }
-    ok = needs && (imatrix_check(&r->matrix, g, needs, r->args->lax_imatrix, err) || error_prefix(err, r->args->imatrix));
+    ok = needs && (imatrix_check(&r->matrix, g, needs, lax, err) || error_prefix(err, r->args->imatrix));
     free(needs);
     return ok;
 }
@@ -106,7 +107,7 @@ bool run_check_importances(const struct run *r, struct quern_error *err)
                        text_escape(shown, sizeof shown, t->name.text, t->name.n), format_find(r->plan[i].format)->name);
         }
     }
-    return run_check_matrix(r, err);
+    return run_check_matrix(r, r->args->lax_imatrix, err);
 }
 
 bool run_open_inputs(struct run *r, struct quern_error *err)

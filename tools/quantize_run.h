@@ -61,8 +61,9 @@ struct run {
 bool run_open_inputs(struct run *r, struct quern_error *err);
 /* What would be found out only after the work: the output exists, or is the input. */
 bool run_check_output(const struct run *r, struct quern_error *err);
-/* The user's importances, if there are any, are another model's, or lack tensors that the plan rounds. */
-bool run_check_matrix(const struct run *r, struct quern_error *err);
+/* The user's importances, if there are any, are another model's, or lack tensors that the plan rounds. `lax`: only their shapes are
+ * looked at, as a recipe may leave whole what the draft rounds. */
+bool run_check_matrix(const struct run *r, bool lax, struct quern_error *err);
 /* The types of the plan need importances that are not there; and run_check_matrix. */
 bool run_check_importances(const struct run *r, struct quern_error *err);
 /* Is the source rounded already? */

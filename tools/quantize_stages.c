@@ -117,8 +117,7 @@ static bool check_draft(const struct run *r, bool sized, struct quern_error *err
 }
 
 /* What can be refused before importances are gathered, which takes minutes: a file that is no statistics, tensors that would be
- * rounded twice, importances or a recipe of another model, too small a size. The plan is a draft: without importances some types
- * may become others. */
+ * rounded twice, importances or a recipe of another model, too small a size. The plan is a draft: a recipe may say other types. */
 static bool check_inputs(struct run *r, bool sized, struct quern_error *err)
 {
     const struct quantize_args *a = r->args;
@@ -132,8 +131,9 @@ static bool check_inputs(struct run *r, bool sized, struct quern_error *err)
         return false;
     if (!r->preset)
         r->preset = preset_find("Q4_K_M");
-    return preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, true, err) && run_check_twice(r, err) &&
-           run_check_matrix(r, err) && check_draft(r, sized, err);
+    bool importances = r->have_matrix || importance_possible(r->model, r->pool);
+    return preset_plan(r->plan, &r->input, r->preset, r->rules, r->rule_count, importances, err) && run_check_twice(r, err) &&
+           run_check_matrix(r, a->lax_imatrix || a->recipe, err) && check_draft(r, sized, err);
 }
 
 bool run_decide(struct run *r, struct quern_error *err)
