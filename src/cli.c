@@ -274,10 +274,16 @@ void progress_show(struct progress *p, double share)
     fflush(stderr);
 }
 
-void progress_end(struct progress *p)
+void progress_aside(struct progress *p)
 {
     if (p->on && p->terminal)
         fputs("\r\033[K", stderr);
+    p->shown = 0;
+}
+
+void progress_end(struct progress *p)
+{
+    progress_aside(p);
     long spent = (long)(machine_clock() - p->begin);
     if (p->on && p->lines)
         fprintf(stderr, "%s: ended after %ld:%02ld\n", p->what, spent / 60, spent % 60);

@@ -46,16 +46,17 @@ const volatile int *cli_catch_signals(void);
 bool cli_terminal(int fd);
 
 /* ---- progress on stderr ------------------------------------------------------------------------------------------
- * A bar with the time left on a terminal. Elsewhere, of work that takes more than ten seconds, a plain line for each tenth that is
- * done and one at the end: a log then tells what goes on, and short work leaves it clean. */
+ * A bar with the time left on a terminal. Elsewhere, of work that takes more than ten seconds, a plain line whenever another tenth
+ * is begun and one at the end: a log then tells what goes on, and short work leaves it clean. */
 struct progress {
     const char *what;
     double      begin, shown;      /* machine_clock */
     bool        on, terminal;
-    int         lines;             /* elsewhere: tenths told, the one that is under way among them */
+    int         lines;             /* elsewhere: the tenth, from 1, that the last line was told in; 0: none yet */
 };
 void progress_begin(struct progress *p, const char *what);
 void progress_show(struct progress *p, double share);      /* 0..1 */
+void progress_aside(struct progress *p);                   /* clears the bar, for a message; progress_show draws it again */
 void progress_end(struct progress *p);                     /* clears the bar, or says how long it took */
 /* For work that names its own steps: begins anew where `what` is another pointer than before. `progress`: a struct progress. */
 void progress_step(void *progress, const char *what, double share);

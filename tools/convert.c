@@ -55,7 +55,7 @@ static bool write_all(const struct emit_tensor *tensors, size_t count, const str
         ok = emit_data(&tensors[i], kernels, w, &report, err);
         if (ok && report.odd) {
             char shown[160];
-            progress_end(&ticker.progress);
+            progress_aside(&ticker.progress);
             cli_warn("'%s' has %zu values that are NaN or infinite", text_escape(shown, sizeof shown, tensors[i].name,
                      strlen(tensors[i].name)), report.odd);
         }

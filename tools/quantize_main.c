@@ -141,7 +141,10 @@ static bool prepare(struct run *r, struct quern_error *err)
     if (r->adaptive) {
         struct timespec from, to;
         clock_gettime(CLOCK_MONOTONIC, &from);
-        if (!run_decide(r, err))
+        bool decided = run_decide(r, err);
+        if (r->progress.what)
+            progress_end(&r->progress);
+        if (!decided)
             return false;
         clock_gettime(CLOCK_MONOTONIC, &to);
         r->planned = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);

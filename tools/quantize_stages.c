@@ -27,8 +27,10 @@ static bool gather_moments(struct run *r, const char *path, const struct adaptiv
         workplace_finished(&r->work, "stats", path, err))
         return true;
     *none = err->code == QUERN_EUSAGE;
-    if (*none)
+    if (*none) {
+        progress_aside(&r->progress);
         cli_warn("no error feedback: %s", err->text);
+    }
     return *none;
 }
 
@@ -171,8 +173,6 @@ bool run_decide(struct run *r, struct quern_error *err)
     /* A recipe's losses may be of the other way of rounding: then nothing is predicted of this file. */
     if (gathers && r->choice.feedback != r->have_refine)
         r->choice.predicted = 0;
-    if (r->progress.what)
-        progress_end(&r->progress);
     return !a->save_recipe || recipe_write(&r->choice, a->save_recipe, a->args.operands[0], a->force, err);
 }
 
