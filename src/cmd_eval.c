@@ -51,7 +51,7 @@ static const struct option options[] = {
 static const struct example eval_examples[] = {
     {"quern eval model.gguf --text text.txt -c 128", "perplexity in chunks of 128 tokens"},
     {"quern eval --text text.txt -c 128 --chunks 2 --against model.gguf -m model.gguf",
-     "how far the one after -m is from the other"},
+     "how far the model after -m is from the one after --against"},
     {NULL, NULL}
 };
 

@@ -53,7 +53,7 @@ static const struct option detokenize_options[] = {
 };
 
 static const struct example detokenize_examples[] = {
-    {"quern detokenize model.gguf <ids.txt", "and the text again"},
+    {"quern detokenize model.gguf <ids.txt", "the text that those ids stand for"},
     {NULL, NULL}
 };
 

@@ -36,7 +36,7 @@ static const struct option verify_options[] = {
 };
 
 static const struct example verify_examples[] = {
-    {"quern verify model.gguf", "every reason why the file is not sound"},
+    {"quern verify model.gguf", "whether the file is sound, and if not, every reason"},
     {NULL, NULL}
 };
 

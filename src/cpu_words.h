@@ -10,7 +10,7 @@
 #define CPU_CHOICES "ref|avx2|avx_vnni|avx512|avx512_bf16|amx|neon|dotprod|i8mm"
 
 /* This machine, capped by `word`, or where that is NULL by the environment's QUERN_CPU; an empty word caps nothing. QUERN_EUSAGE
- * for one that is unknown, QUERN_EUNSUPPORTED for one that this machine has not. */
+ * for one that is unknown, QUERN_EUNSUPPORTED for one that this machine lacks. */
 bool cpu_choose(struct cpu *cpu, const char *word, struct quern_error *err);
 
 #endif

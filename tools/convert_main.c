@@ -33,7 +33,7 @@ static int convert(int argc, char **argv);
 
 static const struct example convert_examples[] = {
     {"quern-convert checkpoint converted.gguf", "a folder as it is published, in its own precision"},
-    {"quern-convert model.gguf half.gguf --type f16", "another type in a GGUF"},
+    {"quern-convert model.gguf half.gguf --type f16", "a GGUF in another type"},
     {NULL, NULL}
 };
 

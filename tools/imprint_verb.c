@@ -69,7 +69,8 @@ static int run_imprint(int argc, char **argv)
 
 static const struct example imprint_examples[] = {
     {"quern-quantize imprint model.gguf text.txt -o model.stats", "what a text does inside the model, gathered once"},
-    {"quern-quantize model.gguf fed.gguf --bpw 6 --stats model.stats --calibration text.txt --heldout other.txt", "and used"},
+    {"quern-quantize model.gguf fed.gguf --bpw 6 --stats model.stats --calibration text.txt --heldout other.txt",
+     "a file rounded by those statistics"},
     {NULL, NULL}
 };
 

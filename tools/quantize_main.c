@@ -67,7 +67,7 @@ static int run_quantize(int argc, char **argv);
 static const struct example quantize_examples[] = {
     {"quern-quantize model.gguf plain.gguf --plain --type Q4_K_M", "llama.cpp's mix, at once"},
     {"quern-quantize model.gguf small.gguf --bpw 6 --calibration text.txt --heldout other.txt --save-recipe recipe.json",
-     "six bits per weight, for the tensors that need them on your text, and the loss on another"},
+     "six bits per weight on average, more where your text needs them; the loss is measured on another text"},
     {"quern-quantize model.gguf smaller.gguf --bpw 5.5 --recipe recipe.json --calibration text.txt --heldout other.txt",
      "another size by the same measurements"},
     {"quern-quantize --dry-run model.gguf --type Q4_K_M --recipe recipe.json --calibration text.txt --heldout other.txt",
