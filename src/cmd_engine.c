@@ -3,7 +3,6 @@
  * The options are one group (options.h), so that a flag means the same in every verb and stands once in the manual. */
 #include "cmd_engine.h"
 
-
 #include "cpu_words.h"
 #include "machine.h"
 #include "pool.h"

@@ -65,7 +65,8 @@ static const struct option options[] = {
 static const struct example run_examples[] = {
     {"quern run -p 'It was a dark and stormy night' -n 80", "80 tokens of the small model inside the program"},
     {"quern run model.gguf -f text.txt -c 1024 --temp 0", "go on from a file, always with the most likely token"},
-    {"quern run model.gguf --json -n 20 -c 1024 <text.txt", "the prompt from standard input; one object with text, tokens and timings"},
+    {"quern run model.gguf --json -n 20 -c 1024 <text.txt",
+     "the prompt from standard input; one object with text, tokens and timings"},
     {NULL, NULL}
 };
 

@@ -18,7 +18,8 @@ static bool load_and_run(const char *path)
     struct quern_session_options options = { .context = 64, .batch = 8 };
     struct quern_model *model = quern_open_model(path, &how, &err);
     struct quern_session *s = model ? quern_open_session(model, &options, &err) : NULL;
-    bool ok = s && quern_sync_session(s, TOKENS, 12, &err) && quern_step_session(s, TOKENS, 1, &err) && quern_sync_session(s, TOKENS + 3, 9, &err);
+    bool ok = s && quern_sync_session(s, TOKENS, 12, &err) && quern_step_session(s, TOKENS, 1, &err) &&
+              quern_sync_session(s, TOKENS + 3, 9, &err);
     quern_close_session(s);
     quern_close_model(model);
     return ok;

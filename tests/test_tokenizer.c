@@ -172,7 +172,9 @@ static void test_named_roles(void)
  * special tokens some keep the white space behind them. */
 static void test_overlapping_tokens(void)
 {
-    static const char *const list[] = { "a", "c", "\xC4\xA0", "<ab", "<abcd>", "d>efghij", "<unk>", "<s>", "<|endoftext|>", "</s>" };
+    static const char *const list[] = {
+        "a", "c", "\xC4\xA0", "<ab", "<abcd>", "d>efghij", "<unk>", "<s>", "<|endoftext|>", "</s>",
+    };
     static const int32_t types[] = { 1, 1, 1, 4, 4, 4, 2, 3, 3, 3 };
     struct vocab v;
     vocab_begin(&v);

@@ -14,9 +14,10 @@ static size_t clamp(double x, size_t low, size_t high)
 
 struct work { size_t gather_tokens, chunk, anchor_chunks, search_chunks, trials, fed; };
 
-/* What is looked at of a model with so many tensors to decide about. Small models get as much as the text has. A 1B model of 113 tensors gets 4k tokens of importances, 512 per anchor and 1280 for
- * each of 27 trials, which is a quarter of an hour on four cores. That few tokens will do: KL of a position varies about twice as
- * much as its mean, so 384 positions know an anchor to a tenth, and the plan is asked for four tenths. */
+/* What is looked at of a model with so many tensors to decide about. Small models get as much as the text has. A 1B model of 113
+ * tensors gets 4k tokens of importances, 512 per anchor and 1280 for each of 27 trials, which is a quarter of an hour on four
+ * cores. That few tokens will do: KL of a position varies about twice as much as its mean, so 384 positions know an anchor to a
+ * tenth, and the plan is asked for four tenths. */
 static struct work work_for(const struct quern_model *source, size_t tensors)
 {
     double parameters = (double)source->model.parameters + 1;

@@ -1,6 +1,5 @@
 #include "rounding.h"
 
-
 #include "lanes.h"
 #include "rounding_grid.h"
 

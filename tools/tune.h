@@ -54,8 +54,8 @@ struct tune_result {
 
 /* From file to file: `rounded` is read, `out` is written with its keys and tensors, in one step. Both may be the same path when
  * `force` is set; then nothing is written when nothing was gained. QUERN_EFORMAT: the models differ in architecture or shapes;
- * QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EFAIL: the loss is no number; QUERN_EUNSUPPORTED: split
- * files; QUERN_EMEM, QUERN_EINTERRUPT. No file is left behind after a failure. */
+ * QUERN_EUSAGE: a text is shorter than one sequence, nothing to train; QUERN_EFAIL: the loss is no number; QUERN_EUNSUPPORTED:
+ * split files; QUERN_EMEM, QUERN_EINTERRUPT. No file is left behind after a failure. */
 bool tune_rounded(struct tune_result *result, const struct quern_model *original, const char *rounded, const char *out, bool force,
                   const struct tune_options *options, struct quern_error *err);
 bool tune_file(struct tune_result *result, const char *original, const char *rounded, const char *out, bool force,

@@ -4,8 +4,8 @@
  * table is refused. Names are those of tokenizer.ggml.pre. */
 #include <string.h>
 
-#include "vocab.h"
 #include "text.h"
+#include "vocab.h"
 
 /* Pieces that several expressions share. */
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
