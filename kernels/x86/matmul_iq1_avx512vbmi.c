@@ -207,8 +207,8 @@ static ALWAYS_INLINE uint32_t d_iq1(const uint8_t *bytes, const struct panel_sha
 
 /* Up to 16 rows as decode_pairs of matmul_iquants_avx512vbmi.c, but two pairs at a time. */
 static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row, struct row_range all, struct iq1_scratch *scratch,
-                                     const size_t toks, iq1_find_fn *find, iq1_pair_fn *unpack, const enum pair_order order,
-                                     const struct panel_shape shape)
+                                       const size_t toks, iq1_find_fn *find, iq1_pair_fn *unpack, const enum pair_order order,
+                                       const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
     const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next };
