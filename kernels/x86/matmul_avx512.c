@@ -352,7 +352,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t r = 0; first && r < rows; r++)
-        prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, RUNS_AHEAD * format->shape.bytes);
+        prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, RUNS_AHEAD * format->shape.bytes, false);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, more, format);
         for (size_t t = 0; t < toks; t += TOKS)

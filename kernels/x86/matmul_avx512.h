@@ -364,11 +364,15 @@ static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *
     return finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
 }
 
-/* Ask for the lines of a run that will be read soon. */
-static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
+/* Ask for the lines of a run that will be read soon: into the first-level cache (`near`, job->near) or the second. */
+static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size, bool near)
 {
-    for (unsigned i = 0; i < size; i += 64)
-        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
+    if (near)
+        for (unsigned i = 0; i < size; i += 64)
+            _mm_prefetch((const char *)(bytes + i), _MM_HINT_T0);
+    else
+        for (unsigned i = 0; i < size; i += 64)
+            _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
 }
 
 /* A run's place: in the row, or copied and padded where the row ends within it. */
@@ -410,12 +414,13 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
  * cycles allow it (shape.insist) ask again one block ahead, which costs little where the line has come. Whole 1B models on one
  * thread: Q8_0 93 to 95 % instead of 82 to 88, Q4_K_M 88 to 95 instead of 80 to 85, Q5_K 88 to 96 instead of 83 to 89. Those that
  * are as slow in the cache as memory lose half a percent. */
-enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2 };
+enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2, NEAR_BLOCKS_AHEAD = 1 };
 
 struct ask {
-    const uint8_t *later;                    /* the block of rows BLOCKS_AHEAD blocks on, NULL: nothing */
-    const uint8_t *next;                     /* the block before it: for a call's first rows; shape.insist: for all */
+    const uint8_t *later;                    /* the block of rows that is asked for, NULL: nothing */
+    const uint8_t *next;                     /* the next block: for a call's first rows; shape.insist: for all */
     size_t         own;                      /* and how much further on a later run of these rows is, 0: not asked for */
+    bool           near;                     /* job->near                                      */
 };
 
 static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row, struct row_range all,
@@ -423,10 +428,11 @@ static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row,
 {
     const size_t block = PANEL_ROWS * job->row_bytes;
     const uint8_t *rows = (const uint8_t *)job->weights + row * job->row_bytes;
+    const size_t blocks = job->near ? NEAR_BLOCKS_AHEAD : BLOCKS_AHEAD;
     const bool first = row == all.begin;
-    return (struct ask){ .later = row + BLOCKS_AHEAD * PANEL_ROWS < all.end ? rows + BLOCKS_AHEAD * block : NULL,
+    return (struct ask){ .later = row + blocks * PANEL_ROWS < all.end ? rows + blocks * block : NULL,
                          .next = (first || shape.insist) && row + PANEL_ROWS < all.end ? rows + block : NULL,
-                         .own = first ? RUNS_AHEAD * shape.bytes : 0 };
+                         .own = first ? RUNS_AHEAD * shape.bytes : 0, .near = job->near };
 }
 
 /* A call's first rows: their first runs, which nobody has asked for either. */
@@ -434,7 +440,7 @@ static ALWAYS_INLINE void ask_first(const struct ask *ask, const uint8_t *weight
                                     const struct panel_shape shape)
 {
     for (size_t r = 0; ask->own && r < rows; r++)
-        prefetch_run(weights + r * row_bytes, RUNS_AHEAD * shape.bytes);
+        prefetch_run(weights + r * row_bytes, RUNS_AHEAD * shape.bytes, ask->near);
 }
 
 /* Part k of `parts` of the lines that take the place of four rows' runs, from row 4 i of a block on. */
@@ -444,9 +450,9 @@ static ALWAYS_INLINE void ask_soon(const struct ask *ask, size_t run, size_t i, 
     const size_t four = (run * PANEL_ROWS + 4 * i) * shape.bytes, lines = (4 * shape.bytes + 63) / 64;
     const size_t begin = 64 * (k * lines / parts), end = 64 * ((k + 1) * lines / parts);
     if (ask->later)
-        prefetch_run(ask->later + four + begin, (unsigned)(end - begin));
+        prefetch_run(ask->later + four + begin, (unsigned)(end - begin), ask->near);
     if (ask->next)
-        prefetch_run(ask->next + four + begin, (unsigned)(end - begin));
+        prefetch_run(ask->next + four + begin, (unsigned)(end - begin), ask->near);
 }
 
 /* Row r to dots[token][part][r % 4]; super: [token][r / 4][r % 4]. */
@@ -491,7 +497,7 @@ static ALWAYS_INLINE void decode_run(struct decode_run *out, const uint8_t *from
 #pragma GCC unroll 1
     for (size_t i = 0; i < 4; i++) {
         for (size_t k = 0; ask->own && k < 4; k++)
-            prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes);
+            prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes, ask->near);
         if (!spread)
             ask_soon(ask, run, i, 0, 1, shape);
         if (spread) {

@@ -155,7 +155,7 @@ static ALWAYS_INLINE void halves_run(struct halves_sums *out, const uint8_t *fro
 #pragma GCC unroll 1
     for (size_t i = 0; i < 4; i++) {
         for (size_t k = 0; ask->own && k < 4; k++)
-            prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes);
+            prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes, ask->near);
         ask_soon(ask, run, i, 0, 1, shape);
         halves_four(total[i], low[i], out->d + 4 * i, from, place + 4 * i, token, toks, shape);
     }

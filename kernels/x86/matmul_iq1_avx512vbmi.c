@@ -211,7 +211,7 @@ static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row,
                                        const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
-    const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next };
+    const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next, .near = ask.near };
     const uint8_t *soon = ask.later ? ask.later : (const uint8_t *)job->weights + row * job->row_bytes;
     const uint8_t *from[PANEL_ROWS];
     uint32_t d[PANEL_ROWS];
@@ -230,7 +230,7 @@ static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row,
             struct indices index[2];
             struct names names[2];
             __m512i words[2];
-            prefetch_run(soon, 4 * shape.bytes);
+            prefetch_run(soon, 4 * shape.bytes, ask.near);
             soon += 4 * shape.bytes;
             for (int v = 0; v < 2; v++) {
                 at[2 * v] = from[r + v] + run * shape.bytes;
@@ -239,7 +239,7 @@ static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row,
             }
             if (ask.own) {
                 for (int k = 0; k < 4; k++)
-                    prefetch_run(at[k] + ask.own, shape.bytes);
+                    prefetch_run(at[k] + ask.own, shape.bytes, ask.near);
                 ask_soon(&next, run, i / 2, 0, 1, shape);
             }
             name_entries(names, index);

@@ -325,7 +325,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
             if (r % 4 == 0)
                 ask_soon(&ask, run, r / 4, 0, 1, shape);
             if (ask.own)
-                prefetch_run(at + ask.own, shape.bytes);
+                prefetch_run(at + ask.own, shape.bytes, ask.near);
             find(&found[r], at);
         }
         for (size_t t = 0; t < toks; t++) {
@@ -373,7 +373,7 @@ static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, siz
     struct iq1_run found[PANEL_ROWS];
     for (size_t r = 0; r < rows; r++) {
         if (ahead)
-            prefetch_run(bytes + r * stride + ahead, shape.bytes);
+            prefetch_run(bytes + r * stride + ahead, shape.bytes, false);
         find(&found[r], bytes + r * stride);
     }
     fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, 0, run_of_iq1, shape);

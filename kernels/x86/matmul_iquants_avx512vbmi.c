@@ -139,7 +139,7 @@ static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row,
                                        const struct panel_shape shape)
 {
     const size_t rows = all.end - row < PANEL_ROWS ? all.end - row : PANEL_ROWS;
-    const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next };
+    const struct ask ask = ask_of(job, row, all, shape), next = { .next = ask.next, .near = ask.near };
     const uint8_t *soon = ask.later ? ask.later : (const uint8_t *)job->weights + row * job->row_bytes;
     const uint8_t *from[PANEL_ROWS];
     uint32_t d[PANEL_ROWS];
@@ -156,12 +156,12 @@ static ALWAYS_INLINE void decode_pairs(const struct matmul_job *job, size_t row,
             const size_t r = i / 4 * 8 + i % 4;
             const uint8_t *one = from[r] + run * shape.bytes, *two = from[r + 4] + run * shape.bytes;
             struct pair w;
-            prefetch_run(soon, 2 * shape.bytes);
+            prefetch_run(soon, 2 * shape.bytes, ask.near);
             soon += 2 * shape.bytes;
             if (ask.own) {
                 ask_soon(&next, run, i / 2, i % 2, 2, shape);
-                prefetch_run(one + ask.own, shape.bytes);
-                prefetch_run(two + ask.own, shape.bytes);
+                prefetch_run(one + ask.own, shape.bytes, ask.near);
+                prefetch_run(two + ask.own, shape.bytes, ask.near);
             }
             unpack(&w, one, two);
             for (size_t t = 0; t < toks; t++)

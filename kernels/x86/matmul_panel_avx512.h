@@ -219,7 +219,7 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
     for (size_t r = 0; r < rows; r++) {
         struct run w;
         if (ahead)
-            prefetch_run(bytes + r * stride + ahead, shape.bytes);
+            prefetch_run(bytes + r * stride + ahead, shape.bytes, false);
         unpack(&w, bytes + r * stride);
         if (shape.nibbles) {
             raw[r][0] = w.raw[0];

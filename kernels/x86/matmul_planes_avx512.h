@@ -188,7 +188,7 @@ static ALWAYS_INLINE void planes_rows(const struct matmul_job *job, size_t row, 
 #pragma GCC unroll 1
         for (size_t i = 0; i < 4; i++) {
             for (size_t k = 0; ask.own && k < 4; k++)
-                prefetch_run(from + place[4 * i + k] + ask.own, shape.bytes);
+                prefetch_run(from + place[4 * i + k] + ask.own, shape.bytes, ask.near);
             ask_soon(&ask, run, i, 0, 1, shape);
             planes_four(&now, i, from, place, (const __m512i (*)[8])x, toks, unpack, scales, shape);
         }
