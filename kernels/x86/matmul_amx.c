@@ -164,7 +164,7 @@ static void multiply_block(struct many_scratch *scratch, struct amx *amx, const 
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, false, format);
+        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, format);
         for (size_t t = 0; t < toks; t += GROUP) {
             size_t n = at_most(toks - t, GROUP);
             if (n != configured)

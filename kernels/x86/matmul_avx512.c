@@ -15,7 +15,6 @@ enum { PANELS = 2, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_
 struct many_scratch {
     float           acc[BLOCK_TOKS + TOKS][BLOCK_ROWS];
     struct panel    panels[BLOCK_PANELS];
-    struct token_run tokens[TOKS];
     uint8_t         copy[PANEL_ROWS][PANEL_COLS / 32 * 36];
 };
 
@@ -193,120 +192,120 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
     }
 }
 
-/* Two, four or six tokens; an odd batch repeats its last token into a spare row of acc. */
-typedef void micro_fn(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
-                      int toks);
+/* Up to six tokens against a block's panels in one run. Two, four or six are multiplied: an odd number repeats its last token into a
+ * spare row of acc. */
+struct group {
+    float                  (*acc)[BLOCK_ROWS];
+    const struct panel      *panels;
+    size_t                   count;                /* of panels, even                         */
+    const uint8_t           *act[TOKS];            /* prepared vectors, from their beginnings */
+    const struct act_layout *layout;
+    size_t                   run;
+    int                      toks;
+    unsigned                 offset;               /* of the format */
+};
+typedef void group_fn(const struct group *group);
 
-static ALWAYS_INLINE void micro(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token, int toks, const struct panel_shape shape)
+/* What a token offers for the run is made here, where the shape is known: made by the caller for every format alike it took a tenth
+ * of the time on a Zen 5. */
+static ALWAYS_INLINE void multiply_tokens(const struct group *g, int toks, const struct panel_shape shape)
 {
-    if (shape.scaled) {
-        if (toks == 6) micro_scaled(acc, p, x, token, 6, shape);
-        else if (toks == 4) micro_scaled(acc, p, x, token, 4, shape);
-        else micro_scaled(acc, p, x, token, 2, shape);
-    } else if (shape.kind == PANEL_SUPER) {
-        if (toks == 6) micro_super(acc, p, x, token, 6, shape);
-        else if (toks == 4) micro_super(acc, p, x, token, 4, shape);
-        else micro_super(acc, p, x, token, 2, shape);
-    } else {
-        if (toks == 6) micro_small(acc, p, x, token, 6, shape);
-        else if (toks == 4) micro_small(acc, p, x, token, 4, shape);
-        else micro_small(acc, p, x, token, 2, shape);
+    struct token_run token[TOKS];
+    const int8_t *x[TOKS];
+    for (int t = 0; t < toks; t++) {
+        x[t] = (const int8_t *)g->act[t] + g->run * PANEL_COLS;
+        token_run_init(&token[t], g->act[t], g->layout, g->run, shape);
+    }
+    for (size_t p = 0; p < g->count; p += PANELS) {
+        float (*acc)[BLOCK_ROWS] = (float (*)[BLOCK_ROWS])&g->acc[0][p * PANEL_ROWS];
+        if (shape.scaled)
+            micro_scaled(acc, &g->panels[p], x, token, toks, shape);
+        else if (shape.kind == PANEL_SUPER)
+            micro_super(acc, &g->panels[p], x, token, toks, shape);
+        else
+            micro_small(acc, &g->panels[p], x, token, toks, shape);
     }
 }
 
-static void micro_super_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
-                           int toks)
+static ALWAYS_INLINE void multiply_group(const struct group *g, struct panel_shape shape)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16 });
+    shape.offset = g->offset;
+    if (g->toks == 6)
+        multiply_tokens(g, 6, shape);
+    else if (g->toks == 4)
+        multiply_tokens(g, 4, shape);
+    else
+        multiply_tokens(g, 2, shape);
 }
 
-static void micro_super_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
-                           int toks)
+static void group_super_16(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32 });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16 });
 }
 
-static void micro_super_16_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token,
-                                int toks)
+static void group_super_32(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32 });
 }
 
-static void micro_super_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token,
-                                int toks)
+static void group_super_16_mins(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .mins = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true });
 }
 
-static void micro_super_scaled(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                               const struct token_run *token, int toks)
+static void group_super_32_mins(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .scaled = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 32, .mins = true });
 }
 
-static void micro_super_scaled_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                    const struct token_run *token, int toks)
+static void group_super_scaled(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true, .scaled = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .scaled = true });
 }
 
-static void micro_small_16(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
-                           int toks)
+static void group_super_scaled_mins(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16 });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SUPER, .sub = 16, .mins = true, .scaled = true });
 }
 
-static void micro_small_32(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x, const struct token_run *token,
-                           int toks)
+static void group_small_16(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32 });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 16 });
 }
 
-static void micro_small_32_exponents(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                     const struct token_run *token, int toks)
+static void group_small_32(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .exponents = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32 });
 }
 
-static void micro_small_32_mins(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                const struct token_run *token,
-                                int toks)
+static void group_small_32_exponents(const struct group *g)
 {
-    micro(acc, p, x, token, toks, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .mins = true });
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .exponents = true });
 }
 
-static micro_fn *micro_of(const struct panel_shape *shape)
+static void group_small_32_mins(const struct group *g)
+{
+    multiply_group(g, (struct panel_shape){ .kind = PANEL_SMALL, .sub = 32, .mins = true });
+}
+
+static group_fn *group_of(const struct panel_shape *shape)
 {
     if (shape->scaled)
-        return shape->mins ? micro_super_scaled_mins : micro_super_scaled;
+        return shape->mins ? group_super_scaled_mins : group_super_scaled;
     if (shape->kind == PANEL_SUPER)
-        return shape->mins ? (shape->sub == 16 ? micro_super_16_mins : micro_super_32_mins)
-                           : (shape->sub == 16 ? micro_super_16 : micro_super_32);
-    return shape->sub == 16    ? micro_small_16
-           : shape->exponents ? micro_small_32_exponents
-           : shape->mins      ? micro_small_32_mins
-                              : micro_small_32;
-}
-
-/* How far ahead of a run's bytes stands what to ask into the cache: the row's own later runs, near its end the first ones of the
- * rows that come next, 0 where there are none. */
-static size_t ahead_of(const struct matmul_job *job, size_t run, bool more, size_t bytes)
-{
-    const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS, later = run + RUNS_AHEAD;
-    if (later < runs)
-        return RUNS_AHEAD * bytes;
-    return more && later - runs < runs ? BLOCK_ROWS * job->row_bytes + (later - runs) * bytes - run * bytes : 0;
+        return shape->mins ? (shape->sub == 16 ? group_super_16_mins : group_super_32_mins)
+                           : (shape->sub == 16 ? group_super_16 : group_super_32);
+    return shape->sub == 16   ? group_small_16
+           : shape->exponents ? group_small_32_exponents
+           : shape->mins      ? group_small_32_mins
+                              : group_small_32;
 }
 
 size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
-                          bool more,
                           const struct format_avx512 *format)
 {
     size_t panels = (rows + PANELS * PANEL_ROWS - 1) / (PANELS * PANEL_ROWS) * PANELS, bytes = format->shape.bytes;
-    size_t left = job->row_bytes - run * bytes, ahead = ahead_of(job, run, more, bytes);
+    size_t left = job->row_bytes - run * bytes;
 
     for (size_t p = 0; p < panels; p++) {
         size_t first = p * PANEL_ROWS, count = first >= rows ? 0 : rows - first < PANEL_ROWS ? rows - first : PANEL_ROWS;
@@ -314,49 +313,70 @@ size_t fill_panels_avx512(struct panel *to, uint8_t *copy, const struct matmul_j
         if (count == 0) {
             memset(&to[p], 0, sizeof to[p]);
         } else if (left >= bytes) {
-            format->panel(&to[p], from, job->row_bytes, count, ahead);
+            format->panel(&to[p], from, job->row_bytes, count);
         } else {
             memset(copy, 0, count * bytes);
             for (size_t r = 0; r < count; r++)
                 memcpy(copy + r * bytes, from + r * job->row_bytes, left);
-            format->panel(&to[p], copy, bytes, count, 0);
+            format->panel(&to[p], copy, bytes, count);
         }
     }
     return panels;
 }
 
-/* Up to six tokens against all panels of a block in one run. */
-static void multiply_group(struct many_scratch *scratch, const struct matmul_job *job, const struct act_layout *layout, size_t tok,
-                           size_t toks, size_t first, size_t run, size_t panels, const struct format_avx512 *format, micro_fn *fn)
+/* Tokens of the next group: two alone would wait for their own sums, so that seven and eight are shared evenly. */
+static size_t group_size(size_t left)
 {
-    const int8_t *x[TOKS];
-    int padded = (int)(toks + 1) / 2 * 2;
-
-    for (int t = 0; t < padded; t++) {
-        size_t which = tok + ((size_t)t < toks ? (size_t)t : toks - 1);
-        const uint8_t *act = (const uint8_t *)job->acts + which * job->act_stride;
-        x[t] = (const int8_t *)act + run * PANEL_COLS;
-        token_run_init(&scratch->tokens[t], act, layout, run, format->shape);
-    }
-    for (size_t p = 0; p < panels; p += PANELS)
-        fn((float (*)[BLOCK_ROWS])&scratch->acc[tok - first][p * PANEL_ROWS], &scratch->panels[p], x, scratch->tokens, padded);
+    return left == 7 || left == 8 ? 4 : left < TOKS ? left : TOKS;
 }
 
-/* `first`, `more`: rows of this call come before, follow. */
+/* The runs that will be turned into panels next: asked for while the last groups of tokens are multiplied, a few in each. Earlier the
+ * activations and sums that pass by would push them out of the second-level cache again. */
+enum { ASKING_GROUPS = 16 };
+
+struct soon { const uint8_t *first; size_t stride, rows, asked; unsigned bytes; bool near; };
+
+/* What follows the run of these rows: their next one or the first of the `more` rows after them. */
+static struct soon soon_of(const struct matmul_job *job, size_t row, size_t rows, size_t run, size_t more, unsigned bytes)
+{
+    const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes;
+    const bool last = (run + 1) * PANEL_COLS >= job->cols;
+    return (struct soon){ .first = weights + (last ? rows * job->row_bytes : (run + 1) * bytes), .stride = job->row_bytes,
+                          .rows = !last ? rows : more < BLOCK_ROWS ? more : BLOCK_ROWS, .bytes = bytes, .near = job->near };
+}
+
+/* `later`: so many groups of tokens follow. */
+static void ask_some(struct soon *soon, size_t later)
+{
+    if (later >= ASKING_GROUPS)
+        return;
+    for (size_t end = soon->rows * (ASKING_GROUPS - later) / ASKING_GROUPS; soon->asked < end; soon->asked++)
+        prefetch_run(soon->first + soon->asked * soon->stride, soon->bytes, soon->near);
+}
+
+/* `first`: no rows of this call come before; `more`: so many follow. */
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
-                           size_t toks,
-                           bool first, bool more, const struct format_avx512 *format)
+                           size_t toks, bool first, size_t more, const struct format_avx512 *format)
 {
     const struct act_layout layout = act_layout(format->shape.kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
-    micro_fn *fn = micro_of(&format->shape);
+    group_fn *multiply = group_of(&format->shape);
+    struct group group = { .panels = scratch->panels, .layout = &layout, .offset = format->shape.offset };
 
     memset(scratch->acc, 0, toks * sizeof scratch->acc[0]);
     for (size_t r = 0; first && r < rows; r++)
-        prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, RUNS_AHEAD * format->shape.bytes, false);
-    for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
-        size_t panels = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, run, more, format);
-        for (size_t t = 0; t < toks; t += TOKS)
-            multiply_group(scratch, job, &layout, tok + t, toks - t < TOKS ? toks - t : TOKS, tok, run, panels, format, fn);
+        prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, format->shape.bytes, job->near);
+    for (group.run = 0; group.run * PANEL_COLS < job->cols; group.run++) {
+        group.count = fill_panels_avx512(scratch->panels, scratch->copy[0], job, row, rows, group.run, format);
+        struct soon soon = soon_of(job, row, rows, group.run, more, format->shape.bytes);
+        for (size_t t = 0, n; t < toks; t += n) {
+            n = group_size(toks - t);
+            group.toks = (int)(n + 1) / 2 * 2;
+            group.acc = &scratch->acc[t];
+            for (size_t i = 0; i < TOKS; i++)
+                group.act[i] = (const uint8_t *)job->acts + (tok + t + (i < n ? i : n - 1)) * job->act_stride;
+            ask_some(&soon, (toks - t - n + TOKS - 1) / TOKS);
+            multiply(&group);
+        }
     }
     for (size_t t = 0; t < toks; t++)
         memcpy(job->out + (tok + t) * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
@@ -410,6 +430,6 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
         size_t toks = job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS;
         for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
             multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok, toks, row == row_begin,
-                           row + BLOCK_ROWS < row_end, format);
+                           row + BLOCK_ROWS < row_end ? row_end - row - BLOCK_ROWS : 0, format);
     }
 }

@@ -49,9 +49,8 @@ static inline struct row_range rows_to_ask(const struct matmul_job *job, struct 
 }
 
 typedef void decode_fn(const struct matmul_job *job, size_t row, struct row_range all);
-/* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. `ahead`: so many bytes further stands what will be read
- * soon; 0: nothing. */
-typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead);
+/* `rows` rows' runs, `stride` bytes apart, to a panel; rows above are zero. */
+typedef void panel_fn(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows);
 
 /* All rows of a call, few_least to FEW_TOKS tokens (matmul_few_avx512.h), which few_arrange_avx512 has put in order in scratch
  * (job->kept). */
@@ -83,9 +82,9 @@ extern const struct format_avx512
     format_iq3_s_avx512vbmi;
 
 /* The run `run` of up to 64 rows to panels, an even number of them, the last perhaps empty; gives the number. `copy` is room for 16
- * padded runs; `more`: rows of this call follow. */
+ * padded runs. */
 size_t fill_panels_avx512(struct panel *panels, uint8_t *copy, const struct matmul_job *job, size_t row, size_t rows, size_t run,
-                          bool more, const struct format_avx512 *format);
+                          const struct format_avx512 *format);
 
 /* The product by way of the format's two functions; scratch of matmul_scratch_avx512 bytes. On AMX the same to the bit. */
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,

@@ -52,9 +52,9 @@ static void decode_iq2_xxs_avx512(const struct matmul_job *job, size_t row, stru
     decode_format(job, row, all, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
-static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
+    fill_panel(out, bytes, stride, rows, run_iq2_xxs_avx512, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void few_iq2_xxs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -91,9 +91,9 @@ static void decode_iq2_xs_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
-static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
+    fill_panel(out, bytes, stride, rows, run_iq2_xs_avx512, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 static void few_iq2_xs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -128,9 +128,9 @@ static void decode_iq2_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
+    fill_panel(out, bytes, stride, rows, run_iq2_s_avx512, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 static void few_iq2_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -175,9 +175,9 @@ static void decode_iq3_xxs_avx512(const struct matmul_job *job, size_t row, stru
     decode_format(job, row, all, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
-static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq3_xxs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
+    fill_panel(out, bytes, stride, rows, run_iq3_xxs_avx512, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 static void few_iq3_xxs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -210,9 +210,9 @@ static void decode_iq3_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq3_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
+    fill_panel(out, bytes, stride, rows, run_iq3_s_avx512, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 static void few_iq3_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -367,16 +367,14 @@ static ALWAYS_INLINE void set_eighths(struct run *out, int k, uint64_t first, ui
 }
 
 /* What was found of 16 rows takes the place of their runs in the file. */
-static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead, iq1_fn *find,
+static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, iq1_fn *find,
                                     const struct panel_shape shape)
 {
     struct iq1_run found[PANEL_ROWS];
     for (size_t r = 0; r < rows; r++) {
-        if (ahead)
-            prefetch_run(bytes + r * stride + ahead, shape.bytes, false);
         find(&found[r], bytes + r * stride);
     }
-    fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, 0, run_of_iq1, shape);
+    fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, run_of_iq1, shape);
 }
 
 static ALWAYS_INLINE void run_iq1_s_avx512(struct run *out, const uint8_t *bytes)
@@ -398,9 +396,9 @@ static void decode_iq1_s_avx512(const struct matmul_job *job, size_t row, struct
     decode_iq1_toks(job, row, all, find_iq1_s, (struct panel_shape)SHAPE_IQ1_S);
 }
 
-static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq1_s_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    panel_iq1(out, bytes, stride, rows, ahead, find_iq1_s, (struct panel_shape)SHAPE_IQ1_S);
+    panel_iq1(out, bytes, stride, rows, find_iq1_s, (struct panel_shape)SHAPE_IQ1_S);
 }
 
 static void few_iq1_s_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -435,9 +433,9 @@ static void decode_iq1_m_avx512(const struct matmul_job *job, size_t row, struct
     decode_iq1_toks(job, row, all, find_iq1_m, (struct panel_shape)SHAPE_IQ1_M);
 }
 
-static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq1_m_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    panel_iq1(out, bytes, stride, rows, ahead, find_iq1_m, (struct panel_shape)SHAPE_IQ1_M);
+    panel_iq1(out, bytes, stride, rows, find_iq1_m, (struct panel_shape)SHAPE_IQ1_M);
 }
 
 static void few_iq1_m_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -474,9 +472,9 @@ static void decode_iq4_xs_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
-static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq4_xs_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+    fill_panel(out, bytes, stride, rows, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
 }
 
 static void few_iq4_xs_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)

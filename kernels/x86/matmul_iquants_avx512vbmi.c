@@ -414,9 +414,9 @@ static void multiply_fours(const struct matmul_job *job, struct row_range call, 
     }
 }
 
-static void panel_iq2_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xxs, (struct panel_shape)SHAPE_IQ2_XXS);
+    fill_panel(out, bytes, stride, rows, run_iq2_xxs, (struct panel_shape)SHAPE_IQ2_XXS);
 }
 
 static void few_iq2_xxs_avx512vbmi(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -439,9 +439,9 @@ void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xxs_avx512vbmi);
 }
 
-static void panel_iq2_xs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_xs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_xs, (struct panel_shape)SHAPE_IQ2_XS);
+    fill_panel(out, bytes, stride, rows, run_iq2_xs, (struct panel_shape)SHAPE_IQ2_XS);
 }
 
 static void few_iq2_xs_avx512vbmi(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -464,9 +464,9 @@ void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, si
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_xs_avx512vbmi);
 }
 
-static void panel_iq2_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq2_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq2_s, (struct panel_shape)SHAPE_IQ2_S);
+    fill_panel(out, bytes, stride, rows, run_iq2_s, (struct panel_shape)SHAPE_IQ2_S);
 }
 
 static void few_iq2_s_avx512vbmi(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -487,9 +487,9 @@ void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq2_s_avx512vbmi);
 }
 
-static void panel_iq3_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq3_xxs_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq3_xxs, (struct panel_shape)SHAPE_IQ3_XXS);
+    fill_panel(out, bytes, stride, rows, run_iq3_xxs, (struct panel_shape)SHAPE_IQ3_XXS);
 }
 
 static void few_iq3_xxs_avx512vbmi(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -510,9 +510,9 @@ void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
 }
 
-static void panel_iq3_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq3_s_avx512vbmi(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq3_s, (struct panel_shape)SHAPE_IQ3_S);
+    fill_panel(out, bytes, stride, rows, run_iq3_s, (struct panel_shape)SHAPE_IQ3_S);
 }
 
 static void few_iq3_s_avx512vbmi(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)

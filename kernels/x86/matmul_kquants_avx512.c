@@ -31,9 +31,9 @@ static void decode_q4_k_avx512(const struct matmul_job *job, size_t row, struct 
     halves_format(job, row, all, (struct panel_shape)SHAPE_Q4_K);
 }
 
-static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
+    fill_panel(out, bytes, stride, rows, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
 static void few_q4_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -71,9 +71,9 @@ static void decode_q5_k_avx512(const struct matmul_job *job, size_t row, struct 
     halves_format(job, row, all, (struct panel_shape)SHAPE_Q5_K);
 }
 
-static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
+    fill_panel(out, bytes, stride, rows, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
 static void few_q5_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -113,9 +113,9 @@ static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
-static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+    fill_panel(out, bytes, stride, rows, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
 static void few_q6_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -184,9 +184,9 @@ static ALWAYS_INLINE void run_q2_k_scaled_avx512(struct run *out, const uint8_t 
 #define SHAPE_Q2_K_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 0, .top = 45, .bytes = 84, .factor = 1, .mins = true, \
         .order = ORDER_PLANES, .scaled = true }
 
-static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q2_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
+    fill_panel(out, bytes, stride, rows, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
 }
 
 static void few_q2_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -264,9 +264,9 @@ static ALWAYS_INLINE void run_q3_k_scaled_avx512(struct run *out, const uint8_t 
 #define SHAPE_Q3_K_SCALED { .kind = PANEL_SUPER, .sub = 16, .offset = 124, .top = 252, .bytes = 110, .factor = 1, \
         .order = ORDER_PLANES, .scaled = true }
 
-static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q3_k_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q3_k_scaled_avx512, (struct panel_shape)SHAPE_Q3_K_SCALED);
+    fill_panel(out, bytes, stride, rows, run_q3_k_scaled_avx512, (struct panel_shape)SHAPE_Q3_K_SCALED);
 }
 
 static void few_q3_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -308,9 +308,9 @@ static void decode_tq2_0_avx512(const struct matmul_job *job, size_t row, struct
     planes_format(job, row, all, run_tq2_0_avx512, tq2_0_scales, (struct panel_shape)SHAPE_TQ2_0);
 }
 
-static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_tq2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0_SCALED);
+    fill_panel(out, bytes, stride, rows, run_tq2_0_avx512, (struct panel_shape)SHAPE_TQ2_0_SCALED);
 }
 
 static void few_tq2_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -369,9 +369,9 @@ static void decode_tq1_0_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0);
 }
 
-static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_tq1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0_SCALED);
+    fill_panel(out, bytes, stride, rows, run_tq1_0_avx512, (struct panel_shape)SHAPE_TQ1_0_SCALED);
 }
 
 static void few_tq1_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)

@@ -200,7 +200,7 @@ static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4],
                                to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
 }
 
-static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead,
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows,
                                      run_fn *unpack, const struct panel_shape shape)
 {
     __m512i q[PANEL_ROWS][4], raw[PANEL_ROWS][2];
@@ -218,8 +218,6 @@ static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, si
     }
     for (size_t r = 0; r < rows; r++) {
         struct run w;
-        if (ahead)
-            prefetch_run(bytes + r * stride + ahead, shape.bytes, false);
         unpack(&w, bytes + r * stride);
         if (shape.nibbles) {
             raw[r][0] = w.raw[0];

@@ -26,9 +26,9 @@ static void decode_q8_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
-static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
+    fill_panel(out, bytes, stride, rows, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
 static void few_q8_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -58,9 +58,9 @@ static void decode_q4_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
-static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
+    fill_panel(out, bytes, stride, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
 static void few_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -91,9 +91,9 @@ static void decode_q4_1_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
-static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q4_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
+    fill_panel(out, bytes, stride, rows, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
 static void few_q4_1_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -137,9 +137,9 @@ static void decode_q5_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
-static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q5_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
+    fill_panel(out, bytes, stride, rows, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
 static void few_q5_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -171,9 +171,9 @@ static void decode_q5_1_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
-static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q5_1_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
+    fill_panel(out, bytes, stride, rows, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
 static void few_q5_1_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -205,9 +205,9 @@ static void decode_iq4_nl_avx512(const struct matmul_job *job, size_t row, struc
     decode_format(job, row, all, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
-static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
+    fill_panel(out, bytes, stride, rows, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
 static void few_iq4_nl_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -259,9 +259,9 @@ static void decode_mxfp4_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
-static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
+    fill_panel(out, bytes, stride, rows, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
 static void few_mxfp4_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -307,9 +307,9 @@ static void decode_nvfp4_avx512(const struct matmul_job *job, size_t row, struct
     decode_format(job, row, all, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
-static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_nvfp4_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
+    fill_panel(out, bytes, stride, rows, run_nvfp4_avx512, (struct panel_shape)SHAPE_NVFP4);
 }
 
 static void few_nvfp4_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -345,9 +345,9 @@ static void decode_q1_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
-static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q1_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
+    fill_panel(out, bytes, stride, rows, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
 static void few_q1_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -387,9 +387,9 @@ static void decode_q2_0_avx512(const struct matmul_job *job, size_t row, struct 
     decode_format(job, row, all, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
-static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows, size_t ahead)
+static void panel_q2_0_avx512(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows)
 {
-    fill_panel(out, bytes, stride, rows, ahead, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
+    fill_panel(out, bytes, stride, rows, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
 static void few_q2_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
