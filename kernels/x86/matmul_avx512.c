@@ -94,11 +94,8 @@ static ALWAYS_INLINE void sum_minimums(__m512i low[PANELS][TOKS], const struct p
 
 /* acc[t][0..32) += a run's totals and, with minimums, what they take off. */
 static ALWAYS_INLINE void add_run(float (*acc)[BLOCK_ROWS], const struct panel *p, __m512i total[PANELS][TOKS],
-                                  const struct token_run *token, int toks, const struct panel_shape shape)
+                                  __m512i low[PANELS][TOKS], const struct token_run *token, int toks, const struct panel_shape shape)
 {
-    __m512i low[PANELS][TOKS];
-    if (shape.mins)
-        sum_minimums(low, p, token, toks, shape);
     UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         __m512 dx = _mm512_set1_ps(token[t].dx[0]);
@@ -117,21 +114,25 @@ static ALWAYS_INLINE void add_run(float (*acc)[BLOCK_ROWS], const struct panel *
 static ALWAYS_INLINE void micro_scaled(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                        const struct token_run *token, int toks, const struct panel_shape shape)
 {
-    __m512i total[PANELS][TOKS];
+    __m512i total[PANELS][TOKS], low[PANELS][TOKS];
+    if (shape.mins)
+        sum_minimums(low, p, token, toks, shape);
     UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm512_set1_epi32(token[t].init[0]);
 #pragma GCC unroll 1
     for (int c = 0; c < PANEL_COLS / 4; c += 8)
         dots(total, p, x, c, 8, toks);
-    add_run(acc, p, total, token, toks, shape);
+    add_run(acc, p, total, low, token, toks, shape);
 }
 
 static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                       const struct token_run *token, int toks, const struct panel_shape shape)
 {
     const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub;
-    __m512i total[PANELS][TOKS], idot[PANELS][TOKS];
+    __m512i total[PANELS][TOKS], idot[PANELS][TOKS], low[PANELS][TOKS];
+    if (shape.mins)
+        sum_minimums(low, p, token, toks, shape);
     UNROLL_ALL
     for (int t = 0; t < toks; t++)
         total[0][t] = total[1][t] = _mm512_setzero_si512();
@@ -148,7 +149,7 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
             total[1][t] = _mm512_add_epi32(total[1][t], _mm512_mullo_epi32(idot[1][t], s1));
         }
     }
-    add_run(acc, p, total, token, toks, shape);
+    add_run(acc, p, total, low, token, toks, shape);
 }
 
 static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
