@@ -44,13 +44,13 @@ static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
     return (__m512bh)_mm512_set1_epi64(value);
 }
 
-/* How far ahead of `rows` rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1
- * to 5 % better than row by row), and for a call's first rows, for which nobody has asked, their own later columns as well. */
+/* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
+ * better than row by row), and for a call's first rows, for which nobody has asked, their own later columns as well. */
 struct ahead { size_t tile, run; };
 
-static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t rows, size_t row_begin, size_t row_end)
+static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end)
 {
-    return (struct ahead){ .tile = row + rows < row_end + job->rows_soon ? rows * job->row_bytes : 0,
+    return (struct ahead){ .tile = row + 8 < row_end + job->rows_soon ? 8 * job->row_bytes : 0,
                            .run = row == row_begin && !job->asked ? 2 * PANEL_COLS : 0 };
 }
 
@@ -124,40 +124,39 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
     (void)width;
 }
 
-/* Up to eight rows, or twice eight (`eights`; a row past the last repeats it), by one to eight tokens: what a panel would hold stays
- * in registers. (A 1B with one thread of a Zen 4, 2, 4, 5 and 8 sequences at once: 24, 44, 48 and 62 t/s; sixteen rows in lanes of
- * 32 bits gave 20 and 38, panels 26 and 44.) */
-static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, size_t eights,
+/* Up to eight rows (a row past the last repeats it) by one to eight tokens: what a panel would hold stays in registers. One token
+ * takes two runs at once (`sides`), because its sum is a chain of additions as slow as memory. (A 1B with one thread of a Zen 4, 2, 4,
+ * 5 and 8 sequences at once: 24, 44, 48 and 62 t/s; sixteen rows in lanes of 32 bits gave 20 and 38, panels 26 and 44.) */
+static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, size_t sides,
                                      size_t toks)
 {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-    const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes;
-    const bool near = job->near;
-    __m512 acc[2][FEW];
+    const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes, *soon = first + ahead.tile;
+    __m512 acc[FEW];
     UNROLL_ALL
-    for (size_t k = 0; k < eights * toks; k++)
-        acc[k / toks][k % toks] = _mm512_setzero_ps();
+    for (size_t t = 0; t < toks; t++)
+        acc[t] = _mm512_setzero_ps();
 
-    for (size_t run = 0; run < job->cols; run += PANEL_COLS) {
+    for (size_t run = 0; run < job->cols; run += sides * PANEL_COLS) {
         __m512 sum[2][FEW];
         UNROLL_ALL
-        for (size_t k = 0; k < eights * toks; k++)
+        for (size_t k = 0; k < sides * toks; k++)
             sum[k / toks][k % toks] = _mm512_setzero_ps();
-        for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32) {
-            const size_t left = job->cols - c;
-            const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+        for (size_t c = run; c < run + PANEL_COLS && c < job->cols; c += 32)
             UNROLL_ALL
-            for (size_t e = 0; e < eights; e++) {
+            for (size_t side = 0; side < sides; side++) {
+                const size_t at = c + side * PANEL_COLS, left = job->cols - at;
                 __m512i v[8];
+                if (side && at >= job->cols)
+                    continue;
                 UNROLL_ALL
-                for (size_t r = 0; r < 8; r++) {
-                    const size_t which = 8 * e + r;
-                    const uint8_t *at = first + (which < rows ? which : rows - 1) * job->row_bytes + 2 * c;
+                for (size_t r = 0; r < 8; r++, soon += 64) {
+                    const uint8_t *line = first + (r < rows ? r : rows - 1) * job->row_bytes + 2 * at;
                     if (ahead.tile)
-                        prefetch_run(first + ahead.tile + 16 * eights * c + 64 * which, 1, near);
+                        prefetch_run(soon, 1, job->near);
                     if (ahead.run)
-                        prefetch_run(at + ahead.run, 1, near);
-                    v[r] = _mm512_maskz_loadu_epi16(mask, at);
+                        prefetch_run(line + ahead.run, 1, job->near);
+                    v[r] = _mm512_maskz_loadu_epi16(left >= 32 ? 0xffffffffu : (1u << left) - 1, line);
                 }
                 transpose_8x8(v);
                 UNROLL_ALL
@@ -165,22 +164,20 @@ static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, s
                     UNROLL_ALL
                     for (size_t t = 0; t < toks; t++) {
                         const uint8_t *x = (const uint8_t *)job->acts + t * job->act_stride;
-                        sum[e][t] = _mm512_dpbf16_ps(sum[e][t], (__m512bh)v[i], broadcast_quad(x, c / 4 + i));
+                        sum[side][t] = _mm512_dpbf16_ps(sum[side][t], (__m512bh)v[i], broadcast_quad(x, at / 4 + i));
                     }
             }
-        }
         UNROLL_ALL
-        for (size_t k = 0; k < eights * toks; k++) {
-            __m512 *to = &acc[k / toks][k % toks], now = sum[k / toks][k % toks];
-            *to = _mm512_add_ps(*to, _mm512_add_ps(now, _mm512_permute_ps(now, 0xb1)));
+        for (size_t k = 0; k < sides * toks; k++) {
+            const size_t side = k / toks, t = k % toks;
+            __m512 both = _mm512_add_ps(sum[side][t], _mm512_permute_ps(sum[side][t], 0xb1));
+            if (run + side * PANEL_COLS < job->cols)
+                acc[t] = _mm512_add_ps(acc[t], both);
         }
     }
     UNROLL_ALL
-    for (size_t k = 0; k < eights * toks; k++) {
-        const size_t e = k / toks, t = k % toks, here = rows > 8 * e ? rows - 8 * e : 0;
-        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row + 8 * e, lanes_16(here < 8 ? here : 8),
-                              _mm512_permutexvar_ps(even, acc[e][t]));
-    }
+    for (size_t t = 0; t < toks; t++)
+        _mm512_mask_storeu_ps(job->out + t * job->out_stride + row, lanes_16(rows), _mm512_permutexvar_ps(even, acc[t]));
 }
 
 static void few(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead)
@@ -322,11 +319,8 @@ void matmul_bf16_avx512bf16(const struct matmul_job *job, size_t row_begin, size
         return;
     }
     if (job->toks <= FEW) {
-        const size_t step = job->toks == 1 ? 16 : 8;
-        for (size_t row = row_begin; row < row_end; row += step) {
-            const size_t rows = row_end - row < step ? row_end - row : step;
-            few(job, row, rows, ahead_of(job, row, rows, row_begin, row_end));
-        }
+        for (size_t row = row_begin; row < row_end; row += 8)
+            few(job, row, row_end - row < 8 ? row_end - row : 8, ahead_of(job, row, row_begin, row_end));
         return;
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS)

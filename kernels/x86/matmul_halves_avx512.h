@@ -154,8 +154,8 @@ static ALWAYS_INLINE void halves_run(struct halves_sums *out, const uint8_t *fro
     __m512i total[4][DECODE_TOKS], low[4][DECODE_TOKS];
 #pragma GCC unroll 1
     for (size_t i = 0; i < 4; i++) {
-        for (size_t k = 0; ask->own && k < 4; k++)
-            prefetch_run(from + place[4 * i + k] + ask->own, shape.bytes, ask->near);
+        for (size_t k = 0; k < 4; k++)
+            ask_own(ask, from + place[4 * i + k], run, shape);
         ask_soon(ask, run, i, 0, 1, shape);
         halves_four(total[i], low[i], out->d + 4 * i, from, place + 4 * i, token, toks, shape);
     }
@@ -187,7 +187,7 @@ static ALWAYS_INLINE void halves_rows(const struct matmul_job *job, size_t row, 
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    ask_first(&ask, weights, rows, job->row_bytes, shape);
+    ask_first(&ask, job, row, all, rows);
     row_places(place, rows, job->row_bytes);
     for (size_t run = 0; run <= runs; run++) {
         if (run < runs) {

@@ -221,7 +221,7 @@ static ALWAYS_INLINE void decode_names(const struct matmul_job *job, size_t row,
         from[r] = (const uint8_t *)job->weights + (row + (r < rows ? r : rows - 1)) * job->row_bytes;
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    ask_first(&ask, from[0], rows, job->row_bytes, shape);
+    ask_first(&ask, job, row, all, rows);
     for (size_t run = 0; run * PANEL_COLS < job->cols; run++) {
         const struct iq1_token *token = scratch->token + run * toks;
         for (size_t i = 0; i < 8; i += 2) {

@@ -314,7 +314,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    ask_first(&ask, weights, rows, job->row_bytes, shape);
+    ask_first(&ask, job, row, all, rows);
     if (rows < PANEL_ROWS) {
         memset(dots, 0, sizeof dots);
         memset(&rest, 0, sizeof rest);
@@ -324,8 +324,7 @@ static ALWAYS_INLINE void decode_iq1(const struct matmul_job *job, size_t row, s
             const uint8_t *at = weights + r * job->row_bytes + run * shape.bytes;
             if (r % 4 == 0)
                 ask_soon(&ask, run, r / 4, 0, 1, shape);
-            if (ask.own)
-                prefetch_run(at + ask.own, shape.bytes, ask.near);
+            ask_own(&ask, at, run, shape);
             find(&found[r], at);
         }
         for (size_t t = 0; t < toks; t++) {

@@ -106,7 +106,8 @@ static ALWAYS_INLINE void run_q6_k_avx512(struct run *out, const uint8_t *bytes)
     }
 }
 
-#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .top = 63, .bytes = 210, .factor = 1, .narrow = true }
+#define SHAPE_Q6_K { .kind = PANEL_SUPER, .sub = 16, .offset = 32, .top = 63, .bytes = 210, .factor = 1, .narrow = true, \
+        .insist = true }
 
 static void decode_q6_k_avx512(const struct matmul_job *job, size_t row, struct row_range all)
 {

@@ -176,7 +176,7 @@ static ALWAYS_INLINE void planes_rows(const struct matmul_job *job, size_t row, 
 
     for (size_t t = 0; t < toks; t++)
         acc[t] = _mm512_setzero_ps();
-    ask_first(&ask, weights, rows, job->row_bytes, shape);
+    ask_first(&ask, job, row, all, rows);
     row_places(place, rows, job->row_bytes);
     for (size_t run = 0; run < runs; run++) {
         const uint8_t *from = weights + run * shape.bytes;
@@ -187,8 +187,8 @@ static ALWAYS_INLINE void planes_rows(const struct matmul_job *job, size_t row, 
         }
 #pragma GCC unroll 1
         for (size_t i = 0; i < 4; i++) {
-            for (size_t k = 0; ask.own && k < 4; k++)
-                prefetch_run(from + place[4 * i + k] + ask.own, shape.bytes, ask.near);
+            for (size_t k = 0; k < 4; k++)
+                ask_own(&ask, from + place[4 * i + k], run, shape);
             ask_soon(&ask, run, i, 0, 1, shape);
             planes_four(&now, i, from, place, (const __m512i (*)[8])x, toks, unpack, scales, shape);
         }
