@@ -67,7 +67,7 @@ struct matmul_job {
     size_t      act_stride;    /* bytes from token to token, a multiple of 64  */
     size_t      toks;          /* >= 1                                         */
     size_t      rows_soon;     /* so many rows after row_end are likely this thread's next: may be asked into its cache */
-    bool        near;          /* what is asked for goes to the first-level cache (cpu.near) */
+    bool        wide;          /* cpu.wide: which of two orders of reading and multiplying is the faster */
     bool        asked;         /* the rows just before row_begin were this thread's last, with rows_soon */
     bool        kept;          /* scratch is as the last call left it, of the same format, cols, toks, acts and act_stride */
 };

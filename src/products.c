@@ -239,7 +239,7 @@ static void multiply(const struct forward *f, const struct product *p, const str
     struct matmul_job job = { .out = out, .out_stride = stride, .weights = slice + rows.begin * w->row_bytes,
                               .row_bytes = w->row_bytes, .cols = w->cols, .acts = p->in->data[kernel->act] + p->first * act,
                               .act_stride = p->step * act, .toks = p->toks, .rows_soon = rows.soon,
-                              .near = f->k->cpu.near, .asked = rows.asked, .kept = same_vectors(worker, p, w) };
+                              .wide = f->k->cpu.wide, .asked = rows.asked, .kept = same_vectors(worker, p, w) };
     kernel->matmul(&job, 0, rows.count, f->scratch[worker->thread].kernel);
     worker->last = p;
     worker->type = w->type;

@@ -109,7 +109,7 @@ static void prepare(struct check *c, struct product *p, size_t rows, size_t cols
     p->scratch = guard_alloc(c, kernels_scratch(c->table, cols));
     p->job = (struct matmul_job){ .out_stride = rows + random_size(c, 0, 3), .weights = weights, .row_bytes = row_bytes,
                                   .cols = cols, .acts = vectors, .act_stride = layout.bytes + gap, .toks = toks,
-                                  .near = random_size(c, 0, 1) };
+                                  .wide = random_size(c, 0, 1) };
     p->job.out = guard_alloc(c, ((toks - 1) * p->job.out_stride + rows) * sizeof(float));
     check_shape(c, "rows %zu cols %zu toks %zu, quants %s, scales %s, acts %s", rows, cols, toks, fill_names[quants],
                 fill_names[scales], fill_names[acts]);

@@ -363,7 +363,7 @@ static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *
     return finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
 }
 
-/* Ask for the lines of a run that will be read soon: into the first-level cache (`near`, job->near) or the second. */
+/* Ask for the lines of a run that will be read soon: into the first-level cache (`near`: job->wide) or the second. */
 static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size, bool near)
 {
     if (near)
@@ -414,11 +414,11 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
  * thread: Q8_0 93 to 95 % instead of 82 to 88, Q4_K_M 88 to 95 instead of 80 to 85, Q5_K 88 to 96 instead of 83 to 89. Those that
  * are as slow in the cache as memory lose half a percent.
  *
- * That is for the second-level cache. A Zen 5 asks into the first (job->near), one block ahead and, where shape.insist, twice at
+ * That is for the second-level cache. A Zen 5 asks into the first (job->wide), one block ahead and, where shape.insist, twice at
  * once (rows of 2048 columns, share of one core's 37 to 40 GB/s, in the order of the line above and so: Q4_K 66 and 95 %, Q8_0 74
- * and 90, Q4_0 77 and 81, Q2_K 61 and 80; two blocks ahead 85, 90, 81, 80). Where a block is more than the cache holds, the rows' own
- * next runs are better: of 8192 columns Q4_K 87 % instead of 80, Q8_0 89 instead of 83, Q6_K 90 instead of 82; of 2048 they
- * are alike. */
+ * and 90, Q4_0 77 and 81, Q2_K 61 and 80; two blocks ahead 85, 90, 81, 80). Where a block is more than the cache holds, the rows'
+ * own next runs are better: of 8192 columns Q4_K 87 % instead of 80, Q8_0 89 instead of 83, Q6_K 90 instead of 82; of 2048 they are
+ * alike. */
 enum { RUNS_AHEAD = 3, BLOCKS_AHEAD = 2, NEAR_BLOCKS_AHEAD = 1, NEAR_BLOCK_BYTES = 40 << 10, NEAR_RUN_BYTES = 576 };
 
 struct ask {
@@ -426,7 +426,7 @@ struct ask {
     const uint8_t *next;                     /* the next block: for a call's first rows; shape.insist: for all */
     size_t         own;                      /* so many bytes on, a later run of these rows, 0: not asked for */
     size_t         turn, far;                /* from that run on so many more: a first run of the next block's rows */
-    bool           near;                     /* job->near                                      */
+    bool           near;                     /* job->wide                                      */
 };
 
 static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row, struct row_range all,
@@ -434,16 +434,16 @@ static ALWAYS_INLINE struct ask ask_of(const struct matmul_job *job, size_t row,
 {
     const size_t block = PANEL_ROWS * job->row_bytes;
     const uint8_t *rows = (const uint8_t *)job->weights + row * job->row_bytes;
-    const size_t blocks = job->near ? NEAR_BLOCKS_AHEAD : BLOCKS_AHEAD;
+    const size_t blocks = job->wide ? NEAR_BLOCKS_AHEAD : BLOCKS_AHEAD;
     const bool first = row == all.begin, more = row + PANEL_ROWS < all.end;
-    if (job->near && shape.insist && block > NEAR_BLOCK_BYTES) {
+    if (job->wide && shape.insist && block > NEAR_BLOCK_BYTES) {
         const size_t runs = (NEAR_RUN_BYTES + shape.bytes - 1) / shape.bytes;
         return (struct ask){ .own = runs * shape.bytes, .turn = (job->cols + PANEL_COLS - 1) / PANEL_COLS - runs,
                              .far = more ? block - job->row_bytes : 0, .near = true };
     }
     return (struct ask){ .later = row + blocks * PANEL_ROWS < all.end ? rows + blocks * block : NULL,
                          .next = (first || shape.insist) && more ? rows + block : NULL,
-                         .own = first ? RUNS_AHEAD * shape.bytes : 0, .near = job->near };
+                         .own = first ? RUNS_AHEAD * shape.bytes : 0, .near = job->wide };
 }
 
 /* A run's own later one. */
@@ -454,7 +454,8 @@ static ALWAYS_INLINE void ask_own(const struct ask *ask, const uint8_t *bytes, s
 }
 
 /* A call's first rows: their first runs, which nobody has asked for either. */
-static ALWAYS_INLINE void ask_first(const struct ask *ask, const struct matmul_job *job, size_t row, struct row_range all, size_t rows)
+static ALWAYS_INLINE void ask_first(const struct ask *ask, const struct matmul_job *job, size_t row, struct row_range all,
+                                    size_t rows)
 {
     for (size_t r = 0; row == all.begin && r < rows; r++)
         prefetch_run((const uint8_t *)job->weights + (row + r) * job->row_bytes, (unsigned)ask->own, ask->near);

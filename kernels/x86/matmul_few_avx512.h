@@ -206,9 +206,9 @@ static ALWAYS_INLINE void few_unpack_row(struct few_rows *to, size_t r, const st
     size_t row = from->row + r < from->end ? from->row + r : from->end - 1;
     const uint8_t *weights = (const uint8_t *)job->weights + row * job->row_bytes + from->run * shape.bytes;
     if (row + FEW_BLOCK < from->soon)
-        prefetch_run(weights + FEW_BLOCK * job->row_bytes, shape.bytes, job->near);
+        prefetch_run(weights + FEW_BLOCK * job->row_bytes, shape.bytes, job->wide);
     if (row < from->unasked)
-        prefetch_run(weights + shape.bytes, shape.bytes, job->near);
+        prefetch_run(weights + shape.bytes, shape.bytes, job->wide);
     /* Super blocks are whole runs; the call, though never made, would spill vectors where there are many. */
     if (!few_pairs(shape, G) && !shape.scaled)
         weights = whole_run(from->copy, weights - from->run * shape.bytes, from->run, job, shape.bytes);
@@ -387,7 +387,7 @@ static ALWAYS_INLINE void few_blocks(const struct matmul_job *job, struct row_ra
     if (all.begin >= all.end)
         return;
     for (size_t row = all.begin; row < all.end && row < from.unasked; row++)
-        prefetch_run((const uint8_t *)job->weights + row * job->row_bytes, shape.bytes, job->near);
+        prefetch_run((const uint8_t *)job->weights + row * job->row_bytes, shape.bytes, job->wide);
     for (size_t r = 0; r < FEW_ROWS; r++)
         few_unpack_row(&scratch->rows[0], r, &from, unpack, shape, G);
     few_rows_finish(&scratch->rows[0], shape);

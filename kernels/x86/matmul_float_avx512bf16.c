@@ -125,8 +125,9 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
 }
 
 /* Up to eight rows (a row past the last repeats it) by one to eight tokens: what a panel would hold stays in registers. One token
- * takes two runs at once (`sides`), because its sum is a chain of additions as slow as memory. (A 1B with one thread of a Zen 4, 2, 4,
- * 5 and 8 sequences at once: 24, 44, 48 and 62 t/s; sixteen rows in lanes of 32 bits gave 20 and 38, panels 26 and 44.) */
+ * takes two runs at once (`sides`), because its sum is a chain of additions as slow as memory: on a Zen 5 a 1B gives
+ * 13.2 t/s so, 10.8 by streams far apart. (One thread of a Zen 4, 2, 4, 5 and 8 sequences at once: 24, 44,
+ * 48 and 62 t/s; sixteen rows in lanes of 32 bits gave 20 and 38, panels 26 and 44.) */
 static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, size_t sides,
                                      size_t toks)
 {
@@ -153,9 +154,9 @@ static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, s
                 for (size_t r = 0; r < 8; r++, soon += 64) {
                     const uint8_t *line = first + (r < rows ? r : rows - 1) * job->row_bytes + 2 * at;
                     if (ahead.tile)
-                        prefetch_run(soon, 1, job->near);
+                        prefetch_run(soon, 1, job->wide);
                     if (ahead.run)
-                        prefetch_run(line + ahead.run, 1, job->near);
+                        prefetch_run(line + ahead.run, 1, job->wide);
                     v[r] = _mm512_maskz_loadu_epi16(left >= 32 ? 0xffffffffu : (1u << left) - 1, line);
                 }
                 transpose_8x8(v);
@@ -314,7 +315,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 
 void matmul_bf16_avx512bf16(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    if (job->toks == 1 && !job->near) {
+    if (job->toks == 1 && !job->wide) {
         apart_product(job, row_begin, row_end, eight_rows, 0);
         return;
     }

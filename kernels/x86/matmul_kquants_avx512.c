@@ -128,7 +128,7 @@ const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    if (job->toks == 1 && job->cols <= ONE_COLS && !job->near)
+    if (job->toks == 1 && job->cols <= ONE_COLS && !job->wide)
         one_format(job, (struct row_range){ row_begin, row_end }, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
