@@ -12,6 +12,7 @@
 #include "dots_avxvnni.h"
 #include "numbers.h"
 #include "panel.h"
+#include "prefetch.h"
 #include "unpack.h"
 #include "vector_avx2.h"
 #include "x86.h"
@@ -426,12 +427,6 @@ static ALWAYS_INLINE void keep_rest(struct decode_rest *rest, size_t r, const st
     }
 }
 
-static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size)
-{
-    for (unsigned i = 0; i < size; i += 64)
-        _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
-}
-
 /* A run's place: in the row, or copied and padded where the row ends within it. */
 static ALWAYS_INLINE const uint8_t *whole_run(uint8_t *copy, const uint8_t *row, size_t run, const struct matmul_job *job,
                                               unsigned bytes)
@@ -505,7 +500,7 @@ static ALWAYS_INLINE void decode_rows(const struct matmul_job *job, size_t row, 
         decode_tokens(sums->token, arranged, x, job, &layout, run, toks, shape);
         for (size_t r = 0; r < rows; r++) {
             struct run w;
-            prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes);
+            prefetch_run(weights + (r + DECODE_ROWS) * job->row_bytes + run * shape.bytes, shape.bytes, job->wide);
             unpack_run(&w, whole_run(copy, weights + r * job->row_bytes, run, job, shape.bytes), unpack, shape);
             if (shape.kind == PANEL_SUPER) {
                 __m256i total[DECODE_TOKS];
@@ -598,7 +593,7 @@ static ALWAYS_INLINE void fill_byte_panel(struct panel *out, const uint8_t *byte
         memset(&n, 0, sizeof n);
     for (size_t r = 0; r < rows; r++) {
         struct run w;
-        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
+        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes, false);
         unpack_run(&w, bytes + r * stride, unpack, shape);
         for (int k = 0; k < 8; k++)
             _mm256_store_si256((__m256i *)(n.q[r] + 32 * k), w.q[k]);
@@ -676,7 +671,7 @@ static ALWAYS_INLINE void fill_wide_panel(struct wide_panel *out, const uint8_t 
         memset(&n, 0, sizeof n);
     for (size_t r = 0; r < rows; r++) {
         struct run w;
-        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes);
+        prefetch_run(bytes + r * stride + 2 * shape.bytes, shape.bytes, false);
         unpack(&w, bytes + r * stride);
         widen_row(n.q[r], &w, shape);
         if (shape.kind == PANEL_SUPER) {

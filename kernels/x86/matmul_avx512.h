@@ -8,6 +8,7 @@
 #include "x86.h"
 #include "lanes_avx512.h"
 #include "panel.h"
+#include "prefetch.h"
 #include "unpack.h"
 #include "vector_avx512.h"
 
@@ -361,17 +362,6 @@ static ALWAYS_INLINE __m512 finish_quads(__m512 acc, const struct decode_quads *
     if (shape.kind == PANEL_SMALL)
         return finish_small(acc, quads, scale, min, token, shape);
     return finish_totals(acc, sum_lanes(quad[0], quad[1], quad[2], quad[3]), rest, token, shape);
-}
-
-/* Ask for the lines of a run that will be read soon: into the first-level cache (`near`: job->wide) or the second. */
-static ALWAYS_INLINE void prefetch_run(const uint8_t *bytes, unsigned size, bool near)
-{
-    if (near)
-        for (unsigned i = 0; i < size; i += 64)
-            _mm_prefetch((const char *)(bytes + i), _MM_HINT_T0);
-    else
-        for (unsigned i = 0; i < size; i += 64)
-            _mm_prefetch((const char *)(bytes + i), _MM_HINT_T1);
 }
 
 /* A run's place: in the row, or copied and padded where the row ends within it. */

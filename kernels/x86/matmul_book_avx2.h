@@ -71,7 +71,7 @@ static ALWAYS_INLINE void book_rows(const struct matmul_job *job, size_t row, si
             token_run_init(&token[t], act, &layout, run, shape);
         }
         for (size_t r = 0; r < rows; r++) {
-            prefetch_run(from + (r + DECODE_ROWS) * job->row_bytes, shape.bytes);
+            prefetch_run(from + (r + DECODE_ROWS) * job->row_bytes, shape.bytes, job->wide);
             apart(&block[r], from + r * job->row_bytes);
             rest.d[r] = block[r].d;
         }

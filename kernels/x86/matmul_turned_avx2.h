@@ -139,7 +139,7 @@ static ALWAYS_INLINE void turned_small_run(__m256 acc[DECODE_TOKS], const struct
 #pragma GCC unroll 1
     for (size_t k = 0; k < 8; k++) {
         __m256i raw[5], dots[DECODE_TOKS];
-        prefetch_run(soon + k * job->row_bytes, shape.bytes);
+        prefetch_run(soon + k * job->row_bytes, shape.bytes, job->wide);
         if (next)
             keep_scales(then->scale[k], then->low[k], bytes + shape.bytes, stride, shape);
         turn(raw, bytes, stride);

@@ -259,7 +259,7 @@ static ALWAYS_INLINE void turned_super_run(__m256 acc[DECODE_TOKS], const uint8_
     for (int part = 0; part < parts; part++) {
         __m256i raw[8];
         for (size_t r = 0; r < DECODE_ROWS / (size_t)parts; r++)
-            prefetch_run(soon + ((size_t)part * DECODE_ROWS / (size_t)parts + r) * soon_stride, shape.bytes);
+            prefetch_run(soon + ((size_t)part * DECODE_ROWS / (size_t)parts + r) * soon_stride, shape.bytes, false);
         turn_32_bytes(raw, bytes + place.packed + 32 * part, stride);
         UNROLL_ALL
         for (int plane = 0; plane < place.planes; plane++)
