@@ -208,8 +208,7 @@ struct group {
 };
 typedef void group_fn(const struct group *group);
 
-/* What a token offers for the run is made here, where the shape is known: made by the caller for every format alike it took a tenth
- * of the time on a Zen 5. */
+/* What a token offers for the run is made here, where the shape is known. */
 static ALWAYS_INLINE void multiply_tokens(const struct group *g, int toks, const struct panel_shape shape)
 {
     struct token_run token[TOKS];
@@ -357,7 +356,7 @@ static void ask_some(struct soon *soon, size_t later)
         prefetch_run(soon->first + soon->asked * soon->stride, soon->bytes, soon->near);
 }
 
-/* `first`: no rows of this call come before; `more`: so many follow. */
+/* `first`: nobody has asked for these rows; `more`: so many follow. */
 static void multiply_block(struct many_scratch *scratch, const struct matmul_job *job, size_t row, size_t rows, size_t tok,
                            size_t toks, bool first, size_t more, const struct format_avx512 *format)
 {
@@ -435,8 +434,10 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
     }
     for (size_t tok = 0; tok < job->toks; tok += BLOCK_TOKS) {
         size_t toks = job->toks - tok < BLOCK_TOKS ? job->toks - tok : BLOCK_TOKS;
-        for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS)
-            multiply_block(scratch, job, row, row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS, tok, toks, row == row_begin,
-                           row + BLOCK_ROWS < row_end ? row_end - row - BLOCK_ROWS : 0, format);
+        for (size_t row = row_begin; row < row_end; row += BLOCK_ROWS) {
+            const size_t rows = row_end - row < BLOCK_ROWS ? row_end - row : BLOCK_ROWS;
+            multiply_block(scratch, job, row, rows, tok, toks, row == row_begin && !job->asked,
+                           row_end - row - rows + job->rows_soon, format);
+        }
     }
 }
