@@ -170,7 +170,7 @@ size_t product_scratch_floats(const struct kernels *k, size_t max_tokens)
             tile = k->matmul[i].tile;
     size_t few = ROWS_FEW > tile ? ROWS_FEW : tile;
     size_t many = max_tokens * tile;
-    return many > few * TOKENS_FEW ? many : few * TOKENS_FEW;
+    return 2 * (many > few * TOKENS_FEW ? many : few * TOKENS_FEW);        /* gate and up */
 }
 
 /* How many rows are a piece. Kernels work on 16 rows at a time (32 with many tokens), whose boundaries should not be cut. */
@@ -251,10 +251,10 @@ static void multiply(const struct forward *f, const struct product *p, const str
             out[t * stride + r] = out[t * stride + r] * w->scale + (bias ? bias[r] : 0);
 }
 
-static void relu_squared(float *x, size_t n)
+static void relu_squared(float *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        x[i] = x[i] > 0 ? x[i] * x[i] : 0;
+        out[i] = x[i] > 0 ? x[i] * x[i] : 0;
 }
 
 /* gpt-oss: a SiLU with slope 1.702, clamped at 7, times up + 1. */
@@ -266,38 +266,38 @@ static void swiglu_clamped(float *out, const float *gate, const float *up, size_
     }
 }
 
-/* out: activation(gate) * up, gate in out; or, up NULL, activation(out). */
-static void activate(const struct forward *f, float *out, const float *up, size_t n)
+/* out: activation(in) * up; or, up NULL, activation(in). */
+static void activate(const struct forward *f, float *out, const float *in, const float *up, size_t n)
 {
     switch (f->m->arch->activation) {
     case FFN_SILU:
         if (up)
-            f->k->silu_mul.fn(out, out, up, n);
+            f->k->silu_mul.fn(out, in, up, n);
         else
-            f->k->silu.fn(out, out, n);
+            f->k->silu.fn(out, in, n);
         break;
     case FFN_GELU:
         if (up)
-            f->k->gelu_mul.fn(out, out, up, n);
+            f->k->gelu_mul.fn(out, in, up, n);
         else
-            f->k->gelu.fn(out, out, n);
+            f->k->gelu.fn(out, in, n);
         break;
     case FFN_RELU2:
-        relu_squared(out, n);
+        relu_squared(out, in, n);
         for (size_t i = 0; up && i < n; i++)
             out[i] *= up[i];
         break;
     case FFN_SWIGLU_CLAMPED:
         if (up)
-            swiglu_clamped(out, out, up, n);
+            swiglu_clamped(out, in, up, n);
         break;
     }
 }
 
 static void multiply_rows(struct forward *f, const struct product *p, struct rows rows, struct worker *worker)
 {
-    float *out = p->out + rows.begin, *side = f->scratch[worker->thread].rows;
     size_t n = rows.count;
+    float *out = p->out + rows.begin, *side = f->scratch[worker->thread].rows, *up = p->gate ? side + p->toks * n : NULL;
     switch (p->finish) {
     case FINISH_STORE:
         multiply(f, p, p->w, rows, out, p->out_stride, worker);
@@ -307,15 +307,12 @@ static void multiply_rows(struct forward *f, const struct product *p, struct row
         for (size_t t = 0; t < p->toks; t++)
             f->k->axpy.fn(out + t * p->out_stride, side + t * n, p->factor, n);
         break;
-    case FINISH_ACTIVATE:          /* gate to its place, up to scratch, and the product of both over the gate */
-        if (p->gate) {
-            multiply(f, p, p->gate, rows, out, p->out_stride, worker);
-            multiply(f, p, p->w, rows, side, n, worker);
-        } else {
-            multiply(f, p, p->w, rows, out, p->out_stride, worker);
-        }
+    case FINISH_ACTIVATE:          /* through scratch: in their places tokens are far apart, which is paid for once, not thrice */
+        multiply(f, p, p->gate ? p->gate : p->w, rows, side, n, worker);
+        if (up)
+            multiply(f, p, p->w, rows, up, n, worker);
         for (size_t t = 0; t < p->toks; t++)
-            activate(f, out + t * p->out_stride, p->gate ? side + t * n : NULL, n);
+            activate(f, out + t * p->out_stride, side + t * n, up ? up + t * n : NULL, n);
         break;
     }
 }
