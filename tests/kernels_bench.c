@@ -69,7 +69,7 @@ static void bench_matmul(const struct kernels *table, const struct format *forma
     printf("%-8s %-8s (%s)", rung, format->name, kernel->isa);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         struct matmul_job job = { .out = out, .out_stride = ROWS, .weights = weights, .row_bytes = row_bytes, .cols = COLS,
-                                  .acts = acts, .act_stride = stride, .toks = batches[i] };
+                                  .acts = acts, .act_stride = stride, .toks = batches[i], .wide = table->cpu.wide };
         double seconds = best_time(matmul_once, &(struct matmul_call){ kernel, job, scratch }, 1);
         if (i == 0)
             printf("  1 token: %5.1f GB/s %5.1f Gop/s", (double)(ROWS * row_bytes) / seconds * 1e-9,

@@ -108,8 +108,7 @@ static void prepare(struct check *c, struct product *p, size_t rows, size_t cols
     p->rows = rows;
     p->scratch = guard_alloc(c, kernels_scratch(c->table, cols));
     p->job = (struct matmul_job){ .out_stride = rows + random_size(c, 0, 3), .weights = weights, .row_bytes = row_bytes,
-                                  .cols = cols, .acts = vectors, .act_stride = layout.bytes + gap, .toks = toks,
-                                  .wide = random_size(c, 0, 1) };
+                                  .cols = cols, .acts = vectors, .act_stride = layout.bytes + gap, .toks = toks };
     p->job.out = guard_alloc(c, ((toks - 1) * p->job.out_stride + rows) * sizeof(float));
     check_shape(c, "rows %zu cols %zu toks %zu, quants %s, scales %s, acts %s", rows, cols, toks, fill_names[quants],
                 fill_names[scales], fill_names[acts]);
@@ -165,15 +164,19 @@ static void compare_chunks(struct check *c, const struct product *p)
         check_floats(c, job.out + t * job.out_stride, p->job.out + t * job.out_stride, p->rows);
 }
 
-/* Each token alone gives the bits that it got within the batch. */
-static void compare_single(struct check *c, const struct product *p, size_t tok)
+/* `toks` tokens from the tok-th on give the bits that they got within the batch, in either order of reading and multiplying. */
+static void compare_part(struct check *c, const struct product *p, size_t tok, size_t toks)
 {
     struct matmul_job job = p->job;
-    job.toks = 1;
+    job.toks = toks;
     job.acts = (const char *)job.acts + tok * job.act_stride;
-    job.out = guard_alloc(c, p->rows * sizeof(float));
-    run(p, &job, 0, p->rows);
-    check_floats(c, job.out, p->job.out + tok * p->job.out_stride, p->rows);
+    job.out = guard_alloc(c, ((toks - 1) * job.out_stride + p->rows) * sizeof(float));
+    for (int wide = 0; wide < 2; wide++) {
+        job.wide = wide;
+        run(p, &job, 0, p->rows);
+        for (size_t t = 0; t < toks; t++)
+            check_floats(c, job.out + t * job.out_stride, p->job.out + (tok + t) * p->job.out_stride, p->rows);
+    }
 }
 
 static void one_product(struct check *c, struct product *p, size_t rows, size_t cols, size_t toks, enum fill quants,
@@ -183,7 +186,8 @@ static void one_product(struct check *c, struct product *p, size_t rows, size_t 
     run(p, &p->job, 0, rows);
     compare(c, p);
     compare_chunks(c, p);
-    compare_single(c, p, random_size(c, 0, toks - 1));
+    compare_part(c, p, 0, toks);
+    compare_part(c, p, random_size(c, 0, toks - 1), 1);
     guard_release(c);
 }
 
@@ -212,6 +216,7 @@ static void all_batches(struct check *c, struct product *p)
     job.out = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
     for (job.toks = 2; job.toks <= BATCH_MOST; job.toks = next_batch(job.toks)) {
         size_t from = random_size(c, 0, BATCH_MOST - job.toks);
+        job.wide = random_size(c, 0, 1);
         job.acts = (const char *)p->job.acts + from * job.act_stride;
         run(p, &job, 0, rows);
         check_shape(c, "rows %zu cols %zu: tokens one by one and %zu at once", rows, cols, job.toks);
