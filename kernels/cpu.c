@@ -137,10 +137,7 @@ void cpu_detect(struct cpu *cpu)
     read_name(cpu->name);
     if (!__get_cpuid(1, &a, &b1, &c1, &d1) || !bit(c1, 27))       /* OSXSAVE: xgetbv exists */
         return;
-    /* A Zen 4 passes 512 bits in two halves and reads a fifth slower with lines asked into its first-level cache of 32 KiB; a Zen 5
-     * passes them whole and reads a third faster so, with 48 KiB (x86/matmul_avx512.h). Intel's with AVX-512, of which none was at
-     * hand, have the traits of the latter. */
-    cpu->wide = !is_family_19h(a);
+    const uint32_t signature = a;
     if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) && a >= 1)
         __get_cpuid_count(7, 1, &a71, &unused, &unused, &unused);
     uint64_t saved = saved_states();
@@ -167,6 +164,10 @@ void cpu_detect(struct cpu *cpu)
     if ((saved & 0xe6) != 0xe6 || !avx512)
         return;
     cpu->level = CPU_AVX512;
+    /* A Zen 4 passes 512 bits in two halves and reads a fifth slower with lines asked into its first-level cache of 32 KiB; a Zen 5
+     * passes them whole and reads a third faster so, with 48 KiB (x86/matmul_avx512.h). Intel's with AVX-512, of which none was at
+     * hand, have the traits of the latter; CPUs without AVX-512 those of the former. */
+    cpu->wide = !is_family_19h(signature);
     cpu->avx512_bf16 = bit(a71, 5);
     cpu->avx512_vbmi = bit(c7, 1) && bit(c7, 8);             /* with GFNI, which every CPU with VBMI and VNNI has */
 

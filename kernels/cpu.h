@@ -18,7 +18,7 @@ struct cpu {
     bool avx512_vbmi;
     bool avx_vnni;               /* an addition to avx2: the VEX form (Alder Lake; Zen 5 has it besides AVX-512) */
     bool bf16;                   /* Arm bfdot/bfmmla */
-    bool wide;                   /* x86: kernels go as is best on a Zen 5, not as on a Zen 4 (see cpu_detect) */
+    bool wide;                   /* AVX-512, not AMD's family 19h: kernels go as is best on a Zen 5, not a Zen 4 */
     char name[64];               /* the processor's brand string, "" when unknown */
     char features[192];          /* what was found, whatever the level: words like "avx2", blanks between */
 };

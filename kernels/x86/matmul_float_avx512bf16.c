@@ -45,7 +45,8 @@ static ALWAYS_INLINE __m512bh broadcast_quad(const uint8_t *x, size_t quad)
 }
 
 /* How far ahead of rows in work to ask for lines, in bytes; 0: not at all. The next rows, in the order of their addresses (1 to 5 %
- * better than row by row), and for a call's first rows, for which nobody has asked, their own later columns as well. */
+ * better than row by row, and into the second-level cache: on a Zen 4 into the first 30 % worse), and for a call's first rows, for
+ * which nobody has asked, their own later columns as well. */
 struct ahead { size_t tile, run; };
 
 static struct ahead ahead_of(const struct matmul_job *job, size_t row, size_t row_begin, size_t row_end)
@@ -125,9 +126,9 @@ static ALWAYS_INLINE void eight_rows(float sums[APART_ROWS], const struct matmul
 }
 
 /* Up to eight rows (a row past the last repeats it) by one to eight tokens: what a panel would hold stays in registers. One token
- * takes two runs at once (`sides`), because its sum is a chain of additions as slow as memory: on a Zen 5 a 1B gives
- * 13.2 t/s so, 10.8 by streams far apart. (One thread of a Zen 4, 2, 4, 5 and 8 sequences at once: 24, 44,
- * 48 and 62 t/s; sixteen rows in lanes of 32 bits gave 20 and 38, panels 26 and 44.) */
+ * takes two runs at once (`sides`), because its sum is a chain of additions as slow as memory: on a Zen 5 a 1B gives 13.2 t/s so,
+ * 10.8 by streams far apart. (One thread of a Zen 4, 2, 4, 5 and 8 sequences at once: 24, 44, 48 and 62 t/s; sixteen rows in lanes
+ * of 32 bits gave 20 and 38, panels 26 and 44.) */
 static ALWAYS_INLINE void few_tokens(const struct matmul_job *job, size_t row, size_t rows, struct ahead ahead, size_t sides,
                                      size_t toks)
 {

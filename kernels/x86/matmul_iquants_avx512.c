@@ -370,9 +370,8 @@ static ALWAYS_INLINE void panel_iq1(struct panel *out, const uint8_t *bytes, siz
                                     const struct panel_shape shape)
 {
     struct iq1_run found[PANEL_ROWS];
-    for (size_t r = 0; r < rows; r++) {
+    for (size_t r = 0; r < rows; r++)
         find(&found[r], bytes + r * stride);
-    }
     fill_panel(out, (const uint8_t *)found, sizeof found[0], rows, run_of_iq1, shape);
 }
 
