@@ -3,6 +3,7 @@
 set -u
 cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
+export MAKEFLAGS="${MAKEFLAGS:--j$(nproc)}"      # the sanitizers' build alone is minutes of one core
 
 add() {     # LABEL COMMAND...: run a suite and add its last line up
     local label=$1 log
