@@ -1,16 +1,9 @@
 #include "matmul_few_avx512.h"
+#include "matmul_micro_avx512.h"
+#include "matmul_woven_avx512.h"
 
-/* The many-token product: panels of weights against tokens, lanes are rows.
- *
- * One microkernel call multiplies two panels (32 rows) with up to six tokens in one run of 256 columns: 12 accumulators for the
- * byte dots, 12 for the scaled sums, two vectors of weights, two of scales and a broadcast fill 29 of 32 registers. Per 32 columns
- * and accumulator there are eight dots and one multiplication by the scale, all on the same two ports of Zen 4 and 5, so 8/9 of the
- * dot peak is the ceiling (4/5 for scales per 16 columns and for float scales, which need two multiplications, one of them done
- * elsewhere if scales are powers of two: 8/9). Where a value times its scale fits a byte (shape.scaled: Q2_K, Q3_K, TQ1_0, TQ2_0),
- * panels hold that, and a run has nothing but dots: 90 % of the peak with 512 tokens and weights in the cache instead of 73; Q2_K,
- * whose minimums are an eighth of its dots, 79 instead of 66. From the first-level cache the microkernels take 0 to 1.5 % more
- * cycles than this count, with activations and sums beyond it 3 %. */
-enum { PANELS = 2, TOKS = 6, BLOCK_ROWS = 64, BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
+/* The many-token product: panels of weights against tokens, lanes are rows (matmul_micro_avx512.h). */
+enum { BLOCK_PANELS = BLOCK_ROWS / PANEL_ROWS, BLOCK_TOKS = 512 };
 
 struct many_scratch {
     float           acc[BLOCK_TOKS + TOKS][BLOCK_ROWS];
@@ -49,105 +42,23 @@ size_t matmul_few_scratch_per_col_avx512(void)
     return (sizeof(struct few_run) + PANEL_COLS - 1) / PANEL_COLS * (GROUPS_TOKS / FEW_TOKS);
 }
 
-static ALWAYS_INLINE __m512i broadcast_4_bytes(const int8_t *bytes)
-{
-    int32_t value;
-    memcpy(&value, bytes, 4);
-    return _mm512_set1_epi32(value);
-}
-
-/* idot += 4 * steps columns' products, beginning at column 4 * c. */
-static ALWAYS_INLINE void dots(__m512i idot[PANELS][TOKS], const struct panel *p, const int8_t *const *x, int c, int steps,
-                               int toks)
-{
-    UNROLL_ALL
-    for (int i = 0; i < steps; i++) {
-        __m512i w0 = _mm512_load_si512(p[0].q[c + i]), w1 = _mm512_load_si512(p[1].q[c + i]);
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++) {
-            __m512i v = broadcast_4_bytes(x[t] + 4 * (c + i));
-            idot[0][t] = _mm512_dpbusd_epi32(idot[0][t], w0, v);
-            idot[1][t] = _mm512_dpbusd_epi32(idot[1][t], w1, v);
-        }
-    }
-}
-
-/* Sums of minimum times sum of x. Each vector of minimums is loaded once for all tokens. */
-static ALWAYS_INLINE void sum_minimums(__m512i low[PANELS][TOKS], const struct panel *p, const struct token_run *token, int toks,
-                                       const struct panel_shape shape)
-{
-    const int pairs = PANEL_COLS / (int)shape.sub / 2;
-    UNROLL_ALL
-    for (int t = 0; t < toks; t++)
-        low[0][t] = low[1][t] = _mm512_setzero_si512();
-#pragma GCC unroll 1
-    for (int s = 0; s < pairs; s++) {
-        __m512i m0 = _mm512_load_si512(p[0].min.i[s]), m1 = _mm512_load_si512(p[1].min.i[s]);
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++) {
-            __m512i pair = broadcast_4_bytes((const int8_t *)(token[t].sums + 2 * s));
-            low[0][t] = _mm512_dpwssd_epi32(low[0][t], m0, pair);
-            low[1][t] = _mm512_dpwssd_epi32(low[1][t], m1, pair);
-        }
-    }
-}
-
-/* acc[t][0..32) += a run's totals and, with minimums, what they take off. */
-static ALWAYS_INLINE void add_run(float (*acc)[BLOCK_ROWS], const struct panel *p, __m512i total[PANELS][TOKS],
-                                  __m512i low[PANELS][TOKS], const struct token_run *token, int toks,
-                                  const struct panel_shape shape)
-{
-    UNROLL_ALL
-    for (int t = 0; t < toks; t++) {
-        __m512 dx = _mm512_set1_ps(token[t].dx[0]);
-        UNROLL_ALL
-        for (int i = 0; i < PANELS; i++) {
-            __m512 sum = _mm512_loadu_ps(acc[t] + PANEL_ROWS * i);
-            sum = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(p[i].d), dx), _mm512_cvtepi32_ps(total[i][t]), sum);
-            if (shape.mins)
-                sum = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(p[i].dmin), dx), _mm512_cvtepi32_ps(low[i][t]), sum);
-            _mm512_storeu_ps(acc[t] + PANEL_ROWS * i, sum);
-        }
-    }
-}
-
-/* acc[t][0..32) += the two panels times token t's run; x[t]: its 256 values. Scaled values need no more than their dots. */
-static ALWAYS_INLINE void micro_scaled(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                       const struct token_run *token, int toks, const struct panel_shape shape)
-{
-    __m512i total[PANELS][TOKS], low[PANELS][TOKS];
-    if (shape.mins)
-        sum_minimums(low, p, token, toks, shape);
-    UNROLL_ALL
-    for (int t = 0; t < toks; t++)
-        total[0][t] = total[1][t] = _mm512_set1_epi32(token[t].init[0]);
-#pragma GCC unroll 1
-    for (int c = 0; c < PANEL_COLS / 4; c += 8)
-        dots(total, p, x, c, 8, toks);
-    add_run(acc, p, total, low, token, toks, shape);
-}
-
+/* acc[t][0..32) += the two panels times token t's run; x[t]: its 256 values. */
 static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                       const struct token_run *token, int toks, const struct panel_shape shape)
 {
-    const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub;
-    __m512i total[PANELS][TOKS], idot[PANELS][TOKS], low[PANELS][TOKS];
+    const int steps = PANEL_COLS / (shape.scaled ? 32 : (int)shape.sub);
+    __m512i total[PANELS][TOKS], low[PANELS][TOKS];
     if (shape.mins)
         sum_minimums(low, p, token, toks, shape);
-    UNROLL_ALL
-    for (int t = 0; t < toks; t++)
-        total[0][t] = total[1][t] = _mm512_setzero_si512();
+    begin_totals(total, token, toks, shape);
 #pragma GCC unroll 1
-    for (int s = 0; s < subs; s++) {
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++)
-            idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
-        dots(idot, p, x, s * steps, steps, toks);
-        __m512i s0 = _mm512_load_si512(p[0].scale.i[s]), s1 = _mm512_load_si512(p[1].scale.i[s]);
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++) {
-            total[0][t] = _mm512_add_epi32(total[0][t], _mm512_mullo_epi32(idot[0][t], s0));
-            total[1][t] = _mm512_add_epi32(total[1][t], _mm512_mullo_epi32(idot[1][t], s1));
+    for (int s = 0; s < steps; s++) {
+        __m512i idot[PANELS][TOKS];
+        if (shape.scaled) {
+            dots(total, p, x, 8 * s, 8, toks);
+        } else {
+            sub_dots(idot, p, x, token, s, toks, shape);
+            add_super(total, idot, p, s, toks);
         }
     }
     add_run(acc, p, total, low, token, toks, shape);
@@ -156,41 +67,22 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
 static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                       const struct token_run *token, int toks, const struct panel_shape shape)
 {
-    const int steps = (int)shape.sub / 4, subs = PANEL_COLS / (int)shape.sub, per_dx = 32 / (int)shape.sub;
-    __m512i idot[PANELS][TOKS];
     __m512 sum[PANELS][TOKS];
     UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         sum[0][t] = _mm512_loadu_ps(acc[t]);
-        sum[1][t] = _mm512_loadu_ps(acc[t] + 16);
+        sum[1][t] = _mm512_loadu_ps(acc[t] + PANEL_ROWS);
     }
 #pragma GCC unroll 1
-    for (int s = 0; s < subs; s++) {
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++)
-            idot[0][t] = idot[1][t] = _mm512_set1_epi32(token[t].init[s]);
-        dots(idot, p, x, s * steps, steps, toks);
-        __m512 s0 = _mm512_load_ps(p[0].scale.f[s]), s1 = _mm512_load_ps(p[1].scale.f[s]);
-        UNROLL_ALL
-        for (int t = 0; t < toks; t++) {
-            __m512 dx = _mm512_set1_ps(token[t].dx[s / per_dx]);
-            sum[0][t] = _mm512_fmadd_ps(scaled_by(dx, s0, shape), _mm512_cvtepi32_ps(idot[0][t]), sum[0][t]);
-            sum[1][t] = _mm512_fmadd_ps(scaled_by(dx, s1, shape), _mm512_cvtepi32_ps(idot[1][t]), sum[1][t]);
-        }
-        if (shape.mins) {
-            __m512 m0 = _mm512_load_ps(p[0].min.f[s]), m1 = _mm512_load_ps(p[1].min.f[s]);
-            UNROLL_ALL
-            for (int t = 0; t < toks; t++) {
-                __m512 dsum = _mm512_set1_ps(token[t].dsum[s]);
-                sum[0][t] = _mm512_fnmadd_ps(m0, dsum, sum[0][t]);
-                sum[1][t] = _mm512_fnmadd_ps(m1, dsum, sum[1][t]);
-            }
-        }
+    for (int s = 0; s < PANEL_COLS / (int)shape.sub; s++) {
+        __m512i idot[PANELS][TOKS];
+        sub_dots(idot, p, x, token, s, toks, shape);
+        add_small(sum, idot, p, token, s, toks, shape);
     }
     UNROLL_ALL
     for (int t = 0; t < toks; t++) {
         _mm512_storeu_ps(acc[t], sum[0][t]);
-        _mm512_storeu_ps(acc[t] + 16, sum[1][t]);
+        _mm512_storeu_ps(acc[t] + PANEL_ROWS, sum[1][t]);
     }
 }
 
@@ -219,9 +111,7 @@ static ALWAYS_INLINE void multiply_tokens(const struct group *g, int toks, const
     }
     for (size_t p = 0; p < g->count; p += PANELS) {
         float (*acc)[BLOCK_ROWS] = (float (*)[BLOCK_ROWS])&g->acc[0][p * PANEL_ROWS];
-        if (shape.scaled)
-            micro_scaled(acc, &g->panels[p], x, token, toks, shape);
-        else if (shape.kind == PANEL_SUPER)
+        if (shape.kind == PANEL_SUPER)
             micro_super(acc, &g->panels[p], x, token, toks, shape);
         else
             micro_small(acc, &g->panels[p], x, token, toks, shape);
@@ -425,9 +315,36 @@ static void multiply_groups(const struct matmul_job *job, struct row_range rows,
 _Static_assert(GROUPS_TOKS / FEW_TOKS * sizeof(struct few_scratch) <= sizeof(struct many_scratch),
                "what each sixteen tokens have besides their vectors fits what is there for panels");
 
+_Static_assert(sizeof(struct woven_scratch) <= sizeof(struct many_scratch) &&
+               WOVEN_TOKS * sizeof(struct token_run) <= GROUPS_TOKS / FEW_TOKS * sizeof(struct few_run), "fits what others take");
+
+/* What tokens offer for all runs; lanes of a pass without a token repeat the last one. */
+static void arrange_woven(struct woven_scratch *scratch, const struct matmul_job *job, const struct panel_shape *shape)
+{
+    const struct act_layout layout = act_layout(shape->kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);
+    struct token_run *token = scratch->token;
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
+        for (size_t t = 0; t % WOVEN_PASS != 0 || t < job->toks; t++, token++)
+            token_run_init(token, (const uint8_t *)job->acts + (t < job->toks ? t : job->toks - 1) * job->act_stride, &layout, run,
+                           *shape);
+}
+
+static void multiply_woven(const struct matmul_job *job, struct row_range rows, struct woven_scratch *scratch,
+                           const struct format_avx512 *format)
+{
+    if (!job->kept)
+        arrange_woven(scratch, job, &format->shape);
+    if (rows.begin < rows.end)
+        format->woven(job, rows, scratch);
+}
+
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format)
 {
+    if (job->wide && job->toks > DECODE_TOKS && job->toks <= format->woven_toks) {
+        multiply_woven(job, (struct row_range){ row_begin, row_end }, scratch, format);
+        return;
+    }
     if (by_groups(job->toks, job->wide, format)) {
         multiply_groups(job, (struct row_range){ row_begin, row_end }, scratch, format);
         return;

@@ -64,12 +64,19 @@ static inline size_t few_least(const struct panel_shape *shape)
 struct few_scratch;
 typedef void few_fn(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch);
 
+/* The same where job->wide, by more than DECODE_TOKS tokens (matmul_woven_avx512.h). */
+enum { WOVEN_TOKS = 64 };
+struct woven_scratch;
+typedef void woven_fn(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch);
+
 struct format_avx512 {
     struct panel_shape shape;
     decode_fn         *decode;       /* NULL where the format's product takes so few tokens itself */
     panel_fn          *panel;
     few_fn            *few;
     size_t             groups;       /* up to so many tokens go sixteen at a time to few, at most GROUPS_TOKS */
+    woven_fn          *woven;        /* or NULL                                                               */
+    size_t             woven_toks;   /* up to so many tokens, at most WOVEN_TOKS                              */
 };
 
 extern const struct format_avx512

@@ -63,7 +63,7 @@ static void few_iq2_xxs_avx512(const struct matmul_job *job, struct row_range al
 }
 
 const struct format_avx512 format_iq2_xxs_avx512 = {
-    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512, FEW_TOKS
+    SHAPE_IQ2_XXS, decode_iq2_xxs_avx512, panel_iq2_xxs_avx512, few_iq2_xxs_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq2_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -102,7 +102,7 @@ static void few_iq2_xs_avx512(const struct matmul_job *job, struct row_range all
 }
 
 const struct format_avx512 format_iq2_xs_avx512 = {
-    SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512, few_iq2_xs_avx512, FEW_TOKS
+    SHAPE_IQ2_XS, decode_iq2_xs_avx512, panel_iq2_xs_avx512, few_iq2_xs_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq2_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -139,7 +139,7 @@ static void few_iq2_s_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_iq2_s_avx512 = {
-    SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512, few_iq2_s_avx512, FEW_TOKS
+    SHAPE_IQ2_S, decode_iq2_s_avx512, panel_iq2_s_avx512, few_iq2_s_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq2_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -186,7 +186,7 @@ static void few_iq3_xxs_avx512(const struct matmul_job *job, struct row_range al
 }
 
 const struct format_avx512 format_iq3_xxs_avx512 = {
-    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512, FEW_TOKS
+    SHAPE_IQ3_XXS, decode_iq3_xxs_avx512, panel_iq3_xxs_avx512, few_iq3_xxs_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq3_xxs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -221,7 +221,7 @@ static void few_iq3_s_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_iq3_s_avx512 = {
-    SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512, few_iq3_s_avx512, FEW_TOKS
+    SHAPE_IQ3_S, decode_iq3_s_avx512, panel_iq3_s_avx512, few_iq3_s_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq3_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -405,7 +405,7 @@ static void few_iq1_s_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_iq1_s_avx512 = {
-    SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512, FEW_TOKS
+    SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -442,7 +442,7 @@ static void few_iq1_m_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_iq1_m_avx512 = {
-    SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512, FEW_TOKS
+    SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -481,7 +481,7 @@ static void few_iq4_xs_avx512(const struct matmul_job *job, struct row_range all
 }
 
 const struct format_avx512 format_iq4_xs_avx512 = {
-    SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512, 48
+    SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512, 48, NULL, 0
 };
 
 void matmul_iq4_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

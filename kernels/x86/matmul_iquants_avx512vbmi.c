@@ -425,7 +425,7 @@ static void few_iq2_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq2_xxs_avx512vbmi = {
-    SHAPE_IQ2_XXS, NULL, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi, FEW_TOKS
+    SHAPE_IQ2_XXS, NULL, panel_iq2_xxs_avx512vbmi, few_iq2_xxs_avx512vbmi, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -450,7 +450,7 @@ static void few_iq2_xs_avx512vbmi(const struct matmul_job *job, struct row_range
 }
 
 const struct format_avx512 format_iq2_xs_avx512vbmi = {
-    SHAPE_IQ2_XS, NULL, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi, FEW_TOKS
+    SHAPE_IQ2_XS, NULL, panel_iq2_xs_avx512vbmi, few_iq2_xs_avx512vbmi, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -474,7 +474,9 @@ static void few_iq2_s_avx512vbmi(const struct matmul_job *job, struct row_range 
     few_format(job, all, scratch, run_iq2_s, (struct panel_shape)SHAPE_IQ2_S);
 }
 
-const struct format_avx512 format_iq2_s_avx512vbmi = { SHAPE_IQ2_S, NULL, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi, FEW_TOKS };
+const struct format_avx512 format_iq2_s_avx512vbmi = {
+    SHAPE_IQ2_S, NULL, panel_iq2_s_avx512vbmi, few_iq2_s_avx512vbmi, FEW_TOKS, NULL, 0
+};
 
 void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -498,7 +500,7 @@ static void few_iq3_xxs_avx512vbmi(const struct matmul_job *job, struct row_rang
 }
 
 const struct format_avx512 format_iq3_xxs_avx512vbmi = {
-    SHAPE_IQ3_XXS, NULL, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi, FEW_TOKS
+    SHAPE_IQ3_XXS, NULL, panel_iq3_xxs_avx512vbmi, few_iq3_xxs_avx512vbmi, FEW_TOKS, NULL, 0
 };
 
 void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -520,7 +522,9 @@ static void few_iq3_s_avx512vbmi(const struct matmul_job *job, struct row_range 
     few_format(job, all, scratch, run_iq3_s, (struct panel_shape)SHAPE_IQ3_S);
 }
 
-const struct format_avx512 format_iq3_s_avx512vbmi = { SHAPE_IQ3_S, NULL, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi, FEW_TOKS };
+const struct format_avx512 format_iq3_s_avx512vbmi = {
+    SHAPE_IQ3_S, NULL, panel_iq3_s_avx512vbmi, few_iq3_s_avx512vbmi, FEW_TOKS, NULL, 0
+};
 
 void matmul_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -3,6 +3,7 @@
 #include "matmul_halves_avx512.h"
 #include "matmul_one_avx512.h"
 #include "matmul_planes_avx512.h"
+#include "matmul_woven_avx512.h"
 
 _Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS),
                "a product's scratch is large enough for few");
@@ -36,12 +37,68 @@ static void panel_q4_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
+/* Scales, minimums, d and dmin of sixteen rows whose blocks begin as Q4_K's do (k_scales.h). */
+static ALWAYS_INLINE void turn_k_scales(struct panel *out, const uint8_t *rows, size_t stride)
+{
+    const __m512i low_six = _mm512_set1_epi8(63), low_four = _mm512_set1_epi8(15), next_two = _mm512_set1_epi8(48);
+    const __m512i first_words = _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
+    const __m512i last_words = _mm512_or_si512(first_words, _mm512_set1_epi16(2));
+    __m512i v[4], scales[2], mins[2];
+    turn_16(v, rows, stride);
+    scales[0] = _mm512_and_si512(v[1], low_six);
+    mins[0] = _mm512_and_si512(v[2], low_six);
+    scales[1] = or_masked(_mm512_and_si512(v[3], low_four), _mm512_srli_epi32(v[1], 2), next_two);
+    mins[1] = or_masked(_mm512_and_si512(_mm512_srli_epi32(v[3], 4), low_four), _mm512_srli_epi32(v[2], 2), next_two);
+    UNROLL_ALL
+    for (unsigned s = 0; s < 8; s++)
+        _mm512_store_si512(out->scale.i[s],
+                           _mm512_and_si512(_mm512_srli_epi32(scales[s / 4], 8 * (s % 4)), _mm512_set1_epi32(255)));
+    UNROLL_ALL
+    for (int s = 0; s < 4; s++)
+        _mm512_store_si512(out->min.i[s], _mm512_shuffle_epi8(mins[s / 2], s % 2 ? last_words : first_words));
+    _mm512_store_ps(out->d, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[0])));
+    _mm512_store_ps(out->dmin, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v[0], 16))));
+}
+
+/* 32 bytes of sixteen rows to eight columns of a panel. */
+static ALWAYS_INLINE void turn_to(uint8_t (*to)[PANEL_ROWS][4], const uint8_t *rows, size_t stride)
+{
+    __m512i v[8];
+    turn_32(v, rows, stride);
+    UNROLL_ALL
+    for (int c = 0; c < 8; c++)
+        _mm512_store_si512(to[c], v[c]);
+}
+
+/* Scales; 32 bytes of nibbles, those of two sub-blocks, in a step. */
+enum { Q4_K_STEPS = 1 + 4 };
+
+static ALWAYS_INLINE void turn_q4_k(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    if (step == 4)
+        turn_k_scales(out, rows, stride);
+    else
+        turn_to(out->q + 8 * step, rows + 16 + 32 * step, stride);
+}
+
+static ALWAYS_INLINE void split_q4_k(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    nibbles(w, _mm512_load_si512(p->q[8 * slot + i]));
+}
+
+static void woven_q4_k_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_q4_k, Q4_K_STEPS, split_q4_k }, (struct panel_shape)SHAPE_Q4_K);
+}
+
 static void few_q4_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_q4_k_avx512, (struct panel_shape)SHAPE_Q4_K);
 }
 
-const struct format_avx512 format_q4_k_avx512 = { SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512, few_q4_k_avx512, 48 };
+const struct format_avx512 format_q4_k_avx512 = {
+    SHAPE_Q4_K, decode_q4_k_avx512, panel_q4_k_avx512, few_q4_k_avx512, 48, woven_q4_k_avx512, WOVEN_TOKS
+};
 
 void matmul_q4_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -76,12 +133,38 @@ static void panel_q5_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
+/* After Q4_K's scales 32 bytes of fifth bits, which go behind the nibbles. */
+enum { Q5_K_STEPS = 1 + 5 };
+
+static ALWAYS_INLINE void turn_q5_k(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    if (step == 5)
+        turn_k_scales(out, rows, stride);
+    else
+        turn_to(out->q + 8 * step, rows + (step == 4 ? 16 : 48 + 32 * step), stride);
+}
+
+static ALWAYS_INLINE void split_q5_k(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    const __m512i bits = _mm512_load_si512(p->q[32 + i]), fifth = _mm512_set1_epi8(16);
+    nibbles(w, _mm512_load_si512(p->q[8 * slot + i]));
+    w[0] = or_masked(w[0], _mm512_rolv_epi32(bits, _mm512_set1_epi32(4 - 2 * slot)), fifth);
+    w[1] = or_masked(w[1], _mm512_rolv_epi32(bits, _mm512_set1_epi32(3 - 2 * slot)), fifth);
+}
+
+static void woven_q5_k_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_q5_k, Q5_K_STEPS, split_q5_k }, (struct panel_shape)SHAPE_Q5_K);
+}
+
 static void few_q5_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_q5_k_avx512, (struct panel_shape)SHAPE_Q5_K);
 }
 
-const struct format_avx512 format_q5_k_avx512 = { SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512, few_q5_k_avx512, 48 };
+const struct format_avx512 format_q5_k_avx512 = {
+    SHAPE_Q5_K, decode_q5_k_avx512, panel_q5_k_avx512, few_q5_k_avx512, 48, woven_q5_k_avx512, 12
+};
 
 void matmul_q5_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -119,12 +202,67 @@ static void panel_q6_k_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
+static ALWAYS_INLINE void turn_q6_k_scales(struct panel *out, const uint8_t *rows, size_t stride)
+{
+    __m512i v[4];
+    uint32_t d[PANEL_ROWS];
+    turn_16(v, rows + 192, stride);
+    UNROLL_ALL
+    for (unsigned s = 0; s < 16; s++)        /* the byte to the top, and down again with its sign */
+        _mm512_store_si512(out->scale.i[s], _mm512_srai_epi32(_mm512_slli_epi32(v[s / 4], 24 - 8 * (s % 4)), 24));
+    for (size_t r = 0; r < PANEL_ROWS; r++)
+        d[r] = load_u16(rows + r * stride + 208);
+    _mm512_store_ps(out->d, scales_of(d, false, 1));
+}
+
+/* Half of one half's values: 32 bytes of nibbles, the values of a group of 32 and of the next but one, with their pairs of 32.
+ * Split at each use, which Q4_K gains by, they took 52 and 78 cycles with 8 and 16 tokens instead of 42 and 64. */
+static ALWAYS_INLINE void turn_q6_k_values(struct panel *out, const uint8_t *rows, size_t stride, int half, int group)
+{
+    const __m512i shift = _mm512_set1_epi16((short)(2 * group)), nibble = _mm512_set1_epi8(15), pair = _mm512_set1_epi8(0x30);
+    uint8_t (*to)[PANEL_ROWS][4] = out->q + 32 * half + 8 * group;
+    __m512i low[8], high[8];
+    turn_32(high, rows + 128 + 32 * half, stride);
+    turn_32(low, rows + 64 * half + 32 * group, stride);
+    UNROLL_ALL
+    for (int c = 0; c < 8; c++) {
+        __m512i pairs = _mm512_srlv_epi16(high[c], shift);
+        __m512i first = or_masked(_mm512_and_si512(low[c], nibble), _mm512_slli_epi16(pairs, 4), pair);
+        __m512i second = or_masked(_mm512_and_si512(_mm512_srli_epi16(low[c], 4), nibble), pairs, pair);
+        _mm512_store_si512(to[c], first);
+        _mm512_store_si512(to[16 + c], second);
+    }
+}
+
+enum { Q6_K_STEPS = 1 + 4 };
+
+static ALWAYS_INLINE void turn_q6_k(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    if (step == 4)
+        turn_q6_k_scales(out, rows, stride);
+    else
+        turn_q6_k_values(out, rows, stride, step / 2, step % 2);
+}
+
+static ALWAYS_INLINE void split_q6_k(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    w[0] = _mm512_load_si512(p->q[8 * slot + i]);
+    w[1] = _mm512_load_si512(p->q[8 * slot + 4 + i]);
+}
+
+static void woven_q6_k_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_q6_k, Q6_K_STEPS, split_q6_k }, (struct panel_shape)SHAPE_Q6_K);
+}
+
 static void few_q6_k_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
 }
 
-const struct format_avx512 format_q6_k_avx512 = { SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512, 32 };
+const struct format_avx512 format_q6_k_avx512 = {
+    SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512, 32, woven_q6_k_avx512, WOVEN_TOKS
+};
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -195,7 +333,9 @@ static void few_q2_k_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q2_k_scaled_avx512, (struct panel_shape)SHAPE_Q2_K_SCALED);
 }
 
-const struct format_avx512 format_q2_k_avx512 = { SHAPE_Q2_K_SCALED, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512, 48 };
+const struct format_avx512 format_q2_k_avx512 = {
+    SHAPE_Q2_K_SCALED, decode_q2_k_avx512, panel_q2_k_avx512, few_q2_k_avx512, 48, NULL, 0
+};
 
 void matmul_q2_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -276,7 +416,7 @@ static void few_q3_k_avx512(const struct matmul_job *job, struct row_range all, 
 }
 
 const struct format_avx512 format_q3_k_avx512 = {
-    SHAPE_Q3_K_SCALED, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512, FEW_TOKS
+    SHAPE_Q3_K_SCALED, decode_q3_k_avx512, panel_q3_k_avx512, few_q3_k_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_q3_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -320,7 +460,7 @@ static void few_tq2_0_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_tq2_0_avx512 = {
-    SHAPE_TQ2_0_SCALED, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512, FEW_TOKS
+    SHAPE_TQ2_0_SCALED, decode_tq2_0_avx512, panel_tq2_0_avx512, few_tq2_0_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_tq2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -381,7 +521,7 @@ static void few_tq1_0_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_tq1_0_avx512 = {
-    SHAPE_TQ1_0_SCALED, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512, FEW_TOKS
+    SHAPE_TQ1_0_SCALED, decode_tq1_0_avx512, panel_tq1_0_avx512, few_tq1_0_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_tq1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

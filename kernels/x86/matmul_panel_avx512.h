@@ -172,81 +172,132 @@ static ALWAYS_INLINE void fill_small(struct panel *out, const float scale[2][16]
     }
 }
 
-/* Two values to a byte: half the transpositions, the split on the way to the panel. */
-static inline void fill_nibbles(struct panel *out, const __m512i raw[16][2], const enum panel_order order)
+/* Sixteen rows' runs on their way to a panel. */
+struct panel_rows {
+    uint8_t  q[PANEL_ROWS][PANEL_COLS];               /* in the unpacker's order; nibbles: two to a byte, half of it */
+    __m128i  scales[PANEL_ROWS], mins[PANEL_ROWS];    /* super; sub 32: minimums in the upper halves of scales       */
+    float    scale[2][PANEL_ROWS][8], low[PANEL_ROWS][8];   /* small                                                 */
+    uint32_t d[PANEL_ROWS];                           /* super                                                       */
+} __attribute__((aligned(64)));
+
+static ALWAYS_INLINE void keep_row(struct panel_rows *rows, size_t r, const uint8_t *bytes, run_fn *unpack,
+                                   const struct panel_shape shape)
 {
-    uint8_t (*to)[PANEL_ROWS][4] = out->q;
-    for (int k = 0; k < 4; k += 2) {
-        __m512i v[16];
+    const int vectors = shape.nibbles ? 2 : 4;
+    struct run w;
+    unpack(&w, bytes);
+    UNROLL_ALL
+    for (int k = 0; k < vectors; k++)
+        _mm512_store_si512(rows->q[r] + 64 * k, shape.nibbles ? w.raw[k] : w.q[k]);
+    if (shape.kind == PANEL_SUPER) {
+        rows->d[r] = w.d;
+        rows->scales[r] = shape.mins && shape.sub == 32 ? _mm_unpacklo_epi64(w.scales, w.mins) : w.scales;
+        if (shape.mins && shape.sub == 16)
+            rows->mins[r] = w.mins;
+    } else {
+        _mm256_store_ps(rows->scale[0][r], _mm512_castps512_ps256(w.scale));
+        if (shape.sub == 16)
+            _mm256_store_ps(rows->scale[1][r], _mm512_extractf32x8_ps(w.scale, 1));
+        if (shape.mins)
+            _mm256_store_ps(rows->low[r], w.low);
+    }
+}
+
+/* 32 bytes each of sixteen rows, `stride` bytes apart, to columns of four bytes: out[c], lane r: dword c of row r. */
+static ALWAYS_INLINE void turn_32(__m512i out[8], const uint8_t *rows, size_t stride)
+{
+    __m512i half[2][4];
+    UNROLL_ALL
+    for (int h = 0; h < 2; h++) {
+        __m512i v[4], pair[4];
         UNROLL_ALL
-        for (int r = 0; r < 16; r++)
-            v[r] = raw[r][k / 2];
-        transpose_16x16(v);
+        for (int i = 0; i < 4; i++) {        /* rows i and 4 + i of these eight */
+            const uint8_t *row = rows + (size_t)(8 * h + i) * stride;
+            v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row)),
+                                      _mm256_loadu_si256((const __m256i *)(row + 4 * stride)), 1);
+        }
+        pair[0] = _mm512_unpacklo_epi32(v[0], v[1]);
+        pair[1] = _mm512_unpackhi_epi32(v[0], v[1]);
+        pair[2] = _mm512_unpacklo_epi32(v[2], v[3]);
+        pair[3] = _mm512_unpackhi_epi32(v[2], v[3]);
         UNROLL_ALL
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 2; i++) {        /* lanes: dword s of rows 0 to 3, dword 4 + s, dword s of rows 4 to 7, 4 + s */
+            half[h][2 * i] = _mm512_unpacklo_epi64(pair[i], pair[2 + i]);
+            half[h][2 * i + 1] = _mm512_unpackhi_epi64(pair[i], pair[2 + i]);
+        }
+    }
+    UNROLL_ALL
+    for (int s = 0; s < 4; s++) {
+        out[s] = _mm512_shuffle_i32x4(half[0][s], half[1][s], 0x88);
+        out[4 + s] = _mm512_shuffle_i32x4(half[0][s], half[1][s], 0xdd);
+    }
+}
+
+/* 16 bytes each of sixteen rows: out[c], lane r: dword c of row r. */
+static ALWAYS_INLINE void turn_16(__m512i out[4], const uint8_t *rows, size_t stride)
+{
+    __m512i v[4], pair[4];
+    UNROLL_ALL
+    for (int i = 0; i < 4; i++)              /* lanes: rows i, 4 + i, 8 + i, 12 + i */
+        v[i] = four_of_16(rows + (size_t)i * stride, 4 * stride);
+    pair[0] = _mm512_unpacklo_epi32(v[0], v[1]);
+    pair[1] = _mm512_unpackhi_epi32(v[0], v[1]);
+    pair[2] = _mm512_unpacklo_epi32(v[2], v[3]);
+    pair[3] = _mm512_unpackhi_epi32(v[2], v[3]);
+    UNROLL_ALL
+    for (int i = 0; i < 2; i++) {
+        out[2 * i] = _mm512_unpacklo_epi64(pair[i], pair[2 + i]);
+        out[2 * i + 1] = _mm512_unpackhi_epi64(pair[i], pair[2 + i]);
+    }
+}
+
+/* Parts in which rows become a panel: 32 bytes of each. */
+static ALWAYS_INLINE int panel_parts(const struct panel_shape shape)
+{
+    return shape.nibbles ? 4 : 8;
+}
+
+static ALWAYS_INLINE void turn_part(struct panel *out, const struct panel_rows *rows, int part, const struct panel_shape shape)
+{
+    const int k = part / 2 * (shape.nibbles ? 2 : 1), i = part % 2 * 2;
+    __m512i v[8];
+    turn_32(v, rows->q[0] + 32 * part, PANEL_COLS);
+    UNROLL_ALL
+    for (int c = 0; c < 8; c++) {
+        size_t to = 4 * unit_of(k, i + c / 4, shape.order) + (size_t)c % 4;
+        if (shape.nibbles) {                 /* half the transpositions, the split on the way to the panel */
             __m512i split[2];
-            nibbles(split, v[i]);
-            _mm512_store_si512(to[4 * unit_of(k, i / 4, order) + (size_t)i % 4], split[0]);
-            _mm512_store_si512(to[4 * unit_of(k + 1, i / 4, order) + (size_t)i % 4], split[1]);
+            nibbles(split, v[c]);
+            _mm512_store_si512(out->q[to], split[0]);
+            _mm512_store_si512(out->q[4 * unit_of(k + 1, i + c / 4, shape.order) + (size_t)c % 4], split[1]);
+        } else {
+            _mm512_store_si512(out->q[to], v[c]);
         }
     }
 }
 
-static ALWAYS_INLINE void fill_values(struct panel *out, const __m512i q[16][4], const struct panel_shape shape)
+/* Scales and minimums. */
+static ALWAYS_INLINE void finish_panel(struct panel *out, const struct panel_rows *rows, const struct panel_shape shape)
 {
-    uint8_t (*to)[PANEL_ROWS][4] = out->q;
-    for (int k = 0; k < 4; k++)
-        transpose_16x16_avx512(to[4 * unit_of(k, 0, shape.order)], to[4 * unit_of(k, 1, shape.order)],
-                               to[4 * unit_of(k, 2, shape.order)], to[4 * unit_of(k, 3, shape.order)], &q[0][k], sizeof q[0]);
+    if (shape.kind == PANEL_SUPER)
+        fill_super(out, rows->scales, rows->mins, rows->d, shape);
+    else
+        fill_small(out, rows->scale, rows->low, shape);
 }
 
-static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t rows,
+static ALWAYS_INLINE void fill_panel(struct panel *out, const uint8_t *bytes, size_t stride, size_t count,
                                      run_fn *unpack, const struct panel_shape shape)
 {
-    __m512i q[PANEL_ROWS][4], raw[PANEL_ROWS][2];
-    __m128i scales[PANEL_ROWS], mins[PANEL_ROWS];
-    float scale[2][PANEL_ROWS][8] __attribute__((aligned(64))), low[PANEL_ROWS][8] __attribute__((aligned(64)));
-    uint32_t d[PANEL_ROWS] = { 0 };
-
-    if (rows < PANEL_ROWS) {
-        memset(q, 0, sizeof q);
-        memset(raw, 0, sizeof raw);
-        memset(scales, 0, sizeof scales);
-        memset(mins, 0, sizeof mins);
-        memset(scale, 0, sizeof scale);
-        memset(low, 0, sizeof low);
-    }
-    for (size_t r = 0; r < rows; r++) {
-        struct run w;
-        unpack(&w, bytes + r * stride);
-        if (shape.nibbles) {
-            raw[r][0] = w.raw[0];
-            raw[r][1] = w.raw[1];
-        } else {
-            for (int k = 0; k < 4; k++)
-                q[r][k] = w.q[k];
-        }
-        if (shape.kind == PANEL_SUPER) {
-            d[r] = w.d;
-            scales[r] = shape.mins && shape.sub == 32 ? _mm_unpacklo_epi64(w.scales, w.mins) : w.scales;
-            if (shape.mins && shape.sub == 16)
-                mins[r] = w.mins;
-        } else {
-            _mm256_store_ps(scale[0][r], _mm512_castps512_ps256(w.scale));
-            if (shape.sub == 16)
-                _mm256_store_ps(scale[1][r], _mm512_extractf32x8_ps(w.scale, 1));
-            if (shape.mins)
-                _mm256_store_ps(low[r], w.low);
-        }
-    }
-    if (shape.nibbles)
-        fill_nibbles(out, (const __m512i (*)[2])raw, shape.order);
-    else
-        fill_values(out, (const __m512i (*)[4])q, shape);
-    if (shape.kind == PANEL_SUPER)
-        fill_super(out, scales, mins, d, shape);
-    else
-        fill_small(out, (const float (*)[16][8])scale, (const float (*)[8])low, shape);
+    const int parts = panel_parts(shape);
+    struct panel_rows rows;
+    if (count < PANEL_ROWS)
+        memset(&rows, 0, sizeof rows);
+    for (size_t r = 0; r < count; r++)
+        keep_row(&rows, r, bytes + r * stride, unpack, shape);
+#pragma GCC unroll 1
+    for (int part = 0; part < parts; part++)
+        turn_part(out, &rows, part, shape);
+    finish_panel(out, &rows, shape);
 }
 
 #endif

@@ -36,7 +36,9 @@ static void few_q8_0_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
-const struct format_avx512 format_q8_0_avx512 = { SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512, few_q8_0_avx512, 48 };
+const struct format_avx512 format_q8_0_avx512 = {
+    SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512, few_q8_0_avx512, 48, NULL, 0
+};
 
 void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -68,7 +70,9 @@ static void few_q4_0_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
-const struct format_avx512 format_q4_0_avx512 = { SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512, few_q4_0_avx512, 48 };
+const struct format_avx512 format_q4_0_avx512 = {
+    SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512, few_q4_0_avx512, 48, NULL, 0
+};
 
 void matmul_q4_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -101,7 +105,9 @@ static void few_q4_1_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q4_1_avx512, (struct panel_shape)SHAPE_Q4_1);
 }
 
-const struct format_avx512 format_q4_1_avx512 = { SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512, few_q4_1_avx512, 48 };
+const struct format_avx512 format_q4_1_avx512 = {
+    SHAPE_Q4_1, decode_q4_1_avx512, panel_q4_1_avx512, few_q4_1_avx512, 48, NULL, 0
+};
 
 void matmul_q4_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -147,7 +153,9 @@ static void few_q5_0_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q5_0_avx512, (struct panel_shape)SHAPE_Q5_0);
 }
 
-const struct format_avx512 format_q5_0_avx512 = { SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512, few_q5_0_avx512, 48 };
+const struct format_avx512 format_q5_0_avx512 = {
+    SHAPE_Q5_0, decode_q5_0_avx512, panel_q5_0_avx512, few_q5_0_avx512, 48, NULL, 0
+};
 
 void matmul_q5_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -181,7 +189,9 @@ static void few_q5_1_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q5_1_avx512, (struct panel_shape)SHAPE_Q5_1);
 }
 
-const struct format_avx512 format_q5_1_avx512 = { SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512, few_q5_1_avx512, FEW_TOKS };
+const struct format_avx512 format_q5_1_avx512 = {
+    SHAPE_Q5_1, decode_q5_1_avx512, panel_q5_1_avx512, few_q5_1_avx512, FEW_TOKS, NULL, 0
+};
 
 void matmul_q5_1_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -216,7 +226,7 @@ static void few_iq4_nl_avx512(const struct matmul_job *job, struct row_range all
 }
 
 const struct format_avx512 format_iq4_nl_avx512 = {
-    SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512, few_iq4_nl_avx512, 48
+    SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512, few_iq4_nl_avx512, 48, NULL, 0
 };
 
 void matmul_iq4_nl_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -269,7 +279,9 @@ static void few_mxfp4_avx512(const struct matmul_job *job, struct row_range all,
     few_format(job, all, scratch, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
-const struct format_avx512 format_mxfp4_avx512 = { SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512, few_mxfp4_avx512, 48 };
+const struct format_avx512 format_mxfp4_avx512 = {
+    SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512, few_mxfp4_avx512, 48, NULL, 0
+};
 
 void matmul_mxfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -318,7 +330,7 @@ static void few_nvfp4_avx512(const struct matmul_job *job, struct row_range all,
 }
 
 const struct format_avx512 format_nvfp4_avx512 = {
-    SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512, few_nvfp4_avx512, FEW_TOKS
+    SHAPE_NVFP4, decode_nvfp4_avx512, panel_nvfp4_avx512, few_nvfp4_avx512, FEW_TOKS, NULL, 0
 };
 
 void matmul_nvfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -355,7 +367,9 @@ static void few_q1_0_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q1_0_avx512, (struct panel_shape)SHAPE_Q1_0);
 }
 
-const struct format_avx512 format_q1_0_avx512 = { SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512, few_q1_0_avx512, 48 };
+const struct format_avx512 format_q1_0_avx512 = {
+    SHAPE_Q1_0, decode_q1_0_avx512, panel_q1_0_avx512, few_q1_0_avx512, 48, NULL, 0
+};
 
 void matmul_q1_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
@@ -397,7 +411,9 @@ static void few_q2_0_avx512(const struct matmul_job *job, struct row_range all, 
     few_format(job, all, scratch, run_q2_0_avx512, (struct panel_shape)SHAPE_Q2_0);
 }
 
-const struct format_avx512 format_q2_0_avx512 = { SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512, few_q2_0_avx512, 48 };
+const struct format_avx512 format_q2_0_avx512 = {
+    SHAPE_Q2_0, decode_q2_0_avx512, panel_q2_0_avx512, few_q2_0_avx512, 48, NULL, 0
+};
 
 void matmul_q2_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {

@@ -1,0 +1,224 @@
+/* matmul_woven_avx512.h - super formats by five tokens to WOVEN_TOKS on AVX-512 VNNI, where job->wide.
+ *
+ * Lanes are rows, as with many tokens, so a dot takes its activations as a broadcast and its weights from a panel. With few tokens
+ * making panels would cost as much as their dots, so both are woven: between the dots of these two panels the next two are made,
+ * step by step.
+ *
+ * On a Zen 5 dots take two of four ports, and a store among them costs half a cycle to a cycle. So a format turns what stands in
+ * its blocks from where it stands (turn_fn), without unpacking rows to memory first, and panels of nibbles stay nibbles, split at
+ * each use: Q4_K with 8 and 16 tokens 27 and 49 cycles for 256 columns of a row, of which dots alone are 16 and 32, instead of 42
+ * and 60 by matmul_few_avx512.h; Q5_K with 8 tokens 35 instead of 43; Q6_K with 8, 12 and 16 42, 53 and 64 instead of 44, 67 and
+ * 65. By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of 35 and 56).
+ *
+ * Four tokens go through a run at a time, in slots of two sub-blocks: sixteen accumulators for their dots, eight for what they sum
+ * up to. A slot of one sub-block, eight accumulators, would just do for the dots' latency, and each that waits for its port would
+ * hold up the next ones: 53 cycles instead of 49. */
+#ifndef QUERN_MATMUL_WOVEN_AVX512_H
+#define QUERN_MATMUL_WOVEN_AVX512_H
+
+#include "matmul_micro_avx512.h"
+#include "matmul_panel_avx512.h"
+
+enum { WOVEN_PASS = 4, WOVEN_ROWS = PANELS * PANEL_ROWS };
+
+/* What a format brings, inlined where all of it is constant. A panel's scales and minimums are as ever, values as it likes. */
+struct weave {
+    /* step `step` of `steps` that make a panel of sixteen rows' run, `stride` bytes apart */
+    void (*turn)(struct panel *out, const uint8_t *rows, size_t stride, int step);
+    int  steps;
+    /* bytes to multiply: columns 4 i to 4 i + 3 of sub-blocks 2 slot and 2 slot + 1 */
+    void (*split)(__m512i w[2], const struct panel *p, int slot, int i);
+};
+
+struct woven_scratch {
+    struct panel     panels[2][PANELS];              /* multiplied; made meanwhile                                  */
+    float            acc[WOVEN_TOKS][BLOCK_ROWS];
+    uint8_t          copy[PANEL_ROWS][PANEL_COLS];   /* fewer than sixteen rows                                     */
+    struct token_run token[];                        /* [run][token], tokens to a multiple of four: the last repeated */
+};
+
+/* What is woven: the run of sixteen rows. */
+struct weaver {
+    const struct matmul_job *job;
+    struct woven_scratch    *scratch;
+    size_t         end, runs;                /* of the call's rows; of a row                */
+    size_t         soon;                     /* rows before this will be read               */
+    size_t         row, run;                 /* of the sixteen                              */
+    bool           second;                   /* they are the later panel of two             */
+    const uint8_t *ahead, *ahead_end;        /* what is asked for, and in each step so much */
+    size_t         ask;
+    const uint8_t *from;                     /* their run and the distance of rows there    */
+    size_t         stride;
+    int            step;                     /* of the steps towards two panels the next    */
+    int            due, slots, credit;       /* so many steps in so many slots; how much of the next one is due */
+};
+
+/* Rows beyond the call's last become zeros. */
+static inline void weaver_copy(struct weaver *w, unsigned bytes)
+{
+    const size_t rows = w->row < w->end ? w->end - w->row : 0;
+    uint8_t (*copy)[sizeof w->scratch->copy[0]] = w->scratch->copy;
+    memset(copy, 0, sizeof w->scratch->copy);
+    for (size_t r = 0; r < rows; r++)
+        memcpy(copy[r], w->from + r * w->job->row_bytes, bytes);
+    w->from = copy[0];
+    w->stride = sizeof copy[0];
+}
+
+static inline void weaver_begin(struct weaver *w, unsigned bytes)
+{
+    const struct matmul_job *job = w->job;
+    w->from = (const uint8_t *)job->weights + w->row * job->row_bytes + w->run * bytes;
+    w->stride = job->row_bytes;
+    if (w->row + PANEL_ROWS > w->end)
+        weaver_copy(w, bytes);
+}
+
+/* The other sixteen rows of two panels, the next run of both, the next rows. */
+static inline void weaver_next(struct weaver *w, unsigned bytes)
+{
+    if (!w->second) {
+        w->row += PANEL_ROWS;
+    } else if (w->run + 1 < w->runs) {
+        w->row -= PANEL_ROWS;
+        w->run++;
+    } else {
+        w->row += PANEL_ROWS;
+        w->run = 0;
+    }
+    w->second = !w->second;
+    weaver_begin(w, bytes);
+}
+
+/* The rows after these, up to both panels' number of them, are asked for in the order of their addresses, so many bytes a step (8
+ * tokens, cold weights of 2048 columns, one core of a Zen 5, ns for a row's run: Q4_K 7.6, Q6_K 11.4; each run a run before 8.4
+ * and 13.4; not at all 27 and 47). */
+static inline void weaver_ask_after(struct weaver *w, size_t row)
+{
+    const uint8_t *weights = w->job->weights;
+    const size_t end = row + WOVEN_ROWS < w->soon ? row + WOVEN_ROWS : w->soon;
+    w->ahead = weights + row * w->job->row_bytes;
+    w->ahead_end = weights + end * w->job->row_bytes;
+}
+
+static ALWAYS_INLINE void weaver_ask(struct weaver *w, size_t bytes)
+{
+    const uint8_t *end = w->ahead_end - w->ahead < (ptrdiff_t)bytes ? w->ahead_end : w->ahead + bytes;
+    for (; w->ahead < end; w->ahead += 64)
+        _mm_prefetch((const char *)w->ahead, _MM_HINT_T1);
+}
+
+static ALWAYS_INLINE void weave_step(struct panel *to, struct weaver *w, const struct weave weave,
+                                     const struct panel_shape shape)
+{
+    const int half = w->step >= weave.steps, step = w->step - half * weave.steps;
+    weaver_ask(w, w->ask);
+    weave.turn(&to[half], w->from, w->stride, step);
+    if (step == weave.steps - 1)
+        weaver_next(w, shape.bytes);
+    w->step++;
+}
+
+static ALWAYS_INLINE void dot_tokens(__m512i idot[PANELS][TOKS], __m512i w0, __m512i w1, const int8_t *const *x, int column)
+{
+    UNROLL_ALL
+    for (int t = 0; t < WOVEN_PASS; t++) {
+        __m512i v = broadcast_4_bytes(x[t] + column);
+        idot[0][t] = _mm512_dpbusd_epi32(idot[0][t], w0, v);
+        idot[1][t] = _mm512_dpbusd_epi32(idot[1][t], w1, v);
+    }
+}
+
+/* total += the two sub-blocks of a slot. */
+static ALWAYS_INLINE void add_slot(__m512i total[PANELS][TOKS], const struct panel *p, const int8_t *const *x,
+                                   const struct token_run *token, int slot, const struct weave weave,
+                                   const struct panel_shape shape)
+{
+    const int steps = (int)shape.sub / 4, s = 2 * slot;
+    __m512i idot[2][PANELS][TOKS];
+    UNROLL_ALL
+    for (int k = 0; k < 2; k++)
+        UNROLL_ALL
+        for (int t = 0; t < WOVEN_PASS; t++)
+            idot[k][0][t] = idot[k][1][t] = shape.offset ? _mm512_set1_epi32(token[t].init[s + k]) : _mm512_setzero_si512();
+    UNROLL_ALL
+    for (int i = 0; i < steps; i++) {
+        __m512i w[PANELS][2];
+        weave.split(w[0], &p[0], slot, i);
+        weave.split(w[1], &p[1], slot, i);
+        UNROLL_ALL
+        for (int k = 0; k < 2; k++)
+            dot_tokens(idot[k], w[0][k], w[1][k], x, (s + k) * (int)shape.sub + 4 * i);
+    }
+    UNROLL_ALL
+    for (int k = 0; k < 2; k++)
+        add_super(total, idot[k], p, s + k, WOVEN_PASS);
+}
+
+/* What is due in a slot: steps are spread evenly. */
+static ALWAYS_INLINE void weave_slot(struct panel *to, struct weaver *w, const struct weave weave,
+                                     const struct panel_shape shape)
+{
+#pragma GCC unroll 1
+    for (w->credit += w->due; w->credit >= w->slots; w->credit -= w->slots)
+        weave_step(to, w, weave, shape);
+}
+
+/* acc[t][0..32) += the two panels times four tokens' run; between its slots the next two panels are made. */
+static ALWAYS_INLINE void weave_pass(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                     const struct token_run *token, struct panel *to, struct weaver *w,
+                                     const struct weave weave, const struct panel_shape shape)
+{
+    const int slots = PANEL_COLS / (int)shape.sub / 2;
+    __m512i total[PANELS][TOKS], low[PANELS][TOKS];
+    begin_totals(total, token, WOVEN_PASS, shape);
+#pragma GCC unroll 1
+    for (int slot = 0; slot < slots; slot++) {
+        add_slot(total, p, x, token, slot, weave, shape);
+        weave_slot(to, w, weave, shape);
+    }
+    if (shape.mins)
+        sum_minimums(low, p, token, WOVEN_PASS, shape);
+    add_run(acc, p, total, low, token, WOVEN_PASS, shape);
+}
+
+/* All rows of a call. */
+static ALWAYS_INLINE void woven_format(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch,
+                                       const struct weave weave, const struct panel_shape shape)
+{
+    const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS, toks = (job->toks + WOVEN_PASS - 1) / WOVEN_PASS * WOVEN_PASS;
+    struct weaver w = { .job = job, .scratch = scratch, .end = all.end, .runs = runs, .soon = all.end + job->rows_soon,
+                        .row = all.begin, .slots = PANEL_COLS / (int)shape.sub / 2 * (int)toks / WOVEN_PASS };
+    const int steps = PANELS * weave.steps;
+    size_t now = 0;
+
+    w.ask = (WOVEN_ROWS * job->row_bytes / (runs * (size_t)steps) + 127) / 64 * 64;
+    weaver_ask_after(&w, all.begin);
+    if (!job->asked)
+        weaver_ask(&w, SIZE_MAX / 2);
+    weaver_begin(&w, shape.bytes);
+    for (int i = 0; i < steps; i++)
+        weave_step(scratch->panels[now], &w, weave, shape);
+    for (size_t row = all.begin; row < all.end; row += WOVEN_ROWS) {
+        const size_t rows = all.end - row < WOVEN_ROWS ? all.end - row : WOVEN_ROWS;
+        weaver_ask_after(&w, row + WOVEN_ROWS);
+        for (size_t t = 0; t < toks; t++)
+            memset(scratch->acc[t], 0, WOVEN_ROWS * sizeof(float));
+        for (size_t run = 0; run < runs; run++, now ^= 1) {
+            w.due = row + WOVEN_ROWS >= all.end && run + 1 == runs ? 0 : steps;
+            w.step = 0;
+            for (size_t t = 0; t < toks; t += WOVEN_PASS) {
+                const struct token_run *token = scratch->token + run * toks + t;
+                const int8_t *x[WOVEN_PASS];
+                for (size_t i = 0; i < WOVEN_PASS; i++)
+                    x[i] = (const int8_t *)job->acts + (t + i < job->toks ? t + i : job->toks - 1) * job->act_stride +
+                           run * PANEL_COLS;
+                weave_pass(&scratch->acc[t], scratch->panels[now], x, token, scratch->panels[now ^ 1], &w, weave, shape);
+            }
+        }
+        for (size_t t = 0; t < job->toks; t++)
+            memcpy(job->out + t * job->out_stride + row, scratch->acc[t], rows * sizeof(float));
+    }
+}
+
+#endif
