@@ -67,6 +67,7 @@ static ALWAYS_INLINE void micro_super(float (*acc)[BLOCK_ROWS], const struct pan
 static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
                                       const struct token_run *token, int toks, const struct panel_shape shape)
 {
+    const int subs = PANEL_COLS / (int)shape.sub;
     __m512 sum[PANELS][TOKS];
     UNROLL_ALL
     for (int t = 0; t < toks; t++) {
@@ -74,7 +75,7 @@ static ALWAYS_INLINE void micro_small(float (*acc)[BLOCK_ROWS], const struct pan
         sum[1][t] = _mm512_loadu_ps(acc[t] + PANEL_ROWS);
     }
 #pragma GCC unroll 1
-    for (int s = 0; s < PANEL_COLS / (int)shape.sub; s++) {
+    for (int s = 0; s < subs; s++) {
         __m512i idot[PANELS][TOKS];
         sub_dots(idot, p, x, token, s, toks, shape);
         add_small(sum, idot, p, token, s, toks, shape);
