@@ -1,7 +1,7 @@
 /* Attention: queries against the cache, tile by tile, with an online softmax.
  *
- * Keys are taken in tiles of ATTN_TILE positions that begin at multiples of ATTN_TILE, always whole (what a query may not see gets
- * the weight 0), and the tiles of each SPAN of positions are summed apart and then merged in order. So a query's sum has one
+ * Keys are taken in tiles of ATTN_TILE positions that begin at multiples of ATTN_TILE (what a query may not see gets the weight 0,
+ * which changes no sum), and the tiles of each SPAN of positions are summed apart and then merged in order. So a query's sum has one
  * order, whatever else is in the batch; and a long context can be cut over threads at the spans without changing a bit. */
 #include "forward.h"
 
@@ -115,13 +115,21 @@ static bool scores_stand(const struct attend_stage *s, size_t first_pos, size_t 
            first_seen(s->f, s->a->layer, last_pos) <= tile;
 }
 
-/* What is done to the scores of one query before the softmax: soft cap, position bias, mask. */
-static void shape_scores(const struct attend_stage *s, float *scores, size_t pos, size_t tile, size_t head)
+/* Keys of a tile that are read: none behind the sixteen of the block's last token. Of a short context's caches, many sequences'
+ * at once, most is what no token has written yet. */
+static size_t keys_of(const struct attend_stage *s, const struct block *b, size_t tile)
+{
+    size_t keys = s->f->pos[b->first + b->toks - 1] + 1 - tile;
+    return keys < ATTN_TILE ? (keys + 15) / 16 * 16 : ATTN_TILE;
+}
+
+/* What is done to the scores of one query before the softmax, of which `keys` are there: soft cap, position bias, mask. */
+static void shape_scores(const struct attend_stage *s, float *scores, size_t keys, size_t pos, size_t tile, size_t head)
 {
     const struct hyper *hyper = &s->f->m->hyper;
     size_t from = first_seen(s->f, s->a->layer, pos);
     if (hyper->attn_softcap != 0)
-        for (size_t t = 0; t < ATTN_TILE; t++)
+        for (size_t t = 0; t < keys; t++)
             scores[t] = hyper->attn_softcap * tanhf(scores[t] / hyper->attn_softcap);
     if (hyper->alibi != 0) {
         float slope = alibi_slope(hyper, s->a->layer->heads, head);
@@ -173,16 +181,16 @@ static void weigh_tile(const struct attend_stage *s, const struct block *b, size
 {
     struct forward *f = s->f;
     const size_t *pos = f->pos + b->first;
-    size_t kd = s->shape->key_dim;
+    size_t kd = s->shape->key_dim, keys = keys_of(s, b, tile);
     struct seen seen = rows_seeing(s, b, tile);
     if (seen.count == 0)
         return;
     f->k->attn_scores[b->kv->type].fn(scores + seen.first * ATTN_TILE, q + seen.first * kd, kd, seen.count,
-                                      kv_key(b->kv, s->shape, b->head, tile), s->shape->key_row, ATTN_TILE, kd,
+                                      kv_key(b->kv, s->shape, b->head, tile), s->shape->key_row, keys, kd,
                                       f->m->hyper.attn_scale);
     bool stand = scores_stand(s, pos[0], pos[b->toks - 1], tile);
     for (size_t i = seen.first; !stand && i < seen.first + seen.count; i++)
-        shape_scores(s, scores + i * ATTN_TILE, pos[i / s->group], tile, b->head * s->group + i % s->group);
+        shape_scores(s, scores + i * ATTN_TILE, keys, pos[i / s->group], tile, b->head * s->group + i % s->group);
     step_rows(f, rows, seen, scores, factor);
 }
 
@@ -198,7 +206,7 @@ static void mix_tile(const struct attend_stage *s, const struct block *b, size_t
         if (factor[i] != 1)
             scale_row(out + i * vd, factor[i], vd);
     s->f->k->attn_mix[b->kv->type].fn(out + seen.first * vd, vd, scores + seen.first * ATTN_TILE, seen.count,
-                                      kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, ATTN_TILE, vd);
+                                      kv_value(b->kv, s->shape, b->head, tile), s->shape->value_row, keys_of(s, b, tile), vd);
 }
 
 /* One head's row of keys or values, at `row`, from f32. */

@@ -102,11 +102,11 @@ static ALWAYS_INLINE void add_pairs(__m512i *acc, __m512i a, __m512i b)
     __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b));
 }
 
-/* A score from its sum of integers; a whole tile's are stored whole: what a masked store wrote cannot be read again at once. */
+/* A score from its sum of integers; full vectors are stored whole: what a masked store wrote cannot be read again at once. */
 static ALWAYS_INLINE void put_scores(float *scores, __m512 sum, float query_scale, const float *key_scale, size_t t, size_t nk)
 {
     __m512 score = _mm512_mul_ps(sum, _mm512_mul_ps(_mm512_set1_ps(query_scale), _mm512_loadu_ps(key_scale + t)));
-    if (nk == ATTN_TILE)
+    if (nk == ATTN_TILE || t + 16 <= nk)
         _mm512_storeu_ps(scores + t, score);
     else
         _mm512_mask_storeu_ps(scores + t, t < nk ? lanes_16(nk - t) : 0, score);
@@ -348,6 +348,8 @@ void attn_mix_i16_avx512(float *out, size_t out_stride, const float *probs, size
             round_weights(weights, scale, p, QUERIES, value_scale, ATTN_TILE, QUERIES);
         else if (nk == ATTN_TILE && n <= 4)
             round_weights(weights, scale, p, n, value_scale, ATTN_TILE, 4);
+        else if (n <= 4)
+            round_weights(weights, scale, p, n, value_scale, nk, 4);
         else
             round_weights(weights, scale, p, n, value_scale, nk, QUERIES);
         if (first == 0 && n >= 4) {
