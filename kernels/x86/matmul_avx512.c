@@ -277,8 +277,7 @@ static void multiply_block(struct many_scratch *scratch, const struct matmul_job
 
 /* What is left over of sixteen takes less by the one-token way (to four tokens, but small formats to two) or by few_fn than by
  * panels, or as much; nine to twelve tokens would pay for sixteen. Where shuffles are as fast as on a Zen 5 panels take less or as
- * much: a run of Q2_K by 24 tokens 84 cycles instead of 114, by 48 147 instead of 200, of Q8_0 110 and 108, 179 and 217, of Q4_K
- * 95 and 99, 177 and 177. */
+ * much: a run of Q2_K by 24 tokens 84 cycles instead of 114, by 48 147 instead of 200, of Q8_0 110 and 108, 179 and 217. */
 static bool by_groups(size_t toks, bool wide, const struct format_avx512 *format)
 {
     const size_t left = toks % FEW_TOKS, one = format->shape.kind == PANEL_SMALL ? 2 : DECODE_TOKS;

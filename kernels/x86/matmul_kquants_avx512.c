@@ -216,7 +216,7 @@ static ALWAYS_INLINE void turn_q6_k_scales(struct panel *out, const uint8_t *row
 }
 
 /* One half's values: twice 32 bytes of nibbles, each the values of a group of 32 and of the next but one, and 32 bytes of pairs.
- * Split at each use, which Q4_K gains by, they took 52 and 78 cycles with 8 and 16 tokens instead of 42 and 64. */
+ * Split at each use, which Q4_K gains by, they would take 52 and 78 cycles with 8 and 16 tokens, not 38 and 61. */
 static ALWAYS_INLINE void turn_q6_k_half(struct panel *out, const uint8_t *rows, size_t stride, int half)
 {
     const __m512i nibble = _mm512_set1_epi8(15), pair = _mm512_set1_epi8(0x30);
