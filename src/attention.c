@@ -1,8 +1,8 @@
 /* Attention: queries against the cache, tile by tile, with an online softmax.
  *
  * Keys are taken in tiles of ATTN_TILE positions that begin at multiples of ATTN_TILE (what a query may not see gets the weight 0,
- * which changes no sum), and the tiles of each SPAN of positions are summed apart and then merged in order. So a query's sum has one
- * order, whatever else is in the batch; and a long context can be cut over threads at the spans without changing a bit. */
+ * which changes no sum), and the tiles of each SPAN of positions are summed apart and then merged in order. So a query's sum has
+ * one order, whatever else is in the batch; and a long context can be cut over threads at the spans without changing a bit. */
 #include "forward.h"
 
 #include <math.h>

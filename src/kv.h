@@ -11,8 +11,8 @@
  * In a cache of type I16 the rows of each ATTN_TILE positions are one tile with an order of its own (tile16.h): kv_key and kv_value
  * of the tile's first position give its address, those of other positions mean nothing.
  *
- * Rows at and beyond `used` are always finite, zero until written: attention reads whole tiles of ATTN_TILE rows and gives those
- * beyond the query the weight 0. One thread at a time may append. */
+ * Rows at and beyond `used` are always finite, zero until written: attention reads sixteens of them, and tiles of ATTN_TILE where a
+ * later token of the block wants these, and gives those beyond the query the weight 0. One thread at a time may append. */
 #ifndef QUERN_KV_H
 #define QUERN_KV_H
 

@@ -146,12 +146,13 @@ static void compare(struct check *c, const struct product *p)
 }
 
 /* The same rows cut in two, into an output of its own: nothing outside the chunk is written, and the bits are the same, also with
- * the hints that an engine gives which takes the pieces one after the other. */
-static void compare_chunks(struct check *c, const struct product *p)
+ * the hints that an engine gives which takes the pieces one after the other; in one order of reading and multiplying. */
+static void compare_chunks(struct check *c, const struct product *p, bool wide)
 {
     struct matmul_job job = p->job;
     size_t cut = random_size(c, 0, p->rows), n = (job.toks - 1) * job.out_stride + p->rows;
     job.out = guard_alloc(c, n * sizeof(float));
+    job.wide = wide;
     job.asked = true;
     run(p, &job, cut, p->rows);
     job.asked = false;
@@ -185,19 +186,20 @@ static void one_product(struct check *c, struct product *p, size_t rows, size_t 
     prepare(c, p, rows, cols, toks, quants, scales, acts);
     run(p, &p->job, 0, rows);
     compare(c, p);
-    compare_chunks(c, p);
+    compare_chunks(c, p, false);
+    compare_chunks(c, p, true);
     compare_part(c, p, 0, toks);
     compare_part(c, p, random_size(c, 0, toks - 1), 1);
     guard_release(c);
 }
 
-/* Every batch from 2 to 33, every third to 48 and 65 to 67 (some kernels change their way above 48 and 64), against its tokens one
- * by one. */
-enum { BATCH_SMALL = 33, BATCH_MIDDLE = 48, BATCH_LARGE = 65, BATCH_MOST = 67 };
+/* Every batch from 2 to 33, every third to 63 and 64 to 67 (some kernels change their way above 48 and 64), against its tokens one
+ * by one, in either order of reading and multiplying. */
+enum { BATCH_SMALL = 33, BATCH_MIDDLE = 63, BATCH_MOST = 67 };
 
 static size_t next_batch(size_t toks)
 {
-    return toks == BATCH_MIDDLE ? BATCH_LARGE : toks >= BATCH_SMALL && toks < BATCH_MIDDLE ? toks + 3 : toks + 1;
+    return toks >= BATCH_SMALL && toks < BATCH_MIDDLE ? toks + 3 : toks + 1;
 }
 
 static void all_batches(struct check *c, struct product *p)
@@ -216,11 +218,13 @@ static void all_batches(struct check *c, struct product *p)
     job.out = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
     for (job.toks = 2; job.toks <= BATCH_MOST; job.toks = next_batch(job.toks)) {
         size_t from = random_size(c, 0, BATCH_MOST - job.toks);
-        job.wide = random_size(c, 0, 1);
         job.acts = (const char *)p->job.acts + from * job.act_stride;
-        run(p, &job, 0, rows);
         check_shape(c, "rows %zu cols %zu: tokens one by one and %zu at once", rows, cols, job.toks);
-        check_floats(c, job.out, single + from * rows, job.toks * rows);
+        for (int wide = 0; wide < 2; wide++) {
+            job.wide = wide;
+            run(p, &job, 0, rows);
+            check_floats(c, job.out, single + from * rows, job.toks * rows);
+        }
     }
     guard_release(c);
 }

@@ -16,22 +16,6 @@ size_t matmul_scratch_avx512(void)
     return (sizeof(struct many_scratch) + 63) & ~(size_t)63;
 }
 
-void transpose_16x16_avx512(void *out_0, void *out_4, void *out_8, void *out_12, const void *in, size_t in_step)
-{
-    __m512i v[16];
-    UNROLL_ALL
-    for (int i = 0; i < 16; i++)
-        v[i] = _mm512_load_si512((const char *)in + (size_t)i * in_step);
-    transpose_16x16(v);
-    UNROLL_ALL
-    for (int s = 0; s < 4; s++) {
-        _mm512_store_si512((char *)out_0 + 64 * s, v[s]);
-        _mm512_store_si512((char *)out_4 + 64 * s, v[4 + s]);
-        _mm512_store_si512((char *)out_8 + 64 * s, v[8 + s]);
-        _mm512_store_si512((char *)out_12 + 64 * s, v[12 + s]);
-    }
-}
-
 /* Of a few more tokens than few_fn takes, sixteen after sixteen by that way need less than panels, since no weights are turned:
  * with 24 tokens a run of Q4_K 133 cycles instead of 150, with 32 168 and 192, with 48 251 and 276. So up to the format's `groups`,
  * in those whose unpacker hides between the dots; with 64 whole models did not gain (bench/results/2026-11-21-few-tokens.md). */
@@ -318,7 +302,7 @@ _Static_assert(GROUPS_TOKS / FEW_TOKS * sizeof(struct few_scratch) <= sizeof(str
 _Static_assert(sizeof(struct woven_scratch) <= sizeof(struct many_scratch) &&
                WOVEN_TOKS * sizeof(struct token_run) <= GROUPS_TOKS / FEW_TOKS * sizeof(struct few_run), "fits what others take");
 
-/* What tokens offer for all runs; lanes of a pass without a token repeat the last one. */
+/* What tokens offer for all runs; a pass that has fewer than its number repeats the last one. */
 static void arrange_woven(struct woven_scratch *scratch, const struct matmul_job *job, const struct panel_shape *shape)
 {
     const struct act_layout layout = act_layout(shape->kind == PANEL_SUPER ? ACT_Q8_256 : ACT_Q8_32, job->cols);

@@ -64,7 +64,8 @@ static inline size_t few_least(const struct panel_shape *shape)
 struct few_scratch;
 typedef void few_fn(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch);
 
-/* The same where job->wide, by more than DECODE_TOKS tokens (matmul_woven_avx512.h). */
+/* All rows of a call where job->wide, by more than DECODE_TOKS tokens (matmul_woven_avx512.h), for which arrange_woven has put in
+ * scratch what tokens offer (job->kept). */
 enum { WOVEN_TOKS = 64 };
 struct woven_scratch;
 typedef void woven_fn(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch);
@@ -99,9 +100,6 @@ void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t
                           const struct format_avx512 *format);
 void matmul_panels_amx(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                        const struct format_avx512 *format);
-
-/* Rows of 16 dwords, in_step bytes apart, become columns: a gets columns 0 to 3, 64 bytes each, b 4 to 7, and so on. */
-void transpose_16x16_avx512(void *a, void *b, void *c, void *d, const void *in, size_t in_step);
 
 /* A token's scale times a small format's. Where all of those are powers of two, a panel holds their exponents: vscalefps leaves the
  * ports to the dots, on which a multiplication takes its turn (MXFP4 340 -> 366 Gop/s with 256 tokens). Both round once, to the

@@ -5,7 +5,7 @@
  * step by step.
  *
  * On a Zen 5 dots take two of four ports, and a store among them costs half a cycle to a cycle. So a format turns what stands in
- * its blocks from where it stands (weave.turn), without unpacking rows to memory first, and panels of nibbles stay nibbles, split at
+ * its blocks from where it stands (weave.turn), without unpacking rows to memory first, and panels of nibbles stay so, split at
  * each use: Q4_K with 8, 12 and 16 tokens 27, 39 and 50 cycles for 256 columns of a row, of which dots alone are 16, 24 and 32,
  * instead of 42, 63 and 63 by matmul_few_avx512.h; Q5_K with 8 tokens 35 instead of 43; Q6_K 38, 50 and 61 instead of 44, 67 and
  * 65. By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of 35 and 56).
