@@ -12,7 +12,7 @@
  *
  * Four tokens go through a run at a time, in slots of two sub-blocks: sixteen accumulators for their dots, eight for what they sum
  * up to. A slot of one sub-block, eight accumulators, would just do for the dots' latency, and each that waits for its port would
- * hold up the next ones: 53 cycles instead of 49. */
+ * hold up the next ones: 53 cycles instead of 50. */
 #ifndef QUERN_MATMUL_WOVEN_AVX512_H
 #define QUERN_MATMUL_WOVEN_AVX512_H
 
@@ -32,7 +32,7 @@ struct weave {
 
 struct woven_scratch {
     struct panel     panels[2][PANELS];              /* multiplied; made meanwhile                                  */
-    float            acc[WOVEN_TOKS][BLOCK_ROWS];
+    float            acc[WOVEN_TOKS][BLOCK_ROWS];    /* of which WOVEN_ROWS are used: as add_run has them             */
     uint8_t          copy[PANEL_ROWS][PANEL_COLS];   /* fewer than sixteen rows                                     */
     struct token_run token[];                        /* [run][token], tokens to a multiple of four: the last repeated */
 };
