@@ -1,5 +1,6 @@
 #include "matmul_few_avx512.h"
 #include "matmul_micro_avx512.h"
+#include "matmul_subs_avx512.h"
 #include "matmul_woven_avx512.h"
 
 /* The many-token product: panels of weights against tokens, lanes are rows (matmul_micro_avx512.h). */
@@ -301,6 +302,8 @@ _Static_assert(GROUPS_TOKS / FEW_TOKS * sizeof(struct few_scratch) <= sizeof(str
 
 _Static_assert(sizeof(struct woven_scratch) <= sizeof(struct many_scratch) &&
                WOVEN_TOKS * sizeof(struct token_run) <= GROUPS_TOKS / FEW_TOKS * sizeof(struct few_run), "fits what others take");
+_Static_assert(sizeof(struct subs_scratch) <= sizeof(struct many_scratch) && SUBS_TOKS / SUBS_GROUP * sizeof(struct subs_group) <=
+               GROUPS_TOKS / FEW_TOKS * sizeof(struct few_run), "the same");
 
 /* What tokens offer for all runs; a pass that has fewer than its number repeats the last one. */
 static void arrange_woven(struct woven_scratch *scratch, const struct matmul_job *job, const struct panel_shape *shape)

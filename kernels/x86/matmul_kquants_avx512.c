@@ -3,6 +3,7 @@
 #include "matmul_halves_avx512.h"
 #include "matmul_one_avx512.h"
 #include "matmul_planes_avx512.h"
+#include "matmul_subs_avx512.h"
 #include "matmul_woven_avx512.h"
 
 _Static_assert((int)ONE_SCRATCH_PER_COL <= (int)(sizeof(struct few_run) / PANEL_COLS),
@@ -267,10 +268,48 @@ const struct format_avx512 format_q6_k_avx512 = {
     SHAPE_Q6_K, decode_q6_k_avx512, panel_q6_k_avx512, few_q6_k_avx512, 32, woven_q6_k_avx512, WOVEN_TOKS
 };
 
+/* Lane 4 p + i is sub-block p, 8 + p, 4 + p, 12 + p: both halves' low nibbles, then their high ones. */
+static const uint8_t q6_k_order[16] = { 0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15 };
+
+/* The low four bits of each byte of a, the high ones of b. */
+static ALWAYS_INLINE __m512i low_and_high(__m512i a, __m512i b)
+{
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), a, b, 0xca);
+}
+
+/* Both halves' four columns are put side by side before nibbles are split: half the shuffles. A half's 32 bytes of pairs serve its
+ * first and last 32 bytes of nibbles, the latter two bits further up. */
+static ALWAYS_INLINE void load_subs_q6_k(struct subs_row *out, const uint8_t *bytes)
+{
+    const __m512i down = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2), pairs = _mm512_set1_epi8(0x33);
+    const __m128i order = _mm_loadu_si128((const __m128i *)q6_k_order);
+    __m512i low[2], high[2], nibbles[2], upper[2];
+    for (int half = 0; half < 2; half++) {
+        __m256i two = _mm256_loadu_si256((const __m256i *)(bytes + 128 + 32 * half));
+        low[half] = settled(_mm512_loadu_si512(bytes + 64 * half));
+        high[half] = _mm512_srlv_epi32(_mm512_broadcast_i64x4(two), down);
+    }
+    nibbles[0] = _mm512_unpacklo_epi32(low[0], low[1]);
+    nibbles[1] = _mm512_unpackhi_epi32(low[0], low[1]);
+    upper[0] = _mm512_and_si512(_mm512_unpacklo_epi32(high[0], high[1]), pairs);
+    upper[1] = _mm512_and_si512(_mm512_unpackhi_epi32(high[0], high[1]), pairs);
+    for (int i = 0; i < 2; i++) {
+        __m512i first = low_and_high(nibbles[i], _mm512_slli_epi32(upper[i], 4));
+        __m512i second = low_and_high(_mm512_srli_epi32(nibbles[i], 4), upper[i]);
+        out->v[2 * i] = _mm512_unpacklo_epi64(first, second);
+        out->v[2 * i + 1] = _mm512_unpackhi_epi64(first, second);
+    }
+    out->scales = _mm512_cvtepi8_epi32(_mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(bytes + 192)), order));
+    out->d = _cvtsh_ss(load_u16(bytes + 208));
+}
+
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
+    const struct row_range call = { row_begin, row_end };
     if (job->toks == 1 && job->cols <= ONE_COLS && !job->wide)
-        one_format(job, (struct row_range){ row_begin, row_end }, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+        one_format(job, call, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ load_subs_q6_k, q6_k_order }, (struct panel_shape)SHAPE_Q6_K);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }

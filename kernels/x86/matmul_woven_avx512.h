@@ -42,10 +42,9 @@ struct weaver {
     const struct matmul_job *job;
     struct woven_scratch    *scratch;
     size_t         end, runs;                /* of the call's rows; of a row                */
-    size_t         soon;                     /* rows before this will be read               */
     size_t         row, run;                 /* of the sixteen                              */
     bool           second;                   /* they are the later panel of two             */
-    const uint8_t *ahead, *ahead_end;        /* what is asked for, and in each step so much */
+    struct requests   ahead;                    /* what is asked for, and in each step so much */
     size_t         ask;
     const uint8_t *from;                     /* their run and the distance of rows there    */
     size_t         stride;
@@ -90,29 +89,11 @@ static inline void weaver_next(struct weaver *w, unsigned bytes)
     weaver_begin(w, bytes);
 }
 
-/* The rows after these, up to both panels' number of them, are asked for in the order of their addresses, so many bytes a step (8
- * tokens, cold weights of 2048 columns, one core of a Zen 5, ns for a row's run: Q4_K 7.6, Q6_K 11.4; each run a run before 8.4
- * and 13.4; not at all 27 and 47). */
-static inline void weaver_ask_after(struct weaver *w, size_t row)
-{
-    const uint8_t *weights = w->job->weights;
-    const size_t end = row + WOVEN_ROWS < w->soon ? row + WOVEN_ROWS : w->soon;
-    w->ahead = weights + row * w->job->row_bytes;
-    w->ahead_end = weights + end * w->job->row_bytes;
-}
-
-static ALWAYS_INLINE void weaver_ask(struct weaver *w, size_t bytes)
-{
-    const uint8_t *end = w->ahead_end - w->ahead < (ptrdiff_t)bytes ? w->ahead_end : w->ahead + bytes;
-    for (; w->ahead < end; w->ahead += 64)
-        _mm_prefetch((const char *)w->ahead, _MM_HINT_T1);
-}
-
 static ALWAYS_INLINE void weave_step(struct panel *to, struct weaver *w, const struct weave weave,
                                      const struct panel_shape shape)
 {
     const int half = w->step >= weave.steps, step = w->step - half * weave.steps;
-    weaver_ask(w, w->ask);
+    ask_next(&w->ahead, w->ask);
     weave.turn(&to[half], w->from, w->stride, step);
     if (step == weave.steps - 1)
         weaver_next(w, shape.bytes);
@@ -187,21 +168,22 @@ static ALWAYS_INLINE void woven_format(const struct matmul_job *job, struct row_
                                        const struct weave weave, const struct panel_shape shape)
 {
     const size_t runs = (job->cols + PANEL_COLS - 1) / PANEL_COLS, toks = (job->toks + WOVEN_PASS - 1) / WOVEN_PASS * WOVEN_PASS;
-    struct weaver w = { .job = job, .scratch = scratch, .end = all.end, .runs = runs, .soon = all.end + job->rows_soon,
+    struct weaver w = { .job = job, .scratch = scratch, .end = all.end, .runs = runs,
                         .row = all.begin, .slots = PANEL_COLS / (int)shape.sub / 2 * (int)toks / WOVEN_PASS };
     const int steps = PANELS * weave.steps;
+    const size_t soon = all.end + job->rows_soon;
     size_t now = 0;
 
     w.ask = (WOVEN_ROWS * job->row_bytes / (runs * (size_t)steps) + 127) / 64 * 64;
-    weaver_ask_after(&w, all.begin);
+    w.ahead = requests_for(job, all.begin, WOVEN_ROWS, soon);
     if (!job->asked)
-        weaver_ask(&w, SIZE_MAX / 2);
+        ask_next(&w.ahead, SIZE_MAX / 2);
     weaver_begin(&w, shape.bytes);
     for (int i = 0; i < steps; i++)
         weave_step(scratch->panels[now], &w, weave, shape);
     for (size_t row = all.begin; row < all.end; row += WOVEN_ROWS) {
         const size_t rows = all.end - row < WOVEN_ROWS ? all.end - row : WOVEN_ROWS;
-        weaver_ask_after(&w, row + WOVEN_ROWS);
+        w.ahead = requests_for(job, row + WOVEN_ROWS, WOVEN_ROWS, soon);
         for (size_t t = 0; t < toks; t++)
             memset(scratch->acc[t], 0, WOVEN_ROWS * sizeof(float));
         for (size_t run = 0; run < runs; run++, now ^= 1) {

@@ -1,0 +1,287 @@
+/* matmul_subs_avx512.h - super formats with scales of 16 columns by five to sixteen tokens on AVX-512 VNNI, where job->wide: lanes
+ * are sub-blocks.
+ *
+ * A run of 256 columns has sixteen sub-blocks and a vector sixteen lanes. So a row's run becomes four vectors whose lane l has four
+ * columns of sub-block l each; four dots, one into the other, leave all sixteen sums, and one multiplication by the row's scales,
+ * as they stand in the file, weighs them. Nothing is turned between rows and nothing is stored to be loaded again, which is what
+ * panels cost (matmul_woven_avx512.h). What is left is to add up lanes: the vectors of eight tokens and two rows fold to one, 45
+ * instructions for 16 sums. They run beside the dots if they stand between them, which is what `here` is for; in rows of their own
+ * they take the dots' ports (in a loop by itself: 54 and 62 cycles for two rows' run by eight tokens).
+ *
+ * Q6_K in the cache of a Zen 5, cycles for a row's run by 8 and 16 tokens: 31 and 54 instead of 38 and 60 by panels; dots and
+ * multiplications alone 20 and 40, unpacking and folding, which together are more than the other two ports take beside them, the
+ * rest. From memory 8.3 and 14.3 ns instead of 10.9 and 16.5. Nine to twelve tokens, which would pay for sixteen, take less by
+ * panels. */
+#ifndef QUERN_MATMUL_SUBS_AVX512_H
+#define QUERN_MATMUL_SUBS_AVX512_H
+
+#include "matmul_avx512.h"
+
+enum { SUBS_GROUP = 8, SUBS_TOKS = 16, SUBS_ROWS = 32 };
+
+/* Whether so many tokens go this way: groups of eight, the last of more than four. */
+static inline bool by_subs(const struct matmul_job *job)
+{
+    return job->wide && job->toks <= SUBS_TOKS && job->toks > DECODE_TOKS && (job->toks - 1) % SUBS_GROUP >= SUBS_GROUP / 2;
+}
+
+/* A row's run: lane l of v[k] is columns 4 k to 4 k + 3 of sub-block order[l]. */
+struct subs_row {
+    __m512i v[4], scales;
+    float   d;
+};
+
+/* What a format brings, inlined where all of it is constant. */
+struct subs {
+    void (*load)(struct subs_row *out, const uint8_t *bytes);
+    const uint8_t *order;
+};
+
+/* A token's run; x as v above, init: -offset * sum of x per sub-block. */
+struct subs_token {
+    int8_t  x[4][64];
+    int32_t init[16];
+} __attribute__((aligned(64)));
+
+/* Totals of two rows and eight tokens lie in a vector as [first row: tokens 0 to 3 | second | first row: 4 to 7 | second]. */
+struct subs_group {
+    struct subs_token token[SUBS_GROUP];     /* those that are missing: the last one again */
+    float             dx[4][4];              /* as totals lie                              */
+} __attribute__((aligned(64)));
+
+struct subs_scratch {
+    float             acc[SUBS_TOKS / SUBS_GROUP][SUBS_ROWS / 2][16];
+    float             nothing[16];           /* where goes what nobody wants               */
+    struct subs_group group[];               /* [run][group]                               */
+};
+
+/* ---- a token's side ---- */
+
+static inline void arrange_subs_token(struct subs_token *to, const int8_t *x, const int16_t *sums, const struct subs subs,
+                                      const struct panel_shape shape)
+{
+    const __m128i *unit = (const __m128i *)x;
+    __m512i u[4], order = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)subs.order));
+    for (int i = 0; i < 4; i++) {            /* u[i]: lane p of 128 bits is sub-block order[4 p + i] */
+        u[i] = _mm512_castsi128_si512(_mm_loadu_si128(unit + subs.order[i]));
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[4 + i]), 1);
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[8 + i]), 2);
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[12 + i]), 3);
+    }
+    __m512i a = _mm512_unpacklo_epi32(u[0], u[1]), b = _mm512_unpackhi_epi32(u[0], u[1]);
+    __m512i c = _mm512_unpacklo_epi32(u[2], u[3]), d = _mm512_unpackhi_epi32(u[2], u[3]);
+    _mm512_store_si512(to->x[0], _mm512_unpacklo_epi64(a, c));
+    _mm512_store_si512(to->x[1], _mm512_unpackhi_epi64(a, c));
+    _mm512_store_si512(to->x[2], _mm512_unpacklo_epi64(b, d));
+    _mm512_store_si512(to->x[3], _mm512_unpackhi_epi64(b, d));
+    __m512i sum = _mm512_permutexvar_epi32(order, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sums)));
+    _mm512_store_si512(to->init, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-(int)shape.offset)));
+}
+
+static inline void arrange_subs(struct subs_scratch *scratch, const struct matmul_job *job, const struct subs subs,
+                                const struct panel_shape shape)
+{
+    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
+    struct subs_group *group = scratch->group;
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
+        for (size_t first = 0; first < job->toks; first += SUBS_GROUP, group++)
+            for (size_t i = 0; i < SUBS_GROUP; i++) {
+                const size_t tok = first + i < job->toks ? first + i : job->toks - 1;
+                const uint8_t *act = (const uint8_t *)job->acts + tok * job->act_stride;
+                const void *sums = act + layout.sums + run * 32;
+                arrange_subs_token(&group->token[i], (const int8_t *)act + run * PANEL_COLS, sums, subs, shape);
+                memcpy(&group->dx[i / 4 * 2][i % 4], act + layout.scales + run * 4, 4);
+                group->dx[i / 4 * 2 + 1][i % 4] = group->dx[i / 4 * 2][i % 4];
+            }
+}
+
+/* ---- folding ---- */
+
+/* Instructions of which compilers would make rows of their own stay where they are. */
+static ALWAYS_INLINE __m512i here(__m512i value)
+{
+    __asm__ volatile("" : "+v"(value));
+    return value;
+}
+
+/* The products of two rows and eight tokens on their way to one vector of sums, a quarter of the tokens behind the dots. */
+struct subs_fold {
+    __m512i      p[2][2];                    /* [row][token]: a quarter's                                     */
+    __m512i      ab[2], cd[2];               /* of a row: of the first two of four tokens, of the others      */
+    __m512i      half, last;                 /* of both rows: of the first four tokens, of the others         */
+    __m512i      high;
+    __m512       d;                          /* where `last` belongs: both rows' d as totals lie, the tokens' */
+    const float *dx;
+    float       *acc;
+};
+
+/* Two vectors to one with half as many parts of each sum, in three instructions. */
+enum fold_how { FOLD_DWORDS, FOLD_QWORDS, FOLD_HALVES, FOLD_LANES };
+
+static ALWAYS_INLINE void fold_third(struct subs_fold *f, __m512i *to, __m512i a, __m512i b, enum fold_how how, int third)
+{
+    if (third == 2)
+        *to = here(_mm512_add_epi32(*to, f->high));
+    else if (third == 0)
+        f->high = here(how == FOLD_DWORDS   ? _mm512_unpackhi_epi32(a, b)
+                       : how == FOLD_QWORDS ? _mm512_unpackhi_epi64(a, b)
+                       : how == FOLD_HALVES ? _mm512_shuffle_i32x4(a, b, 0xee)
+                                            : _mm512_shuffle_i32x4(a, b, 0xdd));
+    else
+        *to = here(how == FOLD_DWORDS   ? _mm512_unpacklo_epi32(a, b)
+                   : how == FOLD_QWORDS ? _mm512_unpacklo_epi64(a, b)
+                   : how == FOLD_HALVES ? _mm512_shuffle_i32x4(a, b, 0x44)
+                                        : _mm512_shuffle_i32x4(a, b, 0x88));
+}
+
+/* Step i of 16 while quarter `quarter` of a group's tokens is multiplied; the quarter before it waits in p. */
+static ALWAYS_INLINE void fold_step(struct subs_fold *f, int quarter, int i)
+{
+    const int row = i / 3 % 2, third = i % 3;
+    const bool even = quarter % 2 == 0;
+    if (i < 6)
+        fold_third(f, even ? &f->cd[row] : &f->ab[row], f->p[row][0], f->p[row][1], FOLD_DWORDS, third);
+    else if (even && i < 12)
+        fold_third(f, &f->cd[row], f->ab[row], f->cd[row], FOLD_QWORDS, third);
+    else if (even && i < 15)
+        fold_third(f, quarter ? &f->half : &f->last, f->cd[0], f->cd[1], FOLD_HALVES, third);
+    else if (quarter == 1 && i < 9)
+        fold_third(f, &f->last, f->half, f->last, FOLD_LANES, third);
+    else if (quarter == 1 && i == 9)
+        _mm512_store_ps(f->acc, _mm512_fmadd_ps(_mm512_mul_ps(f->d, _mm512_load_ps(f->dx)), _mm512_cvtepi32_ps(f->last),
+                                                _mm512_load_ps(f->acc)));
+}
+
+/* ---- products ---- */
+
+static ALWAYS_INLINE void subs_quarter(struct subs_fold *f, int quarter, const struct subs_row row[2],
+                                       const struct subs_token *token)
+{
+    __m512i sum[2][2];
+    UNROLL_ALL
+    for (int t = 0; t < 2; t++)
+        sum[0][t] = sum[1][t] = settled(_mm512_load_si512(token[t].init));
+    UNROLL_ALL
+    for (int k = 0; k < 4; k++) {
+        UNROLL_ALL
+        for (int t = 0; t < 2; t++) {
+            const __m512i x = here(_mm512_load_si512(token[t].x[k]));
+            sum[0][t] = here(dot_64(sum[0][t], row[0].v[k], x));
+            fold_step(f, quarter, 4 * k + 2 * t);
+            sum[1][t] = here(dot_64(sum[1][t], row[1].v[k], x));
+            fold_step(f, quarter, 4 * k + 2 * t + 1);
+        }
+    }
+    UNROLL_ALL
+    for (int t = 0; t < 2; t++) {
+        f->p[0][t] = here(_mm512_mullo_epi32(sum[0][t], row[0].scales));
+        f->p[1][t] = here(_mm512_mullo_epi32(sum[1][t], row[1].scales));
+    }
+}
+
+/* A group's tokens; the group before it has then been added to where it belongs. */
+static ALWAYS_INLINE void subs_eight(struct subs_fold *f, const struct subs_row row[2], __m512 d, const struct subs_group *group,
+                                     float *acc)
+{
+    subs_quarter(f, 0, row, group->token);
+    subs_quarter(f, 1, row, group->token + 2);
+    f->d = d;
+    f->dx = group->dx[0];
+    f->acc = acc;
+    subs_quarter(f, 2, row, group->token + 4);
+    subs_quarter(f, 3, row, group->token + 6);
+}
+
+/* What is still on its way to its end. */
+static ALWAYS_INLINE void subs_finish(struct subs_fold *f, float *nothing)
+{
+    UNROLL_ALL
+    for (int i = 0; i < 15; i++)
+        fold_step(f, 0, i);
+    UNROLL_ALL
+    for (int i = 6; i < 10; i++)
+        fold_step(f, 1, i);
+    f->acc = nothing;
+}
+
+/* Runs [begin, end) of a tile's rows, two at a time; the last one twice where it is alone. One loop, not two, between which
+ * compilers would put what is folded aside. */
+static ALWAYS_INLINE void subs_runs(struct subs_fold *f, struct requests *ahead, const struct matmul_job *job,
+                                    struct subs_scratch *scratch, const uint8_t *first, size_t rows, struct row_range runs,
+                                    const struct subs subs, const struct panel_shape shape)
+{
+    const size_t groups = (job->toks + SUBS_GROUP - 1) / SUBS_GROUP;
+    size_t second = rows > 1 ? job->row_bytes : 0;
+#pragma GCC unroll 1
+    for (size_t r = 0, run = runs.begin; r < rows;) {
+        const uint8_t *from = first + r * job->row_bytes + run * shape.bytes;
+        const struct subs_group *group = scratch->group + run * groups;
+        struct subs_row row[2];
+        ask_next(ahead, 2 * shape.bytes);
+        subs.load(&row[0], from);
+        subs.load(&row[1], from + second);
+        const __m512 d = _mm512_mask_mov_ps(_mm512_set1_ps(row[0].d), 0xf0f0, _mm512_set1_ps(row[1].d));
+#pragma GCC unroll 1
+        for (size_t g = 0; g < groups; g++)
+            subs_eight(f, row, d, &group[g], scratch->acc[g][r / 2]);
+        if (++run == runs.end) {
+            run = runs.begin;
+            r += 2;
+            second = r + 1 < rows ? job->row_bytes : 0;
+        }
+    }
+}
+
+static ALWAYS_INLINE void subs_store(const struct matmul_job *job, const struct subs_scratch *scratch, size_t row, size_t rows)
+{
+    for (size_t first = 0; first < job->toks; first += SUBS_GROUP)
+        for (size_t r = 0; r < rows; r += PANEL_ROWS) {
+            __m512 v[SUBS_GROUP], out[SUBS_GROUP];
+            transpose_16x8(v, (const float (*)[8])scratch->acc[first / SUBS_GROUP][r / 2]);
+            for (size_t i = 0; i < 4; i++) { /* v[i]: even rows, v[4 + i]: odd ones; tokens i and 4 + i in turn */
+                out[i] = _mm512_mask_moveldup_ps(v[i], 0xaaaa, v[4 + i]);
+                out[4 + i] = _mm512_mask_movehdup_ps(v[4 + i], 0x5555, v[i]);
+            }
+            for (size_t i = 0; i < SUBS_GROUP && first + i < job->toks; i++)
+                _mm512_mask_storeu_ps(job->out + (first + i) * job->out_stride + row + r, lanes_16(rows - r), out[i]);
+        }
+}
+
+/* Runs that a tile's rows go through together, so that the tokens' side stays in the first-level cache beside the weights: of rows
+ * of 8192 columns by 8 and 16 tokens all at once would take 23 and 31 ns, not 9.7 and 15.4. */
+static inline size_t subs_chunk(size_t runs, size_t groups)
+{
+    const size_t bytes = runs * groups * sizeof(struct subs_group), most = 16 << 10, pieces = (bytes + most - 1) / most;
+    return (runs + pieces - 1) / pieces;
+}
+
+/* All rows of a call. */
+static ALWAYS_INLINE void subs_format(const struct matmul_job *job, struct row_range all, struct subs_scratch *scratch,
+                                      const struct subs subs, const struct panel_shape shape)
+{
+    const size_t runs = job->cols / PANEL_COLS, groups = (job->toks + SUBS_GROUP - 1) / SUBS_GROUP;
+    const size_t chunk = subs_chunk(runs, groups), soon = all.end + job->rows_soon;
+    struct requests ahead = requests_for(job, all.begin, SUBS_ROWS, soon);
+    struct subs_fold fold;
+
+    if (!job->kept)
+        arrange_subs(scratch, job, subs, shape);
+    if (!job->asked)
+        ask_next(&ahead, SIZE_MAX / 2);
+    memset(&fold, 0, sizeof fold);
+    fold.dx = fold.acc = scratch->nothing;
+    for (size_t row = all.begin; row < all.end; row += SUBS_ROWS) {
+        const size_t rows = all.end - row < SUBS_ROWS ? all.end - row : SUBS_ROWS;
+        const uint8_t *first = (const uint8_t *)job->weights + row * job->row_bytes;
+        ahead = requests_for(job, row + SUBS_ROWS, SUBS_ROWS, soon);
+        memset(scratch->acc, 0, groups * sizeof scratch->acc[0]);
+        for (size_t run = 0; run < runs; run += chunk) {
+            const struct row_range some = { run, run + chunk < runs ? run + chunk : runs };
+            subs_runs(&fold, &ahead, job, scratch, first, rows, some, subs, shape);
+        }
+        subs_finish(&fold, scratch->nothing);
+        subs_store(job, scratch, row, rows);
+    }
+}
+
+#endif
