@@ -2,6 +2,7 @@
 
 #include "grid_codes.h"
 #include "grids.h"
+#include "matmul_subs_avx512.h"
 
 /* The formats with codebooks on AVX-512. Eight bytes of a grid at a time are loaded by index into a vector, then negated under a
  * mask of the sign bits; 128 is added to make them unsigned. Gathers are slower than eight loads on Zen 4. IQ1 has a book of its
@@ -408,9 +409,24 @@ const struct format_avx512 format_iq1_s_avx512 = {
     SHAPE_IQ1_S, decode_iq1_s_avx512, panel_iq1_s_avx512, few_iq1_s_avx512, FEW_TOKS, NULL, 0
 };
 
+static ALWAYS_INLINE void subs_iq1_s(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_run(out, 0, first, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+    subs_of_run(out, 1, second, run_iq1_s_avx512, (struct panel_shape)SHAPE_IQ1_S);
+}
+
+static ALWAYS_INLINE void subs_token_iq1_s(struct subs_token *to, const int8_t *x, const int16_t *sums)
+{
+    subs_token_in_order(to, x, sums, subs_order((struct panel_shape)SHAPE_IQ1_S), (struct panel_shape)SHAPE_IQ1_S);
+}
+
 void matmul_iq1_s_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
+    const struct row_range call = { row_begin, row_end };
+    if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq1_s, subs_token_iq1_s }, (struct panel_shape)SHAPE_IQ1_S);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_s_avx512);
 }
 
 static ALWAYS_INLINE void run_iq1_m_avx512(struct run *out, const uint8_t *bytes)
@@ -445,9 +461,24 @@ const struct format_avx512 format_iq1_m_avx512 = {
     SHAPE_IQ1_M, decode_iq1_m_avx512, panel_iq1_m_avx512, few_iq1_m_avx512, FEW_TOKS, NULL, 0
 };
 
+static ALWAYS_INLINE void subs_iq1_m(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_run(out, 0, first, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+    subs_of_run(out, 1, second, run_iq1_m_avx512, (struct panel_shape)SHAPE_IQ1_M);
+}
+
+static ALWAYS_INLINE void subs_token_iq1_m(struct subs_token *to, const int8_t *x, const int16_t *sums)
+{
+    subs_token_in_order(to, x, sums, subs_order((struct panel_shape)SHAPE_IQ1_M), (struct panel_shape)SHAPE_IQ1_M);
+}
+
 void matmul_iq1_m_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_m_avx512);
+    const struct row_range call = { row_begin, row_end };
+    if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq1_m, subs_token_iq1_m }, (struct panel_shape)SHAPE_IQ1_M);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq1_m_avx512);
 }
 
 /* d; a word of upper scale pairs; 4 bytes of lower scale nibbles (offset 32); 128 bytes of nibbles: indices of values_iq4. */
@@ -484,7 +515,22 @@ const struct format_avx512 format_iq4_xs_avx512 = {
     SHAPE_IQ4_XS, decode_iq4_xs_avx512, panel_iq4_xs_avx512, few_iq4_xs_avx512, 48, NULL, 0
 };
 
+static ALWAYS_INLINE void subs_iq4_xs(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_run(out, 0, first, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+    subs_of_run(out, 1, second, run_iq4_xs_avx512, (struct panel_shape)SHAPE_IQ4_XS);
+}
+
+static ALWAYS_INLINE void subs_token_iq4_xs(struct subs_token *to, const int8_t *x, const int16_t *sums)
+{
+    subs_token_in_order(to, x, sums, subs_order((struct panel_shape)SHAPE_IQ4_XS), (struct panel_shape)SHAPE_IQ4_XS);
+}
+
 void matmul_iq4_xs_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
 {
-    matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq4_xs_avx512);
+    const struct row_range call = { row_begin, row_end };
+    if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq4_xs, subs_token_iq4_xs }, (struct panel_shape)SHAPE_IQ4_XS);
+    else
+        matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq4_xs_avx512);
 }

@@ -1,6 +1,7 @@
 #include "iquants_avx512.h"
 
 #include "grid_codes.h"
+#include "matmul_subs_avx512.h"
 #include "pairs_avx512vbmi.h"
 
 /* IQ2 and IQ3 with AVX-512 VBMI and GFNI. A codebook's entry fits 16 bits when each value is named by its place among the few that
@@ -104,16 +105,22 @@ struct pair_scratch {
 };
 _Static_assert(DECODE_TOKS * sizeof(struct pair_token) <= sizeof(struct few_run), "fits what five tokens and more take");
 
+/* 256 columns and their sums per 16. */
+static ALWAYS_INLINE void load_pair_columns(struct pair_token *out, const int8_t *x, const void *sums_16, const enum pair_order order)
+{
+    __m256i sums = _mm256_loadu_si256(sums_16);
+    __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums);
+    __m512i init = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, 7));
+    load_pair_acts(out->x, x, order);
+    out->init[0] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0x88) : init;
+    out->init[1] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0xdd) : init;
+}
+
 static ALWAYS_INLINE void load_pair_token(struct pair_token *out, const uint8_t *act, const struct act_layout *layout, size_t run,
                                           const enum pair_order order)
 {
-    __m256i sums = _mm256_loadu_si256((const __m256i *)(act + layout->sums + run * 32));
-    __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums);
-    __m512i init = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(wide, 7));
-    load_pair_acts(out->x, (const int8_t *)act + run * PANEL_COLS, order);
+    load_pair_columns(out, (const int8_t *)act + run * PANEL_COLS, act + layout->sums + run * 32, order);
     memcpy(&out->dx, act + layout->scales + run * 4, 4);
-    out->init[0] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0x88) : init;
-    out->init[1] = order == PAIR_UNITS ? _mm512_shuffle_i32x4(init, init, 0xdd) : init;
 }
 
 /* Both rows' sums: lanes of the first row in the lower 256 bits, of the second in the upper ones. */
@@ -391,6 +398,81 @@ static ALWAYS_INLINE void run_iq3_s(struct run *out, const uint8_t *bytes)
     out->d = load_u16(bytes);
 }
 
+/* ---- five to sixteen tokens, where job->wide: matmul_subs_avx512.h -------------------------------------------------- */
+
+/* One row of what is two rows' halves: of a pair's q[f] and q[4 + f]. */
+static ALWAYS_INLINE __m512i row_of_halves(__m512i a, __m512i b, bool second)
+{
+    return second ? _mm512_shuffle_i64x2(a, b, 0xee) : _mm512_shuffle_i64x2(a, b, 0x44);
+}
+
+static ALWAYS_INLINE void subs_of_pair(struct subs_rows *out, const uint8_t *first, const uint8_t *second, pair_fn *unpack,
+                                       const enum pair_order order, const struct panel_shape shape)
+{
+    struct pair w;
+    unpack(&w, first, second);
+    for (int row = 0; row < 2; row++) {
+        for (int f = 0; f < 4; f++)
+            out->v[row][f] = order == PAIR_ROWS ? w.q[4 * row + f] : row_of_halves(w.q[f], w.q[4 + f], row);
+        out->scales[row] = order == PAIR_ROWS ? w.scales[row] : row_of_halves(w.scales[0], w.scales[order == PAIR_UNITS], row);
+        out->d[row] = _cvtsh_ss(load_u16(row ? second : first)) * shape.factor;
+    }
+}
+
+static ALWAYS_INLINE void subs_token_of_pair(struct subs_token *out, const int8_t *x, const int16_t *sums,
+                                             const enum pair_order order)
+{
+    struct pair_token token;
+    load_pair_columns(&token, x, sums, order);
+    for (int f = 0; f < 4; f++)
+        _mm512_store_si512(out->x[f], order == PAIR_ROWS ? token.x[f] : row_of_halves(token.x[f], token.x[4 + f], false));
+    _mm512_store_si512(out->init, order == PAIR_ROWS   ? token.init[0]
+                                  : order == PAIR_SUBS ? _mm512_maskz_mov_epi32(0x00ff, token.init[0])
+                                                       : row_of_halves(token.init[0], token.init[1], false));
+}
+
+static ALWAYS_INLINE void subs_token_rows(struct subs_token *out, const int8_t *x, const int16_t *sums)
+{
+    subs_token_of_pair(out, x, sums, PAIR_ROWS);
+}
+
+static ALWAYS_INLINE void subs_token_units(struct subs_token *out, const int8_t *x, const int16_t *sums)
+{
+    subs_token_of_pair(out, x, sums, PAIR_UNITS);
+}
+
+static ALWAYS_INLINE void subs_token_subs(struct subs_token *out, const int8_t *x, const int16_t *sums)
+{
+    subs_token_of_pair(out, x, sums, PAIR_SUBS);
+}
+
+static ALWAYS_INLINE void subs_iq2_xxs(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_pair(out, first, second, pair_iq2_xxs, PAIR_SUBS, (struct panel_shape)SHAPE_IQ2_XXS);
+}
+
+static ALWAYS_INLINE void subs_iq2_xs(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_pair(out, first, second, pair_iq2_xs, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_XS);
+}
+
+static ALWAYS_INLINE void subs_iq2_s(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_pair(out, first, second, pair_iq2_s, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_S);
+}
+
+static ALWAYS_INLINE void subs_iq3_xxs(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_pair(out, first, second, pair_iq3_xxs, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_XXS);
+}
+
+static ALWAYS_INLINE void subs_iq3_s(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    subs_of_pair(out, first, second, pair_iq3_s, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_S);
+}
+
+/* ---- the formats' products ------------------------------------------------------------------------------------------- */
+
 /* Five to FOURS tokens of the formats of two bits as groups of four, over so few rows at a time that the later groups find them in
  * cache: their unpacker does not hide between the dots of matmul_few_avx512.h, and pairs of rows cost less here. Cycles per run of
  * 256 columns, these and those: IQ2_XXS with 5 tokens 55 and 75, with 8 71 and 75, with 11 100 and 108; IQ2_XS 71 and 101, 90 and
@@ -433,6 +515,8 @@ void matmul_iq2_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= DECODE_TOKS)
         decode_by_pairs(job, call, scratch, pair_iq2_xxs, PAIR_SUBS, (struct panel_shape)SHAPE_IQ2_XXS);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq2_xxs, subs_token_subs }, (struct panel_shape)SHAPE_IQ2_XXS);
     else if (job->toks <= FOURS)
         multiply_fours(job, call, scratch, matmul_iq2_xxs_avx512vbmi);
     else
@@ -458,6 +542,8 @@ void matmul_iq2_xs_avx512vbmi(const struct matmul_job *job, size_t row_begin, si
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= DECODE_TOKS)
         decode_by_pairs(job, call, scratch, pair_iq2_xs, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_XS);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq2_xs, subs_token_units }, (struct panel_shape)SHAPE_IQ2_XS);
     else if (job->toks <= FOURS)
         multiply_fours(job, call, scratch, matmul_iq2_xs_avx512vbmi);
     else
@@ -483,6 +569,8 @@ void matmul_iq2_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= DECODE_TOKS)
         decode_by_pairs(job, call, scratch, pair_iq2_s, PAIR_UNITS, (struct panel_shape)SHAPE_IQ2_S);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq2_s, subs_token_units }, (struct panel_shape)SHAPE_IQ2_S);
     else if (job->toks <= FOURS)
         multiply_fours(job, call, scratch, matmul_iq2_s_avx512vbmi);
     else
@@ -508,6 +596,8 @@ void matmul_iq3_xxs_avx512vbmi(const struct matmul_job *job, size_t row_begin, s
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= DECODE_TOKS)
         decode_by_pairs(job, call, scratch, pair_iq3_xxs, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_XXS);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq3_xxs, subs_token_rows }, (struct panel_shape)SHAPE_IQ3_XXS);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_xxs_avx512vbmi);
 }
@@ -531,6 +621,8 @@ void matmul_iq3_s_avx512vbmi(const struct matmul_job *job, size_t row_begin, siz
     const struct row_range call = { row_begin, row_end };
     if (job->toks <= DECODE_TOKS)
         decode_by_pairs(job, call, scratch, pair_iq3_s, PAIR_ROWS, (struct panel_shape)SHAPE_IQ3_S);
+    else if (by_subs(job))
+        subs_format(job, call, scratch, (struct subs){ subs_iq3_s, subs_token_rows }, (struct panel_shape)SHAPE_IQ3_S);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_iq3_s_avx512vbmi);
 }

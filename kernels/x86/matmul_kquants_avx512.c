@@ -279,7 +279,7 @@ static ALWAYS_INLINE __m512i low_and_high(__m512i a, __m512i b)
 
 /* Both halves' four columns are put side by side before nibbles are split: half the shuffles. A half's 32 bytes of pairs serve its
  * first and last 32 bytes of nibbles, the latter two bits further up. */
-static ALWAYS_INLINE void load_subs_q6_k(struct subs_row *out, const uint8_t *bytes)
+static ALWAYS_INLINE void load_sub_q6_k(struct subs_rows *out, int row, const uint8_t *bytes)
 {
     const __m512i down = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2), pairs = _mm512_set1_epi8(0x33);
     const __m128i order = _mm_loadu_si128((const __m128i *)q6_k_order);
@@ -296,11 +296,22 @@ static ALWAYS_INLINE void load_subs_q6_k(struct subs_row *out, const uint8_t *by
     for (int i = 0; i < 2; i++) {
         __m512i first = low_and_high(nibbles[i], _mm512_slli_epi32(upper[i], 4));
         __m512i second = low_and_high(_mm512_srli_epi32(nibbles[i], 4), upper[i]);
-        out->v[2 * i] = _mm512_unpacklo_epi64(first, second);
-        out->v[2 * i + 1] = _mm512_unpackhi_epi64(first, second);
+        out->v[row][2 * i] = _mm512_unpacklo_epi64(first, second);
+        out->v[row][2 * i + 1] = _mm512_unpackhi_epi64(first, second);
     }
-    out->scales = _mm512_cvtepi8_epi32(_mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(bytes + 192)), order));
-    out->d = _cvtsh_ss(load_u16(bytes + 208));
+    out->scales[row] = _mm512_cvtepi8_epi32(_mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(bytes + 192)), order));
+    out->d[row] = _cvtsh_ss(load_u16(bytes + 208));
+}
+
+static ALWAYS_INLINE void load_subs_q6_k(struct subs_rows *out, const uint8_t *first, const uint8_t *second)
+{
+    load_sub_q6_k(out, 0, first);
+    load_sub_q6_k(out, 1, second);
+}
+
+static ALWAYS_INLINE void subs_token_q6_k(struct subs_token *to, const int8_t *x, const int16_t *sums)
+{
+    subs_token_in_order(to, x, sums, q6_k_order, (struct panel_shape)SHAPE_Q6_K);
 }
 
 void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -308,8 +319,8 @@ void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     const struct row_range call = { row_begin, row_end };
     if (job->toks == 1 && job->cols <= ONE_COLS && !job->wide)
         one_format(job, call, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
-    else if (by_subs(job))
-        subs_format(job, call, scratch, (struct subs){ load_subs_q6_k, q6_k_order }, (struct panel_shape)SHAPE_Q6_K);
+    else if (by_subs(job) && (job->toks <= 8 || job->toks > 12))
+        subs_format(job, call, scratch, (struct subs){ load_subs_q6_k, subs_token_q6_k }, (struct panel_shape)SHAPE_Q6_K);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);
 }

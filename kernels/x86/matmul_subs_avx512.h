@@ -19,29 +19,28 @@
 
 enum { SUBS_GROUP = 8, SUBS_TOKS = 16, SUBS_ROWS = 32 };
 
-/* Whether so many tokens go this way: groups of eight, the last of more than four. */
 static inline bool by_subs(const struct matmul_job *job)
 {
-    return job->wide && job->toks <= SUBS_TOKS && job->toks > DECODE_TOKS && (job->toks - 1) % SUBS_GROUP >= SUBS_GROUP / 2;
+    return job->wide && job->toks <= SUBS_TOKS && job->toks > DECODE_TOKS;
 }
 
-/* A row's run: lane l of v[k] is columns 4 k to 4 k + 3 of sub-block order[l]. */
-struct subs_row {
-    __m512i v[4], scales;
-    float   d;
+/* Two rows' runs: lane l of v[row][0..3] is sixteen columns that share scales[row][l], which ones is the format's to say. */
+struct subs_rows {
+    __m512i v[2][4], scales[2];
+    float   d[2];
 };
 
-/* What a format brings, inlined where all of it is constant. */
-struct subs {
-    void (*load)(struct subs_row *out, const uint8_t *bytes);
-    const uint8_t *order;
-};
-
-/* A token's run; x as v above, init: -offset * sum of x per sub-block. */
+/* A token's run; x: the columns of v, init: so that all lanes' dots begin with -offset * sum of x where their scale is. */
 struct subs_token {
     int8_t  x[4][64];
     int32_t init[16];
 } __attribute__((aligned(64)));
+
+/* What a format brings, inlined where all of it is constant. x, sums: the token's 256 columns and their sums per 16. */
+struct subs {
+    void (*load)(struct subs_rows *out, const uint8_t *first, const uint8_t *second);
+    void (*token)(struct subs_token *out, const int8_t *x, const int16_t *sums);
+};
 
 /* Totals of two rows and eight tokens lie in a vector as [first row: tokens 0 to 3 | second | first row: 4 to 7 | second]. */
 struct subs_group {
@@ -57,16 +56,18 @@ struct subs_scratch {
 
 /* ---- a token's side ---- */
 
-static inline void arrange_subs_token(struct subs_token *to, const int8_t *x, const int16_t *sums, const struct subs subs,
-                                      const struct panel_shape shape)
+/* Lane l: sixteen columns, the sub-block order[l]; vector k: their columns 4 k to 4 k + 3. */
+static ALWAYS_INLINE void subs_token_in_order(struct subs_token *to, const int8_t *x, const int16_t *sums, const uint8_t order[16],
+                                              const struct panel_shape shape)
 {
     const __m128i *unit = (const __m128i *)x;
-    __m512i u[4], order = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)subs.order));
-    for (int i = 0; i < 4; i++) {            /* u[i]: lane p of 128 bits is sub-block order[4 p + i] */
-        u[i] = _mm512_castsi128_si512(_mm_loadu_si128(unit + subs.order[i]));
-        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[4 + i]), 1);
-        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[8 + i]), 2);
-        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + subs.order[12 + i]), 3);
+    const __m512i lanes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)order));
+    __m512i u[4];
+    for (int i = 0; i < 4; i++) {            /* lane p of 128 bits: sub-block order[4 p + i] */
+        u[i] = _mm512_castsi128_si512(_mm_loadu_si128(unit + order[i]));
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + order[4 + i]), 1);
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + order[8 + i]), 2);
+        u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + order[12 + i]), 3);
     }
     __m512i a = _mm512_unpacklo_epi32(u[0], u[1]), b = _mm512_unpackhi_epi32(u[0], u[1]);
     __m512i c = _mm512_unpacklo_epi32(u[2], u[3]), d = _mm512_unpackhi_epi32(u[2], u[3]);
@@ -74,12 +75,40 @@ static inline void arrange_subs_token(struct subs_token *to, const int8_t *x, co
     _mm512_store_si512(to->x[1], _mm512_unpackhi_epi64(a, c));
     _mm512_store_si512(to->x[2], _mm512_unpacklo_epi64(b, d));
     _mm512_store_si512(to->x[3], _mm512_unpackhi_epi64(b, d));
-    __m512i sum = _mm512_permutexvar_epi32(order, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sums)));
+    __m512i sum = _mm512_permutexvar_epi32(lanes, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sums)));
     _mm512_store_si512(to->init, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-(int)shape.offset)));
 }
 
-static inline void arrange_subs(struct subs_scratch *scratch, const struct matmul_job *job, const struct subs subs,
-                                const struct panel_shape shape)
+/* ---- rows by a format's unpacker ---- */
+
+/* The sub-block of sixteen columns in lane 4 p + i: what an unpacker has in lane p of 128 bits of its vector i. */
+static const uint8_t subs_order_plain[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+static const uint8_t subs_order_quarters[16] = { 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15 };
+
+static ALWAYS_INLINE const uint8_t *subs_order(const struct panel_shape shape)
+{
+    return shape.order == ORDER_QUARTERS ? subs_order_quarters : subs_order_plain;
+}
+
+static ALWAYS_INLINE void subs_of_run(struct subs_rows *out, int row, const uint8_t *bytes, run_fn *unpack,
+                                      const struct panel_shape shape)
+{
+    struct run w;
+    unpack(&w, bytes);
+    __m512i a = _mm512_unpacklo_epi32(w.q[0], w.q[1]), b = _mm512_unpackhi_epi32(w.q[0], w.q[1]);
+    __m512i c = _mm512_unpacklo_epi32(w.q[2], w.q[3]), d = _mm512_unpackhi_epi32(w.q[2], w.q[3]);
+    out->v[row][0] = _mm512_unpacklo_epi64(a, c);
+    out->v[row][1] = _mm512_unpackhi_epi64(a, c);
+    out->v[row][2] = _mm512_unpacklo_epi64(b, d);
+    out->v[row][3] = _mm512_unpackhi_epi64(b, d);
+    __m128i scale = _mm_loadu_si128((const __m128i *)subs_order(shape));
+    if (shape.sub == 32)
+        scale = _mm_and_si128(_mm_srli_epi16(scale, 1), _mm_set1_epi8(7));
+    out->scales[row] = _mm512_cvtepi8_epi32(_mm_shuffle_epi8(w.scales, scale));
+    out->d[row] = _cvtsh_ss((unsigned short)w.d) * shape.factor;
+}
+
+static ALWAYS_INLINE void arrange_subs(struct subs_scratch *scratch, const struct matmul_job *job, const struct subs subs)
 {
     const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
     struct subs_group *group = scratch->group;
@@ -89,7 +118,7 @@ static inline void arrange_subs(struct subs_scratch *scratch, const struct matmu
                 const size_t tok = first + i < job->toks ? first + i : job->toks - 1;
                 const uint8_t *act = (const uint8_t *)job->acts + tok * job->act_stride;
                 const void *sums = act + layout.sums + run * 32;
-                arrange_subs_token(&group->token[i], (const int8_t *)act + run * PANEL_COLS, sums, subs, shape);
+                subs.token(&group->token[i], (const int8_t *)act + run * PANEL_COLS, sums);
                 memcpy(&group->dx[i / 4 * 2][i % 4], act + layout.scales + run * 4, 4);
                 group->dx[i / 4 * 2 + 1][i % 4] = group->dx[i / 4 * 2][i % 4];
             }
@@ -154,8 +183,7 @@ static ALWAYS_INLINE void fold_step(struct subs_fold *f, int quarter, int i)
 
 /* ---- products ---- */
 
-static ALWAYS_INLINE void subs_quarter(struct subs_fold *f, int quarter, const struct subs_row row[2],
-                                       const struct subs_token *token)
+static ALWAYS_INLINE void subs_quarter(struct subs_fold *f, int quarter, const struct subs_rows *w, const struct subs_token *token)
 {
     __m512i sum[2][2];
     UNROLL_ALL
@@ -166,30 +194,30 @@ static ALWAYS_INLINE void subs_quarter(struct subs_fold *f, int quarter, const s
         UNROLL_ALL
         for (int t = 0; t < 2; t++) {
             const __m512i x = here(_mm512_load_si512(token[t].x[k]));
-            sum[0][t] = here(dot_64(sum[0][t], row[0].v[k], x));
+            sum[0][t] = here(dot_64(sum[0][t], w->v[0][k], x));
             fold_step(f, quarter, 4 * k + 2 * t);
-            sum[1][t] = here(dot_64(sum[1][t], row[1].v[k], x));
+            sum[1][t] = here(dot_64(sum[1][t], w->v[1][k], x));
             fold_step(f, quarter, 4 * k + 2 * t + 1);
         }
     }
     UNROLL_ALL
     for (int t = 0; t < 2; t++) {
-        f->p[0][t] = here(_mm512_mullo_epi32(sum[0][t], row[0].scales));
-        f->p[1][t] = here(_mm512_mullo_epi32(sum[1][t], row[1].scales));
+        f->p[0][t] = here(_mm512_mullo_epi32(sum[0][t], w->scales[0]));
+        f->p[1][t] = here(_mm512_mullo_epi32(sum[1][t], w->scales[1]));
     }
 }
 
 /* A group's tokens; the group before it has then been added to where it belongs. */
-static ALWAYS_INLINE void subs_eight(struct subs_fold *f, const struct subs_row row[2], __m512 d, const struct subs_group *group,
+static ALWAYS_INLINE void subs_eight(struct subs_fold *f, const struct subs_rows *w, __m512 d, const struct subs_group *group,
                                      float *acc)
 {
-    subs_quarter(f, 0, row, group->token);
-    subs_quarter(f, 1, row, group->token + 2);
+    subs_quarter(f, 0, w, group->token);
+    subs_quarter(f, 1, w, group->token + 2);
     f->d = d;
     f->dx = group->dx[0];
     f->acc = acc;
-    subs_quarter(f, 2, row, group->token + 4);
-    subs_quarter(f, 3, row, group->token + 6);
+    subs_quarter(f, 2, w, group->token + 4);
+    subs_quarter(f, 3, w, group->token + 6);
 }
 
 /* What is still on its way to its end. */
@@ -216,14 +244,13 @@ static ALWAYS_INLINE void subs_runs(struct subs_fold *f, struct requests *ahead,
     for (size_t r = 0, run = runs.begin; r < rows;) {
         const uint8_t *from = first + r * job->row_bytes + run * shape.bytes;
         const struct subs_group *group = scratch->group + run * groups;
-        struct subs_row row[2];
+        struct subs_rows w;
         ask_next(ahead, 2 * shape.bytes);
-        subs.load(&row[0], from);
-        subs.load(&row[1], from + second);
-        const __m512 d = _mm512_mask_mov_ps(_mm512_set1_ps(row[0].d), 0xf0f0, _mm512_set1_ps(row[1].d));
+        subs.load(&w, from, from + second);
+        const __m512 d = _mm512_mask_mov_ps(_mm512_set1_ps(w.d[0]), 0xf0f0, _mm512_set1_ps(w.d[1]));
 #pragma GCC unroll 1
         for (size_t g = 0; g < groups; g++)
-            subs_eight(f, row, d, &group[g], scratch->acc[g][r / 2]);
+            subs_eight(f, &w, d, &group[g], scratch->acc[g][r / 2]);
         if (++run == runs.end) {
             run = runs.begin;
             r += 2;
@@ -265,7 +292,7 @@ static ALWAYS_INLINE void subs_format(const struct matmul_job *job, struct row_r
     struct subs_fold fold;
 
     if (!job->kept)
-        arrange_subs(scratch, job, subs, shape);
+        arrange_subs(scratch, job, subs);
     if (!job->asked)
         ask_next(&ahead, SIZE_MAX / 2);
     memset(&fold, 0, sizeof fold);
