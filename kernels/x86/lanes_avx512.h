@@ -49,22 +49,23 @@ static ALWAYS_INLINE __m512i sum_16_rows(const __m512i *rows)
 
 /* ---- matrices ---- */
 
+/* In each 128-bit lane: dword j of in[i] becomes dword i of out[j]. */
+static ALWAYS_INLINE void transpose_4x4(__m512i out[4], const __m512i in[4])
+{
+    __m512i a = _mm512_unpacklo_epi32(in[0], in[1]), b = _mm512_unpackhi_epi32(in[0], in[1]);
+    __m512i c = _mm512_unpacklo_epi32(in[2], in[3]), d = _mm512_unpackhi_epi32(in[2], in[3]);
+    out[0] = _mm512_unpacklo_epi64(a, c);
+    out[1] = _mm512_unpackhi_epi64(a, c);
+    out[2] = _mm512_unpacklo_epi64(b, d);
+    out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 /* v[i] lane j becomes v[j] lane i, lanes of 32 bits. */
 static ALWAYS_INLINE void transpose_16x16(__m512i v[16])
 {
-    __m512i b[16];
     UNROLL_ALL
-    for (int i = 0; i < 8; i++) {
-        b[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-    UNROLL_ALL
-    for (int i = 0; i < 4; i++) {            /* v[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
-        v[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
-        v[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
-        v[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
-        v[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
-    }
+    for (int i = 0; i < 4; i++)              /* v[4i + s]: dwords s, 4 + s, 8 + s, 12 + s of rows 4i to 4i + 3 */
+        transpose_4x4(v + 4 * i, v + 4 * i);
     UNROLL_ALL
     for (int s = 0; s < 4; s++) {
         __m512i p = _mm512_shuffle_i32x4(v[s], v[4 + s], 0x88), q = _mm512_shuffle_i32x4(v[s], v[4 + s], 0xdd);

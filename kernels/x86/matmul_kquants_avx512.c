@@ -319,7 +319,7 @@ void matmul_q6_k_avx512(const struct matmul_job *job, size_t row_begin, size_t r
     const struct row_range call = { row_begin, row_end };
     if (job->toks == 1 && job->cols <= ONE_COLS && !job->wide)
         one_format(job, call, scratch, run_q6_k_avx512, (struct panel_shape)SHAPE_Q6_K);
-    else if (by_subs(job) && (job->toks <= 8 || job->toks > 12))
+    else if (by_subs(job) && (job->toks - 1) % SUBS_GROUP >= SUBS_GROUP / 2)     /* not where half a group would be idle */
         subs_format(job, call, scratch, (struct subs){ load_subs_q6_k, subs_token_q6_k }, (struct panel_shape)SHAPE_Q6_K);
     else
         matmul_panels_avx512(job, row_begin, row_end, scratch, &format_q6_k_avx512);

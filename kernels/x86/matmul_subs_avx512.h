@@ -1,17 +1,19 @@
-/* matmul_subs_avx512.h - super formats with scales of 16 columns by five to sixteen tokens on AVX-512 VNNI, where job->wide: lanes
- * are sub-blocks.
+/* matmul_subs_avx512.h - super formats without minimums by five to sixteen tokens on AVX-512 VNNI, where job->wide: lanes are
+ * sub-blocks.
  *
- * A run of 256 columns has sixteen sub-blocks and a vector sixteen lanes. So a row's run becomes four vectors whose lane l has four
- * columns of sub-block l each; four dots, one into the other, leave all sixteen sums, and one multiplication by the row's scales,
- * as they stand in the file, weighs them. Nothing is turned between rows and nothing is stored to be loaded again, which is what
- * panels cost (matmul_woven_avx512.h). What is left is to add up lanes: the vectors of eight tokens and two rows fold to one, 45
- * instructions for 16 sums. They run beside the dots if they stand between them, which is what `here` is for; in rows of their own
- * they take the dots' ports (in a loop by itself: 54 and 62 cycles for two rows' run by eight tokens).
+ * A run of 256 columns is sixteen times sixteen and a vector has sixteen lanes. So a row's run becomes four vectors whose lane l
+ * has four columns each of the same sixteen; four dots, one into the other, leave all sixteen sums, and one multiplication weighs
+ * them by the row's scales as they stand in the file. Nothing is turned between rows, and nothing is stored to be loaded again,
+ * which is what panels (matmul_woven_avx512.h) and rows of bytes (matmul_few_avx512.h) cost. What is left is to add up lanes: the
+ * vectors of two rows and eight tokens fold to one, 45 instructions for sixteen sums. Between the dots they pass beside them, and
+ * `here` keeps them there; in rows of their own they take the dots' ports (in a loop by itself two rows' run by eight tokens 54
+ * and 62 cycles). Two rows share each load of x: with one, or with halves of two rows in a vector, loads would be the limit.
  *
- * Q6_K in the cache of a Zen 5, cycles for a row's run by 8 and 16 tokens: 31 and 54 instead of 38 and 60 by panels; dots and
- * multiplications alone 20 and 40, unpacking and folding, which together are more than the other two ports take beside them, the
- * rest. From memory 8.3 and 14.3 ns instead of 10.9 and 16.5. Nine to twelve tokens, which would pay for sixteen, take less by
- * panels. */
+ * Cycles of a Zen 5 for a row's run by 8 and 16 tokens, data in the cache: Q6_K 32 and 56, by panels 38 and 60; dots and
+ * multiplications alone would be 20 and 40, and unpacking and folding are more than the other two ports take meanwhile. From
+ * memory, ns: Q6_K 8.9 and 15.0 instead of 10.9 and 16.8; by rows of bytes before: IQ2_XXS 10.0 and 16.3 instead of 13.4 and
+ * 16.3, IQ2_XS 10.9 and 17.4 (17.8, 19.3), IQ2_S 12.0 and 18.6 (18.4, 21.5), IQ3_XXS 9.3 and 15.5 (11.8, 16.7), IQ3_S 10.0 and
+ * 15.6 (12.7, 17.2). A group of tokens is eight: nine to twelve of Q6_K take less by panels. */
 #ifndef QUERN_MATMUL_SUBS_AVX512_H
 #define QUERN_MATMUL_SUBS_AVX512_H
 
@@ -69,14 +71,27 @@ static ALWAYS_INLINE void subs_token_in_order(struct subs_token *to, const int8_
         u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + order[8 + i]), 2);
         u[i] = _mm512_inserti32x4(u[i], _mm_loadu_si128(unit + order[12 + i]), 3);
     }
-    __m512i a = _mm512_unpacklo_epi32(u[0], u[1]), b = _mm512_unpackhi_epi32(u[0], u[1]);
-    __m512i c = _mm512_unpacklo_epi32(u[2], u[3]), d = _mm512_unpackhi_epi32(u[2], u[3]);
-    _mm512_store_si512(to->x[0], _mm512_unpacklo_epi64(a, c));
-    _mm512_store_si512(to->x[1], _mm512_unpackhi_epi64(a, c));
-    _mm512_store_si512(to->x[2], _mm512_unpacklo_epi64(b, d));
-    _mm512_store_si512(to->x[3], _mm512_unpackhi_epi64(b, d));
+    transpose_4x4(u, u);
+    for (int k = 0; k < 4; k++)
+        _mm512_store_si512(to->x[k], u[k]);
     __m512i sum = _mm512_permutexvar_epi32(lanes, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sums)));
     _mm512_store_si512(to->init, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-(int)shape.offset)));
+}
+
+static ALWAYS_INLINE void arrange_subs(struct subs_scratch *scratch, const struct matmul_job *job, const struct subs subs)
+{
+    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
+    struct subs_group *group = scratch->group;
+    for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
+        for (size_t first = 0; first < job->toks; first += SUBS_GROUP, group++)
+            for (size_t i = 0; i < SUBS_GROUP; i++) {
+                const size_t tok = first + i < job->toks ? first + i : job->toks - 1;
+                const uint8_t *act = (const uint8_t *)job->acts + tok * job->act_stride;
+                const void *sums = act + layout.sums + run * 32;
+                subs.token(&group->token[i], (const int8_t *)act + run * PANEL_COLS, sums);
+                memcpy(&group->dx[i / 4 * 2][i % 4], act + layout.scales + run * 4, 4);
+                group->dx[i / 4 * 2 + 1][i % 4] = group->dx[i / 4 * 2][i % 4];
+            }
 }
 
 /* ---- rows by a format's unpacker ---- */
@@ -95,33 +110,12 @@ static ALWAYS_INLINE void subs_of_run(struct subs_rows *out, int row, const uint
 {
     struct run w;
     unpack(&w, bytes);
-    __m512i a = _mm512_unpacklo_epi32(w.q[0], w.q[1]), b = _mm512_unpackhi_epi32(w.q[0], w.q[1]);
-    __m512i c = _mm512_unpacklo_epi32(w.q[2], w.q[3]), d = _mm512_unpackhi_epi32(w.q[2], w.q[3]);
-    out->v[row][0] = _mm512_unpacklo_epi64(a, c);
-    out->v[row][1] = _mm512_unpackhi_epi64(a, c);
-    out->v[row][2] = _mm512_unpacklo_epi64(b, d);
-    out->v[row][3] = _mm512_unpackhi_epi64(b, d);
+    transpose_4x4(out->v[row], w.q);
     __m128i scale = _mm_loadu_si128((const __m128i *)subs_order(shape));
     if (shape.sub == 32)
         scale = _mm_and_si128(_mm_srli_epi16(scale, 1), _mm_set1_epi8(7));
     out->scales[row] = _mm512_cvtepi8_epi32(_mm_shuffle_epi8(w.scales, scale));
     out->d[row] = _cvtsh_ss((unsigned short)w.d) * shape.factor;
-}
-
-static ALWAYS_INLINE void arrange_subs(struct subs_scratch *scratch, const struct matmul_job *job, const struct subs subs)
-{
-    const struct act_layout layout = act_layout(ACT_Q8_256, job->cols);
-    struct subs_group *group = scratch->group;
-    for (size_t run = 0; run * PANEL_COLS < job->cols; run++)
-        for (size_t first = 0; first < job->toks; first += SUBS_GROUP, group++)
-            for (size_t i = 0; i < SUBS_GROUP; i++) {
-                const size_t tok = first + i < job->toks ? first + i : job->toks - 1;
-                const uint8_t *act = (const uint8_t *)job->acts + tok * job->act_stride;
-                const void *sums = act + layout.sums + run * 32;
-                subs.token(&group->token[i], (const int8_t *)act + run * PANEL_COLS, sums);
-                memcpy(&group->dx[i / 4 * 2][i % 4], act + layout.scales + run * 4, 4);
-                group->dx[i / 4 * 2 + 1][i % 4] = group->dx[i / 4 * 2][i % 4];
-            }
 }
 
 /* ---- folding ---- */

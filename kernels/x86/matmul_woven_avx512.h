@@ -8,7 +8,7 @@
  * its blocks from where it stands (weave.turn), without unpacking rows to memory first, and panels of nibbles stay so, split at
  * each use: Q4_K with 8, 12 and 16 tokens 27, 39 and 50 cycles for 256 columns of a row, of which dots alone are 16, 24 and 32,
  * instead of 42, 63 and 63 by matmul_few_avx512.h; Q5_K with 8 tokens 35 instead of 43; Q6_K 38, 50 and 61 instead of 44, 67 and
- * 65. By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of 35 and 56).
+ * 65, of which nine to twelve and more than sixteen tokens go this way, the others by matmul_subs_avx512.h. By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of 35 and 56).
  *
  * Four tokens go through a run at a time, in slots of two sub-blocks: sixteen accumulators for their dots, eight for what they sum
  * up to. A slot of one sub-block, eight accumulators, would just do for the dots' latency, and each that waits for its port would
