@@ -328,7 +328,7 @@ static void multiply_woven(const struct matmul_job *job, struct row_range rows, 
 void matmul_panels_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch,
                           const struct format_avx512 *format)
 {
-    if (job->wide && job->toks > DECODE_TOKS && job->toks <= format->woven_toks) {
+    if (job->wide && job->toks > DECODE_TOKS && job->toks <= format->woven_toks && job->cols % PANEL_COLS == 0) {
         multiply_woven(job, (struct row_range){ row_begin, row_end }, scratch, format);
         return;
     }

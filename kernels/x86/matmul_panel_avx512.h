@@ -108,12 +108,7 @@ static ALWAYS_INLINE void transpose_bytes(__m512i out[4], const __m128i rows[16]
     __m512i four[4];
     for (int i = 0; i < 4; i++)              /* lane j, dword s: byte 4j + s of rows 4i to 4i + 3 */
         four[i] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, _mm512_loadu_si512(rows + 4 * i)), bytes);
-    __m512i a = _mm512_unpacklo_epi32(four[0], four[1]), b = _mm512_unpackhi_epi32(four[0], four[1]);
-    __m512i c = _mm512_unpacklo_epi32(four[2], four[3]), d = _mm512_unpackhi_epi32(four[2], four[3]);
-    out[0] = _mm512_unpacklo_epi64(a, c);
-    out[1] = _mm512_unpackhi_epi64(a, c);
-    out[2] = _mm512_unpacklo_epi64(b, d);
-    out[3] = _mm512_unpackhi_epi64(b, d);
+    transpose_4x4(out, four);
 }
 
 static ALWAYS_INLINE __m128i lane_of(__m512i v, int lane)
@@ -209,22 +204,14 @@ static ALWAYS_INLINE void turn_32(__m512i out[8], const uint8_t *rows, size_t st
     __m512i half[2][4];
     UNROLL_ALL
     for (int h = 0; h < 2; h++) {
-        __m512i v[4], pair[4];
+        __m512i v[4];
         UNROLL_ALL
         for (int i = 0; i < 4; i++) {        /* rows i and 4 + i of these eight */
             const uint8_t *row = rows + (size_t)(8 * h + i) * stride;
             v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row)),
                                       _mm256_loadu_si256((const __m256i *)(row + 4 * stride)), 1);
         }
-        pair[0] = _mm512_unpacklo_epi32(v[0], v[1]);
-        pair[1] = _mm512_unpackhi_epi32(v[0], v[1]);
-        pair[2] = _mm512_unpacklo_epi32(v[2], v[3]);
-        pair[3] = _mm512_unpackhi_epi32(v[2], v[3]);
-        UNROLL_ALL
-        for (int i = 0; i < 2; i++) {        /* lanes: dword s of rows 0 to 3, dword 4 + s, dword s of rows 4 to 7, 4 + s */
-            half[h][2 * i] = _mm512_unpacklo_epi64(pair[i], pair[2 + i]);
-            half[h][2 * i + 1] = _mm512_unpackhi_epi64(pair[i], pair[2 + i]);
-        }
+        transpose_4x4(half[h], v);           /* lanes: dword s of rows 0 to 3, dword 4 + s, dword s of rows 4 to 7, 4 + s */
     }
     UNROLL_ALL
     for (int s = 0; s < 4; s++) {
@@ -236,19 +223,11 @@ static ALWAYS_INLINE void turn_32(__m512i out[8], const uint8_t *rows, size_t st
 /* 16 bytes each of sixteen rows: out[c], lane r: dword c of row r. */
 static ALWAYS_INLINE void turn_16(__m512i out[4], const uint8_t *rows, size_t stride)
 {
-    __m512i v[4], pair[4];
+    __m512i v[4];
     UNROLL_ALL
     for (int i = 0; i < 4; i++)              /* lanes: rows i, 4 + i, 8 + i, 12 + i */
         v[i] = four_of_16(rows + (size_t)i * stride, 4 * stride);
-    pair[0] = _mm512_unpacklo_epi32(v[0], v[1]);
-    pair[1] = _mm512_unpackhi_epi32(v[0], v[1]);
-    pair[2] = _mm512_unpacklo_epi32(v[2], v[3]);
-    pair[3] = _mm512_unpackhi_epi32(v[2], v[3]);
-    UNROLL_ALL
-    for (int i = 0; i < 2; i++) {
-        out[2 * i] = _mm512_unpacklo_epi64(pair[i], pair[2 + i]);
-        out[2 * i + 1] = _mm512_unpackhi_epi64(pair[i], pair[2 + i]);
-    }
+    transpose_4x4(out, v);
 }
 
 /* Parts in which rows become a panel: 32 bytes of each. */

@@ -1,4 +1,5 @@
 #include "matmul_few_avx512.h"
+#include "matmul_woven_avx512.h"
 
 /* Formats with blocks of 32, 64 and 128 values on AVX-512; a run is eight, four or two of them. */
 
@@ -65,13 +66,54 @@ static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
+/* A step turns a block's 16 bytes of nibbles and puts its d, as it stands, where minimums would be; the last one makes scales of
+ * them. */
+enum { Q4_0_STEPS = 8 + 1 };
+
+static ALWAYS_INLINE void turn_blocks_of_nibbles(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    uint16_t (*codes)[8] = (uint16_t (*)[8])out->min.i;
+    if (step == 8) {
+        __m512 scales[8];
+        columns_of_codes(scales, (const uint16_t (*)[8])codes, false);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_ps(out->scale.f[s], scales[s]);
+        return;
+    }
+    const uint8_t *block = rows + 18 * step;
+    __m512i v[4];
+    turn_16(v, block + 2, stride);
+    UNROLL_ALL
+    for (int c = 0; c < 4; c++)
+        _mm512_store_si512(out->q[4 * step + c], v[c]);
+    UNROLL_ALL
+    for (size_t r = 0; r < PANEL_ROWS; r++)
+        memcpy(&codes[r % 4 * 4 + r / 4][step], block + r * stride, 2);
+}
+
+/* Low nibbles are a block's first 16 columns, high ones its last. */
+static ALWAYS_INLINE void split_blocks_of_nibbles(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int k = 0; k < 2; k++) {
+        __m512i both = _mm512_load_si512(p->q[8 * slot + 4 * k + i % 4]);
+        w[k] = _mm512_and_si512(i < 4 ? both : _mm512_srli_epi16(both, 4), low);
+    }
+}
+
+static void woven_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_blocks_of_nibbles, Q4_0_STEPS, split_blocks_of_nibbles },
+                 (struct panel_shape)SHAPE_Q4_0);
+}
+
 static void few_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
 const struct format_avx512 format_q4_0_avx512 = {
-    SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512, few_q4_0_avx512, 48, NULL, 0
+    SHAPE_Q4_0, decode_q4_0_avx512, panel_q4_0_avx512, few_q4_0_avx512, 48, woven_q4_0_avx512, WOVEN_TOKS
 };
 
 void matmul_q4_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

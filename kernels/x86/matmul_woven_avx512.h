@@ -110,13 +110,12 @@ static ALWAYS_INLINE void dot_tokens(__m512i idot[PANELS][TOKS], __m512i w0, __m
     }
 }
 
-/* total += the two sub-blocks of a slot. */
-static ALWAYS_INLINE void add_slot(__m512i total[PANELS][TOKS], const struct panel *p, const int8_t *const *x,
-                                   const struct token_run *token, int slot, const struct weave weave,
-                                   const struct panel_shape shape)
+/* The dots of a slot's two sub-blocks. */
+static ALWAYS_INLINE void slot_dots(__m512i idot[2][PANELS][TOKS], const struct panel *p, const int8_t *const *x,
+                                    const struct token_run *token, int slot, const struct weave weave,
+                                    const struct panel_shape shape)
 {
     const int steps = (int)shape.sub / 4, s = 2 * slot;
-    __m512i idot[2][PANELS][TOKS];
     UNROLL_ALL
     for (int k = 0; k < 2; k++)
         UNROLL_ALL
@@ -131,9 +130,6 @@ static ALWAYS_INLINE void add_slot(__m512i total[PANELS][TOKS], const struct pan
         for (int k = 0; k < 2; k++)
             dot_tokens(idot[k], w[0][k], w[1][k], x, (s + k) * (int)shape.sub + 4 * i);
     }
-    UNROLL_ALL
-    for (int k = 0; k < 2; k++)
-        add_super(total, idot[k], p, s + k, WOVEN_PASS);
 }
 
 /* What is due in a slot: steps are spread evenly. */
@@ -146,21 +142,51 @@ static ALWAYS_INLINE void weave_slot(struct panel *to, struct weaver *w, const s
 }
 
 /* acc[t][0..32) += the two panels times four tokens' run; between its slots the next two panels are made. */
-static ALWAYS_INLINE void weave_pass(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
-                                     const struct token_run *token, struct panel *to, struct weaver *w,
-                                     const struct weave weave, const struct panel_shape shape)
+static ALWAYS_INLINE void weave_super(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                      const struct token_run *token, struct panel *to, struct weaver *w,
+                                      const struct weave weave, const struct panel_shape shape)
 {
     const int slots = PANEL_COLS / (int)shape.sub / 2;
-    __m512i total[PANELS][TOKS], low[PANELS][TOKS];
+    __m512i total[PANELS][TOKS], low[PANELS][TOKS], idot[2][PANELS][TOKS];
     begin_totals(total, token, WOVEN_PASS, shape);
 #pragma GCC unroll 1
     for (int slot = 0; slot < slots; slot++) {
-        add_slot(total, p, x, token, slot, weave, shape);
+        slot_dots(idot, p, x, token, slot, weave, shape);
+        UNROLL_ALL
+        for (int k = 0; k < 2; k++)
+            add_super(total, idot[k], p, 2 * slot + k, WOVEN_PASS);
         weave_slot(to, w, weave, shape);
     }
     if (shape.mins)
         sum_minimums(low, p, token, WOVEN_PASS, shape);
     add_run(acc, p, total, low, token, WOVEN_PASS, shape);
+}
+
+static ALWAYS_INLINE void weave_small(float (*acc)[BLOCK_ROWS], const struct panel *p, const int8_t *const *x,
+                                      const struct token_run *token, struct panel *to, struct weaver *w,
+                                      const struct weave weave, const struct panel_shape shape)
+{
+    const int slots = PANEL_COLS / (int)shape.sub / 2;
+    __m512i idot[2][PANELS][TOKS];
+    __m512 sum[PANELS][TOKS];
+    UNROLL_ALL
+    for (int t = 0; t < WOVEN_PASS; t++) {
+        sum[0][t] = _mm512_load_ps(acc[t]);
+        sum[1][t] = _mm512_load_ps(acc[t] + PANEL_ROWS);
+    }
+#pragma GCC unroll 1
+    for (int slot = 0; slot < slots; slot++) {
+        slot_dots(idot, p, x, token, slot, weave, shape);
+        UNROLL_ALL
+        for (int k = 0; k < 2; k++)
+            add_small(sum, idot[k], p, token, 2 * slot + k, WOVEN_PASS, shape);
+        weave_slot(to, w, weave, shape);
+    }
+    UNROLL_ALL
+    for (int t = 0; t < WOVEN_PASS; t++) {
+        _mm512_store_ps(acc[t], sum[0][t]);
+        _mm512_store_ps(acc[t] + PANEL_ROWS, sum[1][t]);
+    }
 }
 
 /* All rows of a call. */
@@ -195,7 +221,10 @@ static ALWAYS_INLINE void woven_format(const struct matmul_job *job, struct row_
                 for (size_t i = 0; i < WOVEN_PASS; i++)
                     x[i] = (const int8_t *)job->acts + (t + i < job->toks ? t + i : job->toks - 1) * job->act_stride +
                            run * PANEL_COLS;
-                weave_pass(&scratch->acc[t], scratch->panels[now], x, token, scratch->panels[now ^ 1], &w, weave, shape);
+                if (shape.kind == PANEL_SUPER)
+                    weave_super(&scratch->acc[t], scratch->panels[now], x, token, scratch->panels[now ^ 1], &w, weave, shape);
+                else
+                    weave_small(&scratch->acc[t], scratch->panels[now], x, token, scratch->panels[now ^ 1], &w, weave, shape);
             }
         }
         for (size_t t = 0; t < job->toks; t++)
