@@ -107,6 +107,7 @@ static void prepare(struct check *c, struct product *p, size_t rows, size_t cols
     }
     p->rows = rows;
     p->scratch = guard_alloc(c, kernels_scratch(c->table, cols));
+    memset(p->scratch, 0xa5, kernels_scratch(c->table, cols));      /* as another product may have left it */
     p->job = (struct matmul_job){ .out_stride = rows + random_size(c, 0, 3), .weights = weights, .row_bytes = row_bytes,
                                   .cols = cols, .acts = vectors, .act_stride = layout.bytes + gap, .toks = toks };
     p->job.out = guard_alloc(c, ((toks - 1) * p->job.out_stride + rows) * sizeof(float));

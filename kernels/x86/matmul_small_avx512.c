@@ -3,6 +3,63 @@
 
 /* Formats with blocks of 32, 64 and 128 values on AVX-512; a run is eight, four or two of them. */
 
+/* ---- panels for a few tokens: matmul_woven_avx512.h ---- */
+
+/* A step turns the values of a block of each row, and its scale goes, as it stands, where minimums would be; the last step makes
+ * scales of what is there. */
+enum { BLOCK_STEPS = 8 + 1 };
+
+static ALWAYS_INLINE void turn_block_scales(struct panel *out, const struct panel_shape shape)
+{
+    __m512 scales[8];
+    columns_of_codes(scales, (const uint16_t (*)[8])out->min.i, shape.exponents);
+    for (int s = 0; s < 8; s++)
+        _mm512_store_ps(out->scale.f[s], shape.exponents ? _mm512_getexp_ps(scales[s]) : scales[s]);
+}
+
+/* `head`: bytes of a scale. */
+static ALWAYS_INLINE void keep_block_scales(struct panel *out, const uint8_t *block, size_t stride, int step, int head)
+{
+    uint16_t (*codes)[8] = (uint16_t (*)[8])out->min.i;
+    UNROLL_ALL
+    for (size_t r = 0; r < PANEL_ROWS; r++) {
+        if (head == 2) {
+            memcpy(&codes[r % 4 * 4 + r / 4][step], block + r * stride, 2);
+        } else {
+            const uint16_t code = block[r * stride];
+            memcpy(&codes[r % 4 * 4 + r / 4][step], &code, 2);
+        }
+    }
+}
+
+static ALWAYS_INLINE void turn_nibble_blocks(struct panel *out, const uint8_t *rows, size_t stride, int step, int head,
+                                             const struct panel_shape shape)
+{
+    if (step == BLOCK_STEPS - 1) {
+        turn_block_scales(out, shape);
+        return;
+    }
+    const uint8_t *block = rows + (head + 16) * step;
+    __m512i v[4];
+    turn_16(v, block + head, stride);
+    UNROLL_ALL
+    for (int c = 0; c < 4; c++)
+        _mm512_store_si512(out->q[4 * step + c], v[c]);
+    keep_block_scales(out, block, stride, step, head);
+}
+
+/* Nibbles: the low ones are a block's first 16 columns, the high ones its last. */
+static ALWAYS_INLINE void split_blocks(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int k = 0; k < 2; k++) {
+        __m512i both = _mm512_load_si512(p->q[8 * slot + 4 * k + i % 4]);
+        w[k] = _mm512_and_si512(i < 4 ? both : _mm512_srli_epi16(both, 4), low);
+    }
+}
+
+/* ---- the formats ---- */
+
 /* d, 32 signed bytes; the sign bit is turned over, which adds 128. The scales are read one by one: by set_scales, which takes fewer
  * cycles in the cache (22 instead of 24 per 256 weights), memory is read at 78 % of what one core can instead of 85. */
 static ALWAYS_INLINE void run_q8_0_avx512(struct run *out, const uint8_t *bytes)
@@ -32,13 +89,39 @@ static void panel_q8_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
+static ALWAYS_INLINE void turn_q8_0(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    if (step == BLOCK_STEPS - 1) {
+        turn_block_scales(out, (struct panel_shape)SHAPE_Q8_0);
+        return;
+    }
+    const uint8_t *block = rows + 34 * step;
+    __m512i v[8];
+    turn_32(v, block + 2, stride);
+    UNROLL_ALL
+    for (int c = 0; c < 8; c++)
+        _mm512_store_si512(out->q[8 * step + c], _mm512_xor_si512(v[c], _mm512_set1_epi8((char)0x80)));
+    keep_block_scales(out, block, stride, step, 2);
+}
+
+static ALWAYS_INLINE void split_q8_0(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    w[0] = _mm512_load_si512(p->q[16 * slot + i]);
+    w[1] = _mm512_load_si512(p->q[16 * slot + 8 + i]);
+}
+
+static void woven_q8_0_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_q8_0, BLOCK_STEPS, split_q8_0 }, (struct panel_shape)SHAPE_Q8_0);
+}
+
 static void few_q8_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_q8_0_avx512, (struct panel_shape)SHAPE_Q8_0);
 }
 
 const struct format_avx512 format_q8_0_avx512 = {
-    SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512, few_q8_0_avx512, 48, NULL, 0
+    SHAPE_Q8_0, decode_q8_0_avx512, panel_q8_0_avx512, few_q8_0_avx512, 48, woven_q8_0_avx512, WOVEN_TOKS
 };
 
 void matmul_q8_0_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -66,45 +149,19 @@ static void panel_q4_0_avx512(struct panel *out, const uint8_t *bytes, size_t st
     fill_panel(out, bytes, stride, rows, run_q4_0_avx512, (struct panel_shape)SHAPE_Q4_0);
 }
 
-/* A step turns a block's 16 bytes of nibbles and puts its d, as it stands, where minimums would be; the last one makes scales of
- * them. */
-enum { Q4_0_STEPS = 8 + 1 };
-
-static ALWAYS_INLINE void turn_blocks_of_nibbles(struct panel *out, const uint8_t *rows, size_t stride, int step)
+static ALWAYS_INLINE void turn_q4_0(struct panel *out, const uint8_t *rows, size_t stride, int step)
 {
-    uint16_t (*codes)[8] = (uint16_t (*)[8])out->min.i;
-    if (step == 8) {
-        __m512 scales[8];
-        columns_of_codes(scales, (const uint16_t (*)[8])codes, false);
-        for (int s = 0; s < 8; s++)
-            _mm512_store_ps(out->scale.f[s], scales[s]);
-        return;
-    }
-    const uint8_t *block = rows + 18 * step;
-    __m512i v[4];
-    turn_16(v, block + 2, stride);
-    UNROLL_ALL
-    for (int c = 0; c < 4; c++)
-        _mm512_store_si512(out->q[4 * step + c], v[c]);
-    UNROLL_ALL
-    for (size_t r = 0; r < PANEL_ROWS; r++)
-        memcpy(&codes[r % 4 * 4 + r / 4][step], block + r * stride, 2);
+    turn_nibble_blocks(out, rows, stride, step, 2, (struct panel_shape)SHAPE_Q4_0);
 }
 
-/* Low nibbles are a block's first 16 columns, high ones its last. */
-static ALWAYS_INLINE void split_blocks_of_nibbles(__m512i w[2], const struct panel *p, int slot, int i)
+static ALWAYS_INLINE void split_q4_0(__m512i w[2], const struct panel *p, int slot, int i)
 {
-    const __m512i low = _mm512_set1_epi8(15);
-    for (int k = 0; k < 2; k++) {
-        __m512i both = _mm512_load_si512(p->q[8 * slot + 4 * k + i % 4]);
-        w[k] = _mm512_and_si512(i < 4 ? both : _mm512_srli_epi16(both, 4), low);
-    }
+    split_blocks(w, p, slot, i);
 }
 
 static void woven_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
 {
-    woven_format(job, all, scratch, (struct weave){ turn_blocks_of_nibbles, Q4_0_STEPS, split_blocks_of_nibbles },
-                 (struct panel_shape)SHAPE_Q4_0);
+    woven_format(job, all, scratch, (struct weave){ turn_q4_0, BLOCK_STEPS, split_q4_0 }, (struct panel_shape)SHAPE_Q4_0);
 }
 
 static void few_q4_0_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
@@ -262,13 +319,30 @@ static void panel_iq4_nl_avx512(struct panel *out, const uint8_t *bytes, size_t 
     fill_panel(out, bytes, stride, rows, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
+static ALWAYS_INLINE void turn_iq4_nl(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    turn_nibble_blocks(out, rows, stride, step, 2, (struct panel_shape)SHAPE_IQ4_NL);
+}
+
+static ALWAYS_INLINE void split_iq4_nl(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    split_blocks(w, p, slot, i);
+    w[0] = look_up(values_iq4, 128, w[0]);
+    w[1] = look_up(values_iq4, 128, w[1]);
+}
+
+static void woven_iq4_nl_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_iq4_nl, BLOCK_STEPS, split_iq4_nl }, (struct panel_shape)SHAPE_IQ4_NL);
+}
+
 static void few_iq4_nl_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_iq4_nl_avx512, (struct panel_shape)SHAPE_IQ4_NL);
 }
 
 const struct format_avx512 format_iq4_nl_avx512 = {
-    SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512, few_iq4_nl_avx512, 48, NULL, 0
+    SHAPE_IQ4_NL, decode_iq4_nl_avx512, panel_iq4_nl_avx512, few_iq4_nl_avx512, 48, woven_iq4_nl_avx512, 16
 };
 
 void matmul_iq4_nl_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)
@@ -316,13 +390,30 @@ static void panel_mxfp4_avx512(struct panel *out, const uint8_t *bytes, size_t s
     fill_panel(out, bytes, stride, rows, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
+static ALWAYS_INLINE void turn_mxfp4(struct panel *out, const uint8_t *rows, size_t stride, int step)
+{
+    turn_nibble_blocks(out, rows, stride, step, 1, (struct panel_shape)SHAPE_MXFP4);
+}
+
+static ALWAYS_INLINE void split_mxfp4(__m512i w[2], const struct panel *p, int slot, int i)
+{
+    split_blocks(w, p, slot, i);
+    w[0] = look_up(values_fp4, 16, w[0]);
+    w[1] = look_up(values_fp4, 16, w[1]);
+}
+
+static void woven_mxfp4_avx512(const struct matmul_job *job, struct row_range all, struct woven_scratch *scratch)
+{
+    woven_format(job, all, scratch, (struct weave){ turn_mxfp4, BLOCK_STEPS, split_mxfp4 }, (struct panel_shape)SHAPE_MXFP4);
+}
+
 static void few_mxfp4_avx512(const struct matmul_job *job, struct row_range all, struct few_scratch *scratch)
 {
     few_format(job, all, scratch, run_mxfp4_avx512, (struct panel_shape)SHAPE_MXFP4);
 }
 
 const struct format_avx512 format_mxfp4_avx512 = {
-    SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512, few_mxfp4_avx512, 48, NULL, 0
+    SHAPE_MXFP4, decode_mxfp4_avx512, panel_mxfp4_avx512, few_mxfp4_avx512, 48, woven_mxfp4_avx512, 16
 };
 
 void matmul_mxfp4_avx512(const struct matmul_job *job, size_t row_begin, size_t row_end, void *scratch)

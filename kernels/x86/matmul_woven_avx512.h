@@ -33,7 +33,7 @@ struct weave {
 struct woven_scratch {
     struct panel     panels[2][PANELS];              /* multiplied; made meanwhile                                  */
     float            acc[WOVEN_TOKS][BLOCK_ROWS];    /* of which WOVEN_ROWS are used: as add_run has them             */
-    uint8_t          copy[PANEL_ROWS][PANEL_COLS];   /* fewer than sixteen rows                                     */
+    uint8_t          copy[PANEL_ROWS][PANEL_COLS / 32 * 34];   /* fewer than sixteen rows                            */
     struct token_run token[];                        /* [run][token], tokens to a multiple of four: the last repeated */
 };
 
