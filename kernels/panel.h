@@ -6,7 +6,7 @@
  *   one to four tokens   the run stays in registers and is multiplied at once; four of some formats as the next (few)
  *   five to sixteen      on AVX-512 rows stay bytes, lanes are tokens of arranged activations; some formats up to 48 so; on CPUs
  *                        that shuffle faster (job->wide) some formats up to 64 by panels made between the dots of others (woven),
- *                        super formats without minimums two rows at a time, lanes are their sub-blocks (subs)
+ *                        Q6_K and formats with codebooks two rows at a time, lanes are their sub-blocks (subs)
  *   more                 16 rows' runs are turned into a panel (below), in which a vector's lanes are rows; the panel stays in the
  *                        first-level cache while all tokens of the batch pass by
  *

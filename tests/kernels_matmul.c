@@ -203,9 +203,9 @@ static size_t next_batch(size_t toks)
     return toks >= BATCH_SMALL && toks < BATCH_MIDDLE ? toks + 3 : toks + 1;
 }
 
-static void all_batches(struct check *c, struct product *p)
+static void all_batches(struct check *c, struct product *p, size_t cols)
 {
-    size_t cols = p->format->block > 32 ? 2 * (size_t)p->format->block : 96, rows = p->kernel->tile + 3;
+    size_t rows = p->kernel->tile + 3;
     prepare(c, p, rows, cols, BATCH_MOST, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
     float *single = guard_alloc(c, BATCH_MOST * rows * sizeof *single);
     struct matmul_job job = p->job;
@@ -231,15 +231,16 @@ static void all_batches(struct check *c, struct product *p)
 }
 
 /* A NaN in one activation, and a NaN or an Inf in one weight's scale, reach every result that they belong to, and no other. */
-static void nan_is_seen(struct check *c, struct product *p)
+static void nan_is_seen(struct check *c, struct product *p, size_t cols, bool wide)
 {
-    size_t cols = p->format->block > 32 ? 2 * (size_t)p->format->block : 128, rows = p->kernel->tile + 1, toks = 5;
+    size_t rows = p->kernel->tile + 1, toks = 5;
     prepare(c, p, rows, cols, toks, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
     float *x = guard_alloc(c, cols * sizeof *x);
     fill_floats(c, x, cols, FILL_RANDOM);
     x[random_size(c, 0, cols - 1)] = NAN;
     c->ref->act_prepare[p->kernel->act].fn((char *)p->job.acts + 3 * p->job.act_stride, x, cols);
-    check_shape(c, "rows %zu cols %zu toks %zu, NaN in token 3", rows, cols, toks);
+    check_shape(c, "rows %zu cols %zu toks %zu%s, NaN in token 3", rows, cols, toks, wide ? " wide" : "");
+    p->job.wide = wide;
     run(p, &p->job, 0, rows);
     compare(c, p);
     guard_release(c);
@@ -247,8 +248,10 @@ static void nan_is_seen(struct check *c, struct product *p)
         prepare(c, p, rows, cols, toks, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
         size_t row = random_size(c, 0, rows - 1), block = random_size(c, 0, cols / p->format->block - 1);
         char *at = (char *)p->job.weights + row * p->job.row_bytes + block * p->format->bytes;
+        p->job.wide = wide;
         if (spoil_scale(at, p->format, inf)) {
-            check_shape(c, "rows %zu cols %zu toks %zu, %s in row %zu", rows, cols, toks, inf ? "Inf" : "NaN", row);
+            check_shape(c, "rows %zu cols %zu toks %zu%s, %s in row %zu", rows, cols, toks, wide ? " wide" : "",
+                        inf ? "Inf" : "NaN", row);
             run(p, &p->job, 0, rows);
             compare(c, p);
         }
@@ -285,8 +288,17 @@ static void check_matmul(struct check *c, const struct format *format, bool verb
     one_product(c, &p, 5, wide, 131, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);           /* beyond a kernel's own blocks of tokens */
     one_product(c, &p, 2, wide, 515, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);
     one_product(c, &p, 2 * tile + 9, wide, 6, FILL_RANDOM, FILL_RANDOM, FILL_RANDOM);  /* and of rows */
-    all_batches(c, &p);
-    nan_is_seen(c, &p);
+    /* two runs of 256 columns, and of small blocks also no whole one */
+    const bool small = format->block <= 32;
+    const size_t two_runs = small ? 512 : 2 * (size_t)format->block;
+    all_batches(c, &p, two_runs);
+    if (small)
+        all_batches(c, &p, 96);
+    for (int on = 0; on < 2; on++) {
+        nan_is_seen(c, &p, two_runs, on);
+        if (small)
+            nan_is_seen(c, &p, 128, on);
+    }
     check_finish(c, verbose);
 }
 

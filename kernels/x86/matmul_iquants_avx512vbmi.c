@@ -106,7 +106,8 @@ struct pair_scratch {
 _Static_assert(DECODE_TOKS * sizeof(struct pair_token) <= sizeof(struct few_run), "fits what five tokens and more take");
 
 /* 256 columns and their sums per 16. */
-static ALWAYS_INLINE void load_pair_columns(struct pair_token *out, const int8_t *x, const void *sums_16, const enum pair_order order)
+static ALWAYS_INLINE void load_pair_columns(struct pair_token *out, const int8_t *x, const void *sums_16,
+                                            const enum pair_order order)
 {
     __m256i sums = _mm256_loadu_si256(sums_16);
     __m512i wide = order == PAIR_SUBS ? _mm512_broadcast_i64x4(sums_32(sums)) : _mm512_cvtepi16_epi32(sums);
@@ -473,10 +474,10 @@ static ALWAYS_INLINE void subs_iq3_s(struct subs_rows *out, const uint8_t *first
 
 /* ---- the formats' products ------------------------------------------------------------------------------------------- */
 
-/* Five to FOURS tokens of the formats of two bits as groups of four, over so few rows at a time that the later groups find them in
- * cache: their unpacker does not hide between the dots of matmul_few_avx512.h, and pairs of rows cost less here. Cycles per run of
- * 256 columns, these and those: IQ2_XXS with 5 tokens 55 and 75, with 8 71 and 75, with 11 100 and 108; IQ2_XS 71 and 101, 90 and
- * 101, 128 and 137; IQ2_S 81 and 106, 100 and 106, 143 and 147. */
+/* Where not job->wide, five to FOURS tokens of the formats of two bits as groups of four, over so few rows at a time that the later
+ * groups find them in cache: their unpacker does not hide between the dots of matmul_few_avx512.h, and pairs of rows cost less here.
+ * Cycles of a Zen 4 per run of 256 columns, these and those: IQ2_XXS with 5 tokens 55 and 75, with 8 71 and 75, with 11 100 and 108;
+ * IQ2_XS 71 and 101, 90 and 101, 128 and 137; IQ2_S 81 and 106, 100 and 106, 143 and 147. */
 enum { FOURS = 11, FOURS_ROWS = 128 };
 
 static void multiply_fours(const struct matmul_job *job, struct row_range call, void *scratch, matmul_fn *product)

@@ -1,9 +1,9 @@
-/* matmul_subs_avx512.h - super formats without minimums by five to sixteen tokens on AVX-512 VNNI, where job->wide: lanes are
- * sub-blocks.
+/* matmul_subs_avx512.h - Q6_K, IQ4_XS, IQ1 and, with VBMI, IQ2 and IQ3 by five to sixteen tokens on AVX-512 VNNI, where job->wide:
+ * lanes are sub-blocks.
  *
  * A run of 256 columns is sixteen times sixteen and a vector has sixteen lanes. So a row's run becomes four vectors whose lane l
  * has four columns each of the same sixteen; four dots, one into the other, leave all sixteen sums, and one multiplication weighs
- * them by the row's scales as they stand in the file. Nothing is turned between rows, and nothing is stored to be loaded again,
+ * them by the row's scales. Nothing is turned between rows, and nothing is stored to be loaded again,
  * which is what panels (matmul_woven_avx512.h) and rows of bytes (matmul_few_avx512.h) cost. What is left is to add up lanes: the
  * vectors of two rows and eight tokens fold to one, 45 instructions for sixteen sums. Between the dots they pass beside them, and
  * `here` keeps them there; in rows of their own they take the dots' ports (in a loop by itself two rows' run by eight tokens 54
@@ -11,9 +11,9 @@
  *
  * Cycles of a Zen 5 for a row's run by 8 and 16 tokens, data in the cache: Q6_K 32 and 56, by panels 38 and 60; dots and
  * multiplications alone would be 20 and 40, and unpacking and folding are more than the other two ports take meanwhile. From
- * memory, ns: Q6_K 8.9 and 15.0 instead of 10.9 and 16.8; by rows of bytes before: IQ2_XXS 10.0 and 16.3 instead of 13.4 and
- * 16.3, IQ2_XS 10.9 and 17.4 (17.8, 19.3), IQ2_S 12.0 and 18.6 (18.4, 21.5), IQ3_XXS 9.3 and 15.5 (11.8, 16.7), IQ3_S 10.0 and
- * 15.6 (12.7, 17.2). A group of tokens is eight: nine to twelve of Q6_K take less by panels. */
+ * memory, ns: Q6_K 8.9 and 15.0 instead of 10.9 and 16.8; IQ2_XXS 10.0 and 16.3, IQ2_XS 10.9 and 17.4, IQ2_S 12.0 and 18.6 by
+ * fours of tokens and by rows of bytes 13.4 and 16.3, 17.8 and 19.3, 18.4 and 21.5; IQ3_XXS 9.3 and 15.5, IQ3_S 10.0 and 15.6 by
+ * rows of bytes 11.8 and 16.7, 12.7 and 17.2. A group of tokens is eight: nine to twelve of Q6_K take less by panels. */
 #ifndef QUERN_MATMUL_SUBS_AVX512_H
 #define QUERN_MATMUL_SUBS_AVX512_H
 

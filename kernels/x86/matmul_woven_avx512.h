@@ -1,4 +1,4 @@
-/* matmul_woven_avx512.h - super formats by five tokens to WOVEN_TOKS on AVX-512 VNNI, where job->wide.
+/* matmul_woven_avx512.h - some formats by five tokens to WOVEN_TOKS on AVX-512 VNNI, where job->wide.
  *
  * Lanes are rows, as with many tokens, so a dot takes its activations as a broadcast and its weights from a panel. With few tokens
  * making panels would cost as much as their dots, so both are woven: between the dots of these two panels the next two are made,
@@ -6,9 +6,12 @@
  *
  * On a Zen 5 dots take two of four ports, and a store among them costs half a cycle to a cycle. So a format turns what stands in
  * its blocks from where it stands (weave.turn), without unpacking rows to memory first, and panels of nibbles stay so, split at
- * each use: Q4_K with 8, 12 and 16 tokens 27, 39 and 50 cycles for 256 columns of a row, of which dots alone are 16, 24 and 32,
- * instead of 42, 63 and 63 by matmul_few_avx512.h; Q5_K with 8 tokens 35 instead of 43; Q6_K 38, 50 and 61 instead of 44, 67 and
- * 65, of which nine to twelve and more than sixteen tokens go this way, the others by matmul_subs_avx512.h. By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of 35 and 56).
+ * each use. Cycles for 256 columns of a row by 8, 12 and 16 tokens, of which dots alone are 16, 24 and 32, and what they took by
+ * matmul_few_avx512.h: Q4_K 27, 39, 50 (42, 63, 63); Q6_K 38, 50, 61 (44, 67, 65), of which matmul_subs_avx512.h takes what it does
+ * for less; Q4_0 33, 43, 52 (43, 64, 63); IQ4_NL 35, 46, 56 (44, 64, 64); MXFP4 37, 48, 60 (65, 79, 80); Q8_0 38, 48, 57 (43, 63,
+ * 62); Q5_K by 8 35 (43). By way of memory, with the unpackers of the other formats, nothing was gained (Q2_K 57 and 70 instead of
+ * 35 and 56). What compilers keep in registers here hangs on little: a turn that computed an address before it asked whether its
+ * step needs one had sixteen accumulators spilled, 61 cycles instead of 52; look for zmm beside (%rsp) in `objdump -d`.
  *
  * Four tokens go through a run at a time, in slots of two sub-blocks: sixteen accumulators for their dots, eight for what they sum
  * up to. A slot of one sub-block, eight accumulators, would just do for the dots' latency, and each that waits for its port would
@@ -33,7 +36,7 @@ struct weave {
 struct woven_scratch {
     struct panel     panels[2][PANELS];              /* multiplied; made meanwhile                                  */
     float            acc[WOVEN_TOKS][BLOCK_ROWS];    /* of which WOVEN_ROWS are used: as add_run has them             */
-    uint8_t          copy[PANEL_ROWS][PANEL_COLS / 32 * 34];   /* fewer than sixteen rows                            */
+    uint8_t          copy[PANEL_ROWS][PANEL_COLS / 32 * 34];     /* fewer than sixteen rows; Q8_0's runs are the longest */
     struct token_run token[];                        /* [run][token], tokens to a multiple of four: the last repeated */
 };
 
@@ -44,7 +47,7 @@ struct weaver {
     size_t         end, runs;                /* of the call's rows; of a row                */
     size_t         row, run;                 /* of the sixteen                              */
     bool           second;                   /* they are the later panel of two             */
-    struct requests   ahead;                    /* what is asked for, and in each step so much */
+    struct requests ahead;                      /* what is asked for, and in each step so much */
     size_t         ask;
     const uint8_t *from;                     /* their run and the distance of rows there    */
     size_t         stride;
